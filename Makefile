@@ -1,0 +1,62 @@
+# Every target sets up what it needs by itself: `git clone`, then `make serve` or `make test`, is all there is to it.
+
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## this list
+	@echo 'Lifesign. make TARGET [ARGS="..."]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-6s  %s\n", $$1, $$2 }' Makefile
+
+.PHONY: serve
+serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-dir DIR")
+	@exec $(BIN)/lifesign serve $(ARGS)
+
+.PHONY: demo
+demo: .venv/.serve ## run a server with example heartbeats in it
+	@exec $(BIN)/lifesign demo $(ARGS)
+
+.PHONY: test
+test: lint types ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv/.dev ## style, formatting and which module may import which
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check .
+	@tools/quietly $(BIN)/lint-imports --no-logo
+
+.PHONY: types
+types: .venv/.dev ## mypy --strict
+	@$(BIN)/mypy
+
+.PHONY: fmt
+fmt: .venv/.dev ## format, and fix what can be fixed without judgement
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: .venv/.dev ## measure: the benchmarks, which need wrk
+	@tools/need wrk wrk
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: pin
+pin: ## write constraints.txt anew, with the newest versions that fit
+	@tools/pin
+
+.PHONY: clean
+clean: ## remove the virtual environment and every cache; data/ stays
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.serve: pyproject.toml constraints.txt tools/setup
+	@tools/setup .
+	@touch $@
+
+# Whoever develops can serve as well.
+.venv/.dev: pyproject.toml constraints.txt tools/setup
+	@tools/setup '.[dev]'
+	@touch .venv/.serve $@

@@ -1,0 +1,233 @@
+"""The ASGI app: which slice is mounted where, and what a node consists of.
+
+Start-up opens the database, the keyring, the channels' kit and the engine, in this order; shutdown goes back: stop
+accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lifesign import __version__, observe
+from lifesign.auth import routes as auth_routes
+from lifesign.auth import service as auth
+from lifesign.auth.service import Keyring
+from lifesign.channels import routes as channel_routes
+from lifesign.channels.delivery import Courier
+from lifesign.channels.guard import GuardPolicy, Resolver
+from lifesign.channels.outbound import OutboundClient
+from lifesign.channels.secrets import SecretBox
+from lifesign.channels.service import Kit
+from lifesign.clock import Clock, EpochMs, ManualClock, SystemClock
+from lifesign.db import Database, open_database
+from lifesign.db.failpoints import Failpoints
+from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.engine.deliver import Deliver
+from lifesign.engine.driver import Driver, Loop
+from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
+from lifesign.envelopes.edge import Edge, answer_error
+from lifesign.envelopes.failures import TABLE
+from lifesign.heartbeats import routes as heartbeat_routes
+from lifesign.heartbeats.checkins import CheckIns
+from lifesign.heartbeats.service import HeartbeatsAsUsers
+from lifesign.http.context import Context
+from lifesign.http.describe import component_schemas, path_item_of
+from lifesign.http.fields import parse_timestamp
+from lifesign.ids import new_id
+from lifesign.incidents import routes as incident_routes
+from lifesign.incidents.service import PoliciesAsChannelUsers
+from lifesign.projects import service as projects
+from lifesign.projects.rules import DEFAULT_PROJECT
+from lifesign.settings import Settings
+
+_S = 1000
+_CHECK_IN_PATH = "/v1/heartbeats/{idOrSlug}/checkin"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One running Lifesign: everything that a process holds."""
+
+    id: str
+    settings: Settings
+    clock: Clock
+    db: Database
+    keyring: Keyring
+    courier: Courier
+    driver: Driver
+    app: ASGIApp
+    api: FastAPI
+    new_admin_key: str | None
+    """Made at this start and to be shown once; None when there was one."""
+
+    async def close(self) -> None:
+        """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
+        await self.courier.kit.outbound.aclose()
+        await self.db.close()
+
+
+def clock_of(settings: Settings) -> Clock:
+    """The machine's clock, or a manual one when testing asks for it."""
+    if settings.testing and settings.clock == "manual":
+        start = settings.clock_start
+        return ManualClock(EpochMs(parse_timestamp(start)) if start else SystemClock().now())
+    return SystemClock()
+
+
+async def open_node(settings: Settings, *, clock: Clock | None = None, resolver: Resolver | None = None) -> Node:
+    """Open everything; the engine does not run yet. With SQLite the caller holds the data directory."""
+    clock = clock or clock_of(settings)
+    failpoints = Failpoints(settings.failpoints if settings.testing else "")
+    db = open_database(settings, failpoints)
+    try:
+        now = clock.now()
+        chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
+        new_admin_key = await db.write(_bootstrap, chosen, now)
+        guard = GuardPolicy.from_settings(settings)
+        kit = Kit(
+            SecretBox.from_settings(settings.data_dir, settings), guard, OutboundClient(settings, resolver=resolver)
+        )
+    except BaseException:
+        await db.close()
+        raise
+    node_id = new_id("node", now)
+    keyring = Keyring(db, clock)
+    courier = Courier(settings, clock, db, kit)
+    driver = _driver(settings, clock, db, keyring=keyring, courier=courier, node_id=node_id)
+    api = _api(settings)
+    api.state.context = Context(settings, clock, db)
+    api.state.node_id = node_id
+    api.state.keyring = keyring
+    api.state.courier = courier
+    api.state.driver = driver
+    api.state.check_ins = CheckIns(failpoints)
+    heartbeats = HeartbeatsAsUsers(settings.min_repeat_seconds * _S)
+    api.state.policy_users = heartbeats
+    # Heartbeats first: they ask policies which of them name the channel, before those forget it.
+    api.state.channel_users = [heartbeats, PoliciesAsChannelUsers()]
+    return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock), api, new_admin_key)
+
+
+def _bootstrap(conn: Any, chosen: str | None, now: EpochMs) -> str | None:
+    project_id, is_first_start = projects.ensure_default(conn, now)
+    return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+
+
+def _driver(
+    settings: Settings, clock: Clock, db: Database, *, keyring: Keyring, courier: Courier, node_id: str
+) -> Driver:
+    is_manual = isinstance(clock, ManualClock)
+    loops: list[Loop] = [
+        Sweep(db, is_manual=is_manual, monotonic=clock.monotonic),
+        Escalate(db, min_repeat_ms=settings.min_repeat_seconds * _S),
+        Deliver(courier, node_id),
+        Reap(db),
+        Housekeeping(db, keyring),
+    ]
+    return Driver(clock, db.wakeups, loops)
+
+
+def _api(settings: Settings) -> FastAPI:
+    api = FastAPI(
+        title="Lifesign",
+        version=__version__,
+        description="Knows whether everything you run is alive, and makes sure somebody finds out when it is not.",
+        redirect_slashes=False,
+        redoc_url=None,
+        # Its spans would cost every check-in a tenth of its time; `/metrics` tells what is worth knowing.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    # First of all routes, so that a check-in is matched at the first try.
+    hot = Route(_CHECK_IN_PATH, heartbeat_routes.check_in, methods=["POST"])
+    api.router.routes.insert(0, hot)
+    api.state.known_routes = [hot]
+    for router in (
+        heartbeat_routes.router,
+        incident_routes.router,
+        channel_routes.router,
+        auth_routes.router,
+        incident_routes.incident_router,
+        channel_routes.log_router,
+        observe.router,
+    ):
+        api.include_router(router)
+        api.state.known_routes += router.routes
+    if settings.testing:
+        api.include_router(observe.testing_router)
+    for kind in (*TABLE, HTTPException, Exception):
+        api.add_exception_handler(kind, answer_error)
+    api.openapi = _describer(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the description
+    return api
+
+
+def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
+    def describe() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            described = get_openapi(
+                title=api.title, version=api.version, description=api.description, routes=api.routes
+            )
+            models: set[type[BaseModel]] = set()
+            operation = path_item_of(
+                heartbeat_routes.CHECK_IN,
+                summary="Check in",
+                tags=["Heartbeats"],
+                description=heartbeat_routes.check_in.__doc__ or "",
+                models=models,
+            )
+            described["paths"].setdefault(_CHECK_IN_PATH, {})["post"] = operation
+            components = described.setdefault("components", {})
+            components["schemas"] = component_schemas(models) | components.get("schemas", {})
+            components["securitySchemes"] = {
+                "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"}
+            }
+            api.openapi_schema = described
+        return api.openapi_schema
+
+    return describe
+
+
+# The operator's way in ----------------------------------------------------------------------------------------------
+class OperatorApp:
+    """The same routes with the rights of whoever owns the data directory; a header names the project."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises ProjectNotFound."""
+        if scope["type"] == "http":
+            name = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode()).decode("latin-1")
+            project_id = await self._node.db.read(projects.id_of, name)
+            scope = {**scope, auth.OPERATOR: auth.operator(project_id)}
+        await self._node.api(scope, receive, send)
+
+
+def operator_way_in(node: Node) -> ASGIApp:
+    """The operator's app of a running node."""
+    return Edge(OperatorApp(node), node.clock)
+
+
+@asynccontextmanager
+async def operator_app(settings: Settings) -> AsyncIterator[ASGIApp]:
+    """The operator's app without a server: opens the database itself, runs no engine. Raises DataDirectoryInUse."""
+    with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
+        node = await open_node(settings)
+        try:
+            yield operator_way_in(node)
+        finally:
+            await node.keyring.save_last_used()
+            await node.close()
+
+
+def admin_socket(settings: Settings) -> Path:
+    """Where the operator's commands reach a running server."""
+    return settings.data_dir / "admin.sock"

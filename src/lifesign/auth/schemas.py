@@ -1,0 +1,97 @@
+"""Wire models of keys."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
+
+from lifesign.auth.rules import KNOWN_SCOPES
+from lifesign.auth.service import Keyring
+from lifesign.auth.store import Key
+from lifesign.clock import rfc3339
+from lifesign.http.answers import without_absent
+from lifesign.http.fields import Body, Name, Timestamp, optional
+
+MAX_SCOPES = 50
+
+
+def _known(scope: str) -> str:
+    if scope not in KNOWN_SCOPES:
+        msg = f"unknown scope; known are {', '.join(KNOWN_SCOPES)}"
+        raise ValueError(msg)
+    return scope
+
+
+Scope = Annotated[StrictStr, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(KNOWN_SCOPES)})]
+
+
+class NewKey(Body):
+    """What a key is made of."""
+
+    name: Name = Field(examples=["deploy pipeline"])
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=MAX_SCOPES)] = optional(
+        "Omitted: all scopes of the calling key.", [["checkins:write"]]
+    )
+    expiresAt: Timestamp = optional("Must lie in the future.")
+
+
+def shown(key: Key, keyring: Keyring) -> dict[str, Any]:  # Any: JSON
+    """A key in a list."""
+    last_used_at = keyring.last_used(key)
+    return without_absent(
+        {
+            "id": key.id,
+            "name": key.name,
+            "prefix": key.prefix,
+            "scopes": key.scopes,
+            "createdAt": rfc3339(key.created_at),
+            "expiresAt": key.expires_at and rfc3339(key.expires_at),
+            "lastUsedAt": last_used_at and rfc3339(last_used_at),
+        }
+    )
+
+
+def shown_once(key: Key, token: str) -> dict[str, Any]:  # Any: JSON
+    """A key in the answer that makes it: the only one with its token."""
+    return without_absent(
+        {
+            "id": key.id,
+            "name": key.name,
+            "token": token,
+            "prefix": key.prefix,
+            "scopes": key.scopes,
+            "createdAt": rfc3339(key.created_at),
+            "expiresAt": key.expires_at and rfc3339(key.expires_at),
+        }
+    )
+
+
+class ShownKey(Body):
+    """A key in a list."""
+
+    id: str = Field(examples=["key_0199e6a1b2c37d4e8f00112233445566"])
+    name: str
+    prefix: str = Field(description="The first characters of the token.")
+    scopes: list[str]
+    createdAt: datetime
+    expiresAt: datetime = optional("Absent: never.")
+    lastUsedAt: datetime = optional("Absent until used; may lag 60 s.")
+
+
+class MadeKey(Body):
+    """A new key; the only answer that holds its token."""
+
+    id: str
+    name: str
+    token: str = Field(description="Shown here and never again.")
+    prefix: str
+    scopes: list[str]
+    createdAt: datetime
+    expiresAt: datetime = optional()
+
+
+class KeyList(Body):
+    """Keys, oldest first. Revoked ones are gone, expired ones stay listed."""
+
+    keys: list[ShownKey]
+    nextCursor: str = optional("Present when there are more.")

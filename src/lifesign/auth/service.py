@@ -1,0 +1,152 @@
+"""Who is calling, and the life of keys."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+
+from lifesign.auth import rules, store
+from lifesign.auth.rules import ALL, Caller, KeyNotFound, MissingScope, Unauthorized
+from lifesign.auth.store import Key
+from lifesign.clock import Clock, EpochMs
+from lifesign.db import Database
+from lifesign.ids import new_id
+
+_MAX_CACHED = 10_000
+# Other nodes cannot tell this one that they revoked a key, so what it remembers is good for a second only.
+_SHARED_CACHE_MS = 1000
+OPERATOR = "lifesign.operator"
+"""Key of the ASGI scope under which the operator's way in puts its Caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    caller: Caller
+    expires_at: EpochMs | None
+    read_at: EpochMs
+
+
+class Keyring:
+    """Knows callers by their token, from memory where it can; notes when keys are used."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._cached: dict[bytes, _Cached] = {}
+        self._generation = 0
+        self._used: dict[str, EpochMs] = {}
+
+    async def authenticate(self, token: str) -> Caller:
+        """The caller that `token` belongs to. Raises Unauthorized."""
+        token_hash = rules.token_hash(token)
+        now = self._clock.now()
+        known = self._cached.get(token_hash)
+        if known is None or not (self._db.is_sqlite or 0 <= now - known.read_at < _SHARED_CACHE_MS):
+            known = await self._read(token_hash, now)
+        if rules.is_expired(known.expires_at, now):
+            raise Unauthorized
+        self._used[known.caller.key_id] = now
+        return known.caller
+
+    async def _read(self, token_hash: bytes, now: EpochMs) -> _Cached:
+        generation = self._generation
+        key = await self._db.read(store.key_by_hash, token_hash)
+        if key is None:
+            self._cached.pop(token_hash, None)
+            raise Unauthorized
+        cached = _Cached(Caller(key.id, key.name, key.project_id, frozenset(key.scopes)), key.expires_at, now)
+        # A key revoked while it was being read must not be remembered.
+        if generation == self._generation:
+            if len(self._cached) >= _MAX_CACHED:
+                self._cached.clear()
+            self._cached[token_hash] = cached
+        return cached
+
+    def forget(self) -> None:
+        """A key was revoked: ask the database again for every one."""
+        self._generation += 1
+        self._cached.clear()
+
+    def last_used(self, key: Key) -> EpochMs | None:
+        """When `key` was last used, as far as this node knows."""
+        return max(filter(None, (key.last_used_at, self._used.get(key.id))), default=None)
+
+    async def save_last_used(self) -> None:
+        """Write down when keys were used since the last call."""
+        used, self._used = self._used, {}
+        if used:
+            await self._db.write(store.save_last_used, used)
+
+
+async def caller_of(request: Request, scope: str) -> Caller:
+    """The caller of `request`, who must hold `scope`. Raises Unauthorized, MissingScope."""
+    operator: Caller | None = request.scope.get(OPERATOR)
+    if operator is not None:
+        return operator
+    keyring: Keyring = request.app.state.keyring
+    caller = await keyring.authenticate(rules.bearer_token(request.headers.get("authorization")))
+    if not caller.allows(scope):
+        raise MissingScope([scope])
+    return caller
+
+
+def operator(project_id: str) -> Caller:
+    """The person who owns the data directory: every scope, no key."""
+    return Caller("operator", "operator", project_id, frozenset({ALL}))
+
+
+def create_key(
+    conn: Connection,
+    creator: Caller,
+    *,
+    name: str,
+    scopes: Iterable[str] | None,
+    expires_at: EpochMs | None,
+    now: EpochMs,
+) -> tuple[Key, str]:
+    """A new key and its token, which is shown once. Raises MissingScope for scopes the creator does not hold."""
+    wanted = sorted(set(creator.scopes if scopes is None else scopes))
+    missing = rules.not_covered(creator.scopes, wanted)
+    if missing:
+        raise MissingScope(missing)
+    token = rules.new_token()
+    key = Key(
+        new_id("key", now), creator.project_id, name, rules.shown_prefix(token), tuple(wanted), now, expires_at, None
+    )
+    store.insert_key(conn, key, rules.token_hash(token))
+    return key, token
+
+
+def revoke_key(conn: Connection, project_id: str, key_id: str) -> None:
+    """Remove a key; the caller of this tells its Keyring to `forget`. Raises KeyNotFound."""
+    if not store.delete_key(conn, project_id, key_id):
+        raise KeyNotFound
+
+
+list_keys = store.keys_of
+
+
+def bootstrap(
+    conn: Connection, project_id: str, chosen: str | None, *, is_first_start: bool, now: EpochMs
+) -> str | None:
+    """See to it that the operator has an admin key; return a token that was made here and must be shown once.
+
+    chosen: `LIFESIGN_ADMIN_KEY`. It replaces the admin key of an earlier start, whatever that was. Without it only the
+    first start makes a key: one that was revoked on purpose must not come back with the next restart.
+    """
+    if chosen is None:
+        if not is_first_start:
+            return None
+        token = rules.new_token()
+        _insert_admin(conn, project_id, token, rules.shown_prefix(token), now)
+        return token
+    if store.key_by_hash(conn, rules.token_hash(chosen)) is None:
+        store.delete_keys(conn, list(store.bootstrap_ids(conn)))
+        _insert_admin(conn, project_id, chosen, rules.shown_prefix(chosen, chosen=True), now)
+    return None
+
+
+def _insert_admin(conn: Connection, project_id: str, token: str, prefix: str, now: EpochMs) -> None:
+    key = Key(new_id("key", now), project_id, "admin", prefix, (ALL,), now, None, None)
+    store.insert_key(conn, key, rules.token_hash(token), is_bootstrap=True)

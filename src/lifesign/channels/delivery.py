@@ -1,0 +1,109 @@
+"""One attempt over the network: between the claim and the finish, with no transaction open."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from lifesign.channels import message as messages
+from lifesign.channels import outbox, service
+from lifesign.channels.config import secret_paths
+from lifesign.channels.outbox import Claimed
+from lifesign.channels.secrets import SecretUnreadable
+from lifesign.channels.sender import SEND_TIMEOUT_S, Outcome, Permanent, Retry, SendContext, Sent, Unknown
+from lifesign.channels.senders import IS_IDEMPOTENT, SENDERS
+from lifesign.channels.service import PREVIOUS_SECRET, Kit
+from lifesign.clock import Clock
+from lifesign.db import Database, StorageUnavailable
+from lifesign.settings import Settings
+
+log = structlog.get_logger("lifesign.channels")
+
+
+class LeaseLost(Exception):
+    """Another node took the message over before the request was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Courier:
+    """Carries claimed messages out. Holds what every attempt needs; keeps nothing between attempts."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    kit: Kit
+
+    async def attempt(self, claimed: Claimed) -> tuple[Outcome, int]:
+        """Try once; the outcome and how long it took in ms. Never raises but for cancellation and LeaseLost."""
+        began = asyncio.get_running_loop().time()
+        outcome = await self._outcome(claimed)
+        self.db.failpoints.hit("send.after_reply")
+        took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
+        log.info(
+            "notification.attempted",
+            notification_id=claimed.notification.id,
+            channel_id=claimed.channel.id,
+            type=claimed.channel.type,
+            attempt=claimed.notification.attempt,
+            outcome=type(outcome).__name__.lower(),
+            code=getattr(outcome, "code", None),
+            took_ms=took_ms,
+        )
+        return outcome, took_ms
+
+    async def _outcome(self, claimed: Claimed) -> Outcome:
+        row, channel = claimed.notification, claimed.channel
+        try:
+            config = service.open_for_sending(self.kit, channel, self.clock.now())
+        except SecretUnreadable:
+            return Permanent("the channel's secret cannot be decrypted", "secret_unreadable", disable=True)
+        context = SendContext(
+            settings=self.settings,
+            outbound=self.kit.outbound,
+            notification_id=row.id,
+            channel_id=channel.id,
+            attempt=row.attempt,
+            now=self.clock.now(),
+            created_at=row.created_at,
+            dest=row.dest,
+            maybe_sent=bool(row.maybe_sent),
+            mark_called=None if IS_IDEMPOTENT[channel.type] else lambda: self._mark_called(claimed),
+        )
+        self.db.failpoints.hit("send.before_connect")
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                outcome = await SENDERS[channel.type].send(messages.decode(row.payload), config, context)
+        except TimeoutError:
+            outcome = Unknown(f"no answer within {SEND_TIMEOUT_S:.0f} s")
+        except (LeaseLost, StorageUnavailable):
+            raise LeaseLost from None
+        except Exception:
+            # A fault of ours must cost neither the loop nor the page: it is logged and tried again.
+            log.exception("sender.failed", notification_id=row.id, type=channel.type)
+            outcome = Retry("a fault of this server, see its log", "internal")
+        return _redacted(outcome, _secrets_of(claimed, config))
+
+    async def _mark_called(self, claimed: Claimed) -> None:
+        row = claimed.notification
+        if not await self.db.write(outbox.mark_called, row.id, row.lease_token, self.clock.now()):
+            raise LeaseLost
+
+
+def _secrets_of(claimed: Claimed, config: dict[str, Any]) -> list[str]:  # Any: settings are JSON
+    secrets = [config.get(PREVIOUS_SECRET)]
+    for path in secret_paths(claimed.channel.type, config):
+        first, _, rest = path.partition(".")
+        secrets.append(config[first][rest] if rest else config[first])
+    return [secret for secret in secrets if secret]
+
+
+def _redacted(outcome: Outcome, secrets: Iterable[str]) -> Outcome:
+    """The outcome without any secret that the other side may have echoed."""
+    if isinstance(outcome, Sent):
+        return outcome
+    why = outcome.why
+    for secret in secrets:
+        why = why.replace(secret, "****")
+    return replace(outcome, why=why)

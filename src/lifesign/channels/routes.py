@@ -1,0 +1,218 @@
+"""HTTP of channels, their tests, and the delivery log."""
+
+import asyncio
+import random
+from typing import cast
+
+import orjson
+from fastapi import APIRouter
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lifesign.auth.service import caller_of
+from lifesign.channels import config as configs
+from lifesign.channels import outbox, schemas, service, store
+from lifesign.channels.delivery import Courier, LeaseLost
+from lifesign.channels.message import Message
+from lifesign.channels.outbox import Claimed, Finished
+from lifesign.channels.sender import Outcome, Sent
+from lifesign.channels.service import ChannelUsers, Kit
+from lifesign.channels.store import Attempt, Notification
+from lifesign.clock import EpochMs
+from lifesign.faults import Fault, InvalidInput
+from lifesign.http.answers import json_answer, no_content
+from lifesign.http.body import read_model
+from lifesign.http.context import context_of
+from lifesign.http.describe import FORCE, PAGING, operation
+from lifesign.http.paging import Page, is_id, page_body, page_of, query_flag
+from lifesign.projects import service as projects
+
+router = APIRouter(tags=["Channels"])
+log_router = APIRouter(tags=["Incidents"])
+
+_STATUSES = ("pending", "sending", "sent", "delivered", "dead", "canceled")
+
+
+def courier_of(request: Request) -> Courier:
+    """The courier of the node that serves `request`."""
+    return cast("Courier", request.app.state.courier)
+
+
+def _kit(request: Request) -> Kit:
+    return courier_of(request).kit
+
+
+@router.post("/v1/channels", **operation("createChannel", answer=(201, schemas.ShownChannel), body=schemas.NewChannel))
+async def create_channel(request: Request) -> Response:
+    """Make a channel. A webhook without a secret gets one, shown in this answer only."""
+    caller = await caller_of(request, "channels:write")
+    body = await read_model(request, schemas.NewChannel, secret=["config"])
+    context, kit = context_of(request), _kit(request)
+    config = configs.validate(body.type, body.config, kit.guard)
+    channel, made_secret = await context.db.write(
+        service.create_channel,
+        kit,
+        caller.project_id,
+        name=body.name,
+        channel_type=body.type,
+        config=config,
+        now=context.now(),
+    )
+    return json_answer(schemas.shown(channel, kit, made_secret), 201)
+
+
+@router.get(
+    "/v1/channels", **operation("listChannels", answer=(200, schemas.ChannelList), parameters=PAGING, errors=(400,))
+)
+async def list_channels(request: Request) -> Response:
+    """List the channels of the project."""
+    caller = await caller_of(request, "channels:read")
+    page = page_of(request, is_id("ch"))
+    kit = _kit(request)
+    rows = await context_of(request).db.read(
+        service.list_channels, caller.project_id, limit=page.limit + 1, after=page.after
+    )
+    return json_answer(
+        page_body("channels", rows, page, key=lambda row: row.id, show=lambda row: schemas.shown(row, kit))
+    )
+
+
+@router.get("/v1/channels/{id}", **operation("getChannel", answer=(200, schemas.ShownChannel), errors=(404,)))
+async def get_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Read a channel; its secrets are masked."""
+    caller = await caller_of(request, "channels:read")
+    channel = await context_of(request).db.read(service.get_channel, caller.project_id, id)
+    return json_answer(schemas.shown(channel, _kit(request)))
+
+
+@router.patch(
+    "/v1/channels/{id}",
+    **operation("updateChannel", answer=(200, schemas.ShownChannel), body=schemas.ChannelChanges, errors=(404,)),
+)
+async def update_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Change a channel. A changed webhook secret signs along with the new one for 24 hours."""
+    caller = await caller_of(request, "channels:write")
+    context, kit = context_of(request), _kit(request)
+    await context.db.read(service.get_channel, caller.project_id, id)
+    body = await read_model(request, schemas.ChannelChanges, secret=["config"])
+    channel, made_secret = await context.db.write(
+        service.update_channel,
+        kit,
+        caller.project_id,
+        id,
+        name=body.name,
+        channel_type=body.type,
+        config=body.config,
+        now=context.now(),
+    )
+    return json_answer(schemas.shown(channel, kit, made_secret))
+
+
+@router.delete(
+    "/v1/channels/{id}", **operation("deleteChannel", answer=(204, None), parameters=(FORCE,), errors=(400, 404, 409))
+)
+async def delete_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Delete a channel; `force=true` takes it out of everything that uses it."""
+    caller = await caller_of(request, "channels:write")
+    context = context_of(request)
+    await context.db.read(service.get_channel, caller.project_id, id)
+    force = query_flag(request, "force")
+    users_of: list[ChannelUsers] = request.app.state.channel_users
+    await context.db.write(
+        service.delete_channel, caller.project_id, id, users_of, force=force, key_id=caller.key_id, now=context.now()
+    )
+    return no_content()
+
+
+@router.post("/v1/channels/{id}/test", **operation("testChannel", answer=(200, schemas.TestAnswer), errors=(404, 429)))
+async def test_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Send a test message through the channel, once, and say what became of it."""
+    caller = await caller_of(request, "channels:write")
+    context, courier = context_of(request), courier_of(request)
+    claimed = await context.db.write(
+        _begin_test, caller.project_id, id, node_id=request.app.state.node_id, now=context.now()
+    )
+    outcomes = await asyncio.gather(*(_deliver_test(courier, each) for each in claimed))
+    faults = [
+        _fault_line(each, outcome)
+        for each, outcome in zip(claimed, outcomes, strict=True)
+        if not isinstance(outcome, Sent)
+    ]
+    return json_answer({"ok": False, "message": "; ".join(faults)} if faults else {"ok": True})
+
+
+def _begin_test(conn: Connection, project_id: str, channel_id: str, *, node_id: str, now: EpochMs) -> list[Claimed]:
+    channel = service.get_channel(conn, project_id, channel_id)
+    addresses = configs.addresses(channel.type, orjson.loads(channel.config))
+    names = projects.names(conn, {project_id})
+    message = Message(
+        kind="test",
+        title="Test message from Lifesign",
+        text=f"This is a test of the channel {channel.name}. If you can read it, messages arrive.",
+        project=names.get(project_id, ""),
+        happened_at=now,
+    )
+    return outbox.begin_test(conn, channel, addresses or [None], message, node_id=node_id, now=now)
+
+
+async def _deliver_test(courier: Courier, claimed: Claimed) -> Outcome | None:
+    started_at = courier.clock.now()
+    try:
+        outcome, took_ms = await courier.attempt(claimed)
+    except LeaseLost:
+        return None
+    # The luck of a retry's delay does not matter here: a test is never retried.
+    finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
+    await courier.db.write(outbox.finish, finished, courier.clock.now())
+    return outcome
+
+
+def _fault_line(claimed: Claimed, outcome: Outcome | None) -> str:
+    if outcome is None or isinstance(outcome, Sent):
+        return "unavailable: the storage did not take it"
+    line = f"{outcome.code}: {outcome.why}"
+    return f"{claimed.notification.dest}: {line}" if claimed.notification.dest else line
+
+
+@log_router.get(
+    "/v1/notifications",
+    **operation(
+        "listNotifications",
+        answer=(200, schemas.NotificationList),
+        parameters=(
+            *PAGING,
+            {"name": "status", "in": "query", "schema": {"type": "string", "enum": list(_STATUSES)}},
+            {"name": "channel", "in": "query", "schema": {"type": "string"}},
+        ),
+        errors=(400,),
+    ),
+)
+async def list_notifications(request: Request) -> Response:
+    """List messages of the project, newest first, each with its attempts."""
+    caller = await caller_of(request, "heartbeats:read")
+    page = page_of(request, is_id("ntf"))
+    status = request.query_params.get("status")
+    if status is not None and status not in _STATUSES:
+        raise InvalidInput(Fault("status", f"must be one of {', '.join(_STATUSES)}", status[:100], has_value=True))
+    channel = request.query_params.get("channel")
+    rows, attempts = await context_of(request).db.read(_log_page, caller.project_id, page, status, channel)
+    with_errors = caller.allows("channels:write")
+    return json_answer(
+        page_body(
+            "notifications",
+            rows,
+            page,
+            key=lambda row: row.id,
+            show=lambda row: schemas.shown_notification(row, attempts.get(row.id, ()), with_errors=with_errors),
+        )
+    )
+
+
+def _log_page(
+    conn: Connection, project_id: str, page: Page, status: str | None, channel: str | None
+) -> tuple[list[Notification], dict[str, list[Attempt]]]:
+    rows = store.notifications_of(
+        conn, project_id, limit=page.limit + 1, before=page.after, status=status, channel=channel
+    )
+    return rows, store.attempts_of(conn, [row.id for row in rows])

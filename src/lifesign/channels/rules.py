@@ -1,0 +1,110 @@
+"""What is true of delivery: when a failed attempt is tried again, what a finished one means, who is in the way."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lifesign.clock import EpochMs
+
+_S = 1000
+_MIN = 60 * _S
+_H = 60 * _MIN
+
+# Longer than the longest send (20 s): were it shorter, another node would claim a slow but successful send again.
+LEASE_MS = 60 * _S
+LADDER_MS = (5 * _S, 15 * _S, 30 * _S, 1 * _MIN, 2 * _MIN, 5 * _MIN, 10 * _MIN, 15 * _MIN, 30 * _MIN)
+LAST_RUNG_MS = _H
+MAX_RETRY_AFTER_MS = 15 * _MIN
+JITTER = 0.2
+EXPIRES_AFTER_MS = {"page": 24 * _H, "resolve": 72 * _H, "test": _MIN}
+# A changed webhook secret signs along for a day, so that the receiver can be changed after it.
+SECRET_OVERLAP_MS = 24 * _H
+MAX_TESTS_PER_MINUTE = 10
+# The first two steps are the loudest; lower goes first.
+PRIORITY_URGENT, PRIORITY_LATER, PRIORITY_RESOLVE, PRIORITY_TEST = 10, 20, 30, 40
+
+Status = Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
+
+
+class ChannelNotFound(Exception):
+    """The project has no channel with this id."""
+
+
+class NotificationNotFound(Exception):
+    """The project has no notification with this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Something that uses an object which somebody wants to delete."""
+
+    type: Literal["policy", "heartbeat"]
+    id: str
+    name: str
+
+
+class ChannelInUse(Exception):
+    """The channel is named by policies or heartbeats. `users`: the first hundred of `total`."""
+
+    def __init__(self, users: list[User], total: int) -> None:
+        super().__init__("Channel is in use")
+        self.users = users
+        self.total = total
+
+
+class TooManyTests(Exception):
+    """More than ten tests of one channel within a minute."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__("Too many requests")
+        self.retry_after_ms = retry_after_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a notification after an attempt."""
+
+    status: Status
+    outcome: Literal["sent", "retry", "permanent", "unknown"]
+    not_before: EpochMs | None = None
+    lane_held_until: EpochMs | None = None
+
+
+def retry_delay_ms(attempt: int, *, after_ms: int | None, luck: float) -> int:
+    """How long to wait after the `attempt`th failure (1 = the first).
+
+    luck: 0..1, spreads the delay over 80 % to 120 % of the rung. after_ms: what the provider asked for; it raises the
+    delay, to at most 15 min, and never lowers it.  Source: spec "Engine", section 7, "Ladder".
+    """
+    rung = LADDER_MS[attempt - 1] if attempt <= len(LADDER_MS) else LAST_RUNG_MS
+    delay = round(rung * (1 - JITTER + 2 * JITTER * luck))
+    return max(delay, min(after_ms or 0, MAX_RETRY_AFTER_MS))
+
+
+def after_failure(
+    outcome: Literal["retry", "unknown"],
+    *,
+    attempt: int,
+    now: EpochMs,
+    expires_at: EpochMs,
+    after_ms: int | None,
+    holds_lane: bool,
+    is_withdrawn: bool,
+    luck: float,
+) -> Verdict:
+    """What follows an attempt that did not succeed but may at another time.
+
+    is_withdrawn: the incident was closed meanwhile, nobody wants the message any more. holds_lane: the provider said
+    "too many requests", which is meant for the whole channel.
+    """
+    not_before = EpochMs(now + retry_delay_ms(attempt, after_ms=after_ms, luck=luck))
+    held_until = not_before if holds_lane else None
+    if is_withdrawn:
+        return Verdict("canceled", outcome, lane_held_until=held_until)
+    if not_before > expires_at:
+        return Verdict("dead", outcome, lane_held_until=held_until)
+    return Verdict("pending", outcome, not_before, held_until)
+
+
+def page_priority(step: int) -> int:
+    """The heartbeat's own channels (step 0) and the first two steps go before later ones."""
+    return PRIORITY_URGENT if step <= 2 else PRIORITY_LATER  # noqa: PLR2004 - the rule itself

@@ -1,0 +1,151 @@
+"""Secrets at rest: the master secret of the installation, and channel settings sealed under keys derived from it."""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lifesign.settings import Settings
+
+MIN_SECRET_CHARACTERS: Final = 32
+CHANNEL_SECRETS_INFO: Final = "lifesign/channel-secrets/v1"
+
+_VERSION: Final = "v1"
+_KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_SECRET_FILE: Final = "secret.key"  # noqa: S105 - the name of a file
+
+
+class SecretUnreadable(Exception):
+    """A sealed value cannot be opened: sealed under a lost key, copied from elsewhere, or damaged."""
+
+    def __init__(self, channel_id: str, path: str) -> None:
+        super().__init__(f"the setting {path} of channel {channel_id} cannot be decrypted")
+        self.channel_id = channel_id
+        self.path = path
+
+
+class SecretKeyUnusable(Exception):
+    """The file with the master secret is there but cannot serve; the server must not start and make another."""
+
+
+def derived_key(master: str, info: str) -> bytes:
+    """32 bytes for one purpose, HKDF-SHA256 of the master secret; `info` names the purpose."""
+    return HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=info.encode()).derive(master.encode())
+
+
+class SecretBox:
+    """Seals with the present master secret, opens with it and the previous ones."""
+
+    def __init__(self, master: str, previous: Sequence[str] = ()) -> None:
+        keys = [derived_key(each, CHANNEL_SECRETS_INFO) for each in (master, *previous)]
+        self._ciphers = {_key_id(key): AESGCM(key) for key in reversed(keys)}
+        self._key_id = _key_id(keys[0])
+
+    @classmethod
+    def from_settings(cls, data_dir: Path, settings: Settings) -> "SecretBox":
+        """Build the box of an installation. Raises SecretKeyUnusable."""
+        previous = settings.secret_key_previous.get_secret_value() if settings.secret_key_previous else ""
+        return cls(
+            load_or_make_secret_key(data_dir, settings),
+            [part.strip() for part in previous.split(",") if part.strip()],
+        )
+
+    @property
+    def key_id(self) -> str:
+        """First 8 hex digits of the SHA-256 of the key that seals."""
+        return self._key_id
+
+    def seal(self, text: str, channel_id: str, path: str) -> str:
+        """`v1.<key id>.<nonce>.<ciphertext and tag>`, bound to this field of this channel."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[self._key_id].encrypt(nonce, text.encode(), _place(channel_id, path))
+        return ".".join((_VERSION, self._key_id, _encode(nonce), _encode(sealed)))
+
+    def open(self, token: str, channel_id: str, path: str) -> str:
+        """Return the text that `seal` was given. Raises SecretUnreadable."""
+        try:
+            version, key_id, nonce, sealed = token.split(".")
+            if version != _VERSION:
+                raise SecretUnreadable(channel_id, path)
+            return self._ciphers[key_id].decrypt(_decode(nonce), _decode(sealed), _place(channel_id, path)).decode()
+        except (ValueError, KeyError, InvalidTag) as error:
+            raise SecretUnreadable(channel_id, path) from error
+
+
+def load_or_make_secret_key(data_dir: Path, settings: Settings) -> str:
+    """Return the master secret: the setting, else the file in the data directory, else a new file.
+
+    Raises SecretKeyUnusable for a file that is too short or cannot be read: a new secret in its place would make
+    every stored channel unreadable.
+    """
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
+    path = data_dir / _SECRET_FILE
+    if not path.exists():
+        _make_secret_file(path)
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretKeyUnusable(f"{path} cannot be read") from error
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        raise SecretKeyUnusable(f"{path} must hold at least {MIN_SECRET_CHARACTERS} characters; restore a backup of it")
+    return secret
+
+
+def _make_secret_file(path: Path) -> None:
+    """Put a complete file in place in one step; a file that another process put there first stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(48) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _put_in_place(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    # Without this a power cut could leave channels sealed under a secret whose file never reached the disk.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    try:
+        os.link(draft, path)  # unlike a rename, never replaces what is there
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links, such as some that containers mount
+        draft.replace(path)
+
+
+def _key_id(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[:8]
+
+
+def _place(channel_id: str, path: str) -> bytes:
+    return f"channels|{channel_id}|{path}".encode()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64url") from error

@@ -1,0 +1,446 @@
+"""SQL of the tables `channels`, `lanes`, `notifications` and `attempts`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, update
+
+from lifesign.channels.rules import LEASE_MS, Status
+from lifesign.channels.sender import ChannelType
+from lifesign.clock import EpochMs
+from lifesign.db.schema import attempts, channels, lanes, notifications
+from lifesign.db.sql import earlier, insert_new, word
+
+N = notifications.c
+_PENDING = N.status == word("pending")
+_SENDING = N.status == word("sending")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel as stored: `config` is JSON text with its secrets sealed."""
+
+    id: str
+    project_id: str
+    name: str
+    type: ChannelType
+    config: str
+    previous_secret: str | None
+    previous_until: EpochMs | None
+    broken_reason: str | None
+    broken_at: EpochMs | None
+    created_at: EpochMs
+    updated_at: EpochMs | None
+
+
+_CHANNEL_COLUMNS = tuple(channels.c[name] for name in Channel.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One message to one address of one channel: a row of the outbox."""
+
+    id: str
+    project_id: str
+    incident_id: str | None
+    heartbeat_id: str | None
+    target: str
+    channel_id: str
+    dest: str | None
+    kind: str
+    step: int
+    loop: int
+    status: Status
+    attempt: int
+    not_before: EpochMs
+    expires_at: EpochMs
+    lease_until: EpochMs | None
+    lease_token: int
+    called_at: EpochMs | None
+    maybe_sent: int
+    has_failed: int
+    is_withdrawn: int
+    order_key: str
+    payload: str
+    created_at: EpochMs
+    finished_at: EpochMs | None
+
+
+_NOTIFICATION_COLUMNS = tuple(N[name] for name in Notification.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to deliver."""
+
+    notification_id: str
+    n: int
+    started_at: EpochMs
+    finished_at: EpochMs | None
+    outcome: str | None
+    http_status: int | None
+    code: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The turn of one channel to send."""
+
+    channel_id: str
+    type: ChannelType
+    due_at: EpochMs
+    held_until: EpochMs | None
+
+
+# Channels -----------------------------------------------------------------------------------------------------------
+def insert_channel(conn: Connection, channel: Channel) -> None:
+    """A new channel and its lane."""
+    conn.execute(channels.insert().values({name: getattr(channel, name) for name in Channel.__dataclass_fields__}))
+    conn.execute(lanes.insert().values(channel_id=channel.id, project_id=channel.project_id, type=channel.type))
+
+
+def channel_by_id(conn: Connection, project_id: str, channel_id: str, *, lock: bool = False) -> Channel | None:
+    """One channel of a project."""
+    query = select(*_CHANNEL_COLUMNS).where(channels.c.id == channel_id, channels.c.project_id == project_id)
+    row = conn.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else Channel(*row)
+
+
+def channels_by_id(conn: Connection, project_id: str, ids: Iterable[str], *, keep: bool = False) -> dict[str, Channel]:
+    """Those of `ids` that are channels of the project; `keep`: nobody deletes them until the transaction ends."""
+    query = (
+        select(*_CHANNEL_COLUMNS)
+        .where(channels.c.id.in_(set(ids)), channels.c.project_id == project_id)
+        .order_by(channels.c.id)
+    )
+    rows = conn.execute(query.with_for_update(read=True, key_share=True) if keep else query)
+    return {row.id: Channel(*row) for row in rows}
+
+
+def channels_of(conn: Connection, project_id: str, *, limit: int, after: str | None) -> list[Channel]:
+    """Channels of a project, oldest first."""
+    query = select(*_CHANNEL_COLUMNS).where(channels.c.project_id == project_id)
+    if after is not None:
+        query = query.where(channels.c.id > after)
+    return [Channel(*row) for row in conn.execute(query.order_by(channels.c.id).limit(limit))]
+
+
+def save_channel(conn: Connection, channel_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a channel; its lane follows a changed type."""
+    conn.execute(update(channels).where(channels.c.id == channel_id).values(values))
+    if "type" in values:
+        conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(type=values["type"]))
+
+
+def delete_channel(conn: Connection, channel_id: str) -> None:
+    """Remove a channel and its lane."""
+    conn.execute(delete(lanes).where(lanes.c.channel_id == channel_id))
+    conn.execute(delete(channels).where(channels.c.id == channel_id))
+
+
+# Outbox: in ---------------------------------------------------------------------------------------------------------
+def insert_notifications(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Enqueue rows; one whose `idem_key` exists is left out."""
+    insert_new(conn, notifications, rows, unique=["idem_key"])
+
+
+def hasten_lanes(conn: Connection, due: Mapping[str, EpochMs]) -> None:
+    """Lower the lanes' `due_at` to the given instants, in id order."""
+    if due:
+        statement = (
+            update(lanes)
+            .where(lanes.c.channel_id == bindparam("channel"))
+            .values(due_at=earlier(lanes.c.due_at, "due"))
+        )
+        conn.execute(statement, [{"channel": channel, "due": at} for channel, at in sorted(due.items())])
+
+
+def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
+    """The incident is over: waiting pages are canceled, those on the wire must not be tried again.
+
+    One statement, so that a page which another node claims at this moment is either still waiting here or already
+    on the wire, never neither.
+    """
+    waiting = N.status == "pending"
+    conn.execute(
+        update(notifications)
+        .where(N.incident_id == incident_id, N.kind == "page", N.status.in_(("pending", "sending")))
+        .values(
+            is_withdrawn=1,
+            status=case((waiting, "canceled"), else_=N.status),
+            finished_at=case((waiting, now), else_=N.finished_at),
+        )
+    )
+
+
+def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
+    """The channel is gone: nothing more leaves through it."""
+    conn.execute(
+        update(notifications)
+        .where(N.channel_id == channel_id, N.status.in_(("pending", "sending")))
+        .values(
+            is_withdrawn=1,
+            status=case((N.status == "pending", "canceled"), else_=N.status),
+            finished_at=case((N.status == "pending", now), else_=N.finished_at),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An address that was, or at this moment may be being, told of an incident."""
+
+    target: str
+    channel_id: str
+    dest: str | None
+
+
+def told_of(conn: Connection, incident_id: str) -> list[Told]:
+    """The addresses that pages of the incident reached or may reach. Index: ix_notifications_incident."""
+    rows = conn.execute(
+        select(N.target, N.channel_id, N.dest)
+        .where(N.incident_id == incident_id, N.kind == "page", _was_told())
+        .group_by(N.target, N.channel_id, N.dest)
+        .order_by(func.min(N.order_seq))
+    )
+    return [Told(*row) for row in rows]
+
+
+def paged_targets(conn: Connection, incident_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """Incident and target of every page of these incidents. Index: ix_notifications_incident."""
+    query = select(N.incident_id, N.target).where(N.incident_id.in_(set(incident_ids)), N.kind == "page").distinct()
+    return {(row[0], row[1]) for row in conn.execute(query)}
+
+
+def cancel_needless_resolves(conn: Connection, order_key: str, now: EpochMs) -> None:
+    """Cancel the waiting resolve of one incident and address when no page of it reached that address."""
+    other = notifications.alias()
+    reached = exists().where(other.c.order_key == N.order_key, other.c.kind == "page", _was_told(other))
+    conn.execute(
+        update(notifications)
+        .where(N.order_key == order_key, N.kind == "resolve", _PENDING, ~reached)
+        .values(status="canceled", finished_at=now)
+    )
+
+
+def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table and Alias have no common type with `.c`
+    told: ColumnElement[bool] = table.c.status.in_(("sent", "delivered", "sending")) | (table.c.maybe_sent == 1)
+    return told
+
+
+# Outbox: out --------------------------------------------------------------------------------------------------------
+def due_lanes(
+    conn: Connection, now: EpochMs, *, types: Iterable[str], without: Iterable[str], limit: int
+) -> list[Lane]:
+    """Lanes that may have something to send, longest due first, locked against other nodes. Index: ix_lanes_due."""
+    rows = conn.execute(
+        select(lanes.c.channel_id, lanes.c.type, lanes.c.due_at, lanes.c.held_until)
+        .where(lanes.c.due_at <= now, lanes.c.type.in_(list(types)), lanes.c.channel_id.not_in(list(without)))
+        .order_by(lanes.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Lane(*row) for row in rows]
+
+
+def next_lane_due(conn: Connection, *, types: Iterable[str], without: Iterable[str]) -> EpochMs | None:
+    """When the next lane of these types is due. Index: ix_lanes_due."""
+    due: EpochMs | None = conn.scalar(
+        select(func.min(lanes.c.due_at)).where(
+            lanes.c.due_at.is_not(None), lanes.c.type.in_(list(types)), lanes.c.channel_id.not_in(list(without))
+        )
+    )
+    return due
+
+
+def claimable(conn: Connection, channel_id: str, now: EpochMs, limit: int) -> list[str]:
+    """Ids of due rows of a channel that no earlier message to the same address holds up.
+
+    Index: ix_notifications_pending.
+    """
+    query = (
+        select(N.id)
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, ~_is_blocked())
+        .order_by(N.priority, N.not_before, N.id)
+        .limit(limit)
+    )
+    return list(conn.scalars(query.with_for_update(skip_locked=True)))
+
+
+def _is_blocked() -> ColumnElement[bool]:
+    """An earlier message to the same address about the same incident has not ended. Index: ix_notifications_order."""
+    before = notifications.alias()
+    return exists().where(
+        before.c.order_key == N.order_key, before.c.order_seq < N.order_seq, before.c.status.in_(("pending", "sending"))
+    )
+
+
+def claim(conn: Connection, ids: Sequence[str], *, owner: str, now: EpochMs) -> list[Notification]:
+    """Take rows for sending: a lease, and a new fencing token."""
+    if not ids:
+        return []
+    rows = conn.execute(
+        update(notifications)
+        .where(N.id.in_(ids), N.status == "pending")
+        .values(
+            status="sending",
+            lease_owner=owner,
+            lease_until=now + LEASE_MS,
+            lease_token=N.lease_token + 1,
+            attempt=N.attempt + 1,
+            called_at=None,
+        )
+        .returning(*_NOTIFICATION_COLUMNS)
+    )
+    claimed = {row.id: Notification(*row) for row in rows}
+    return [claimed[row_id] for row_id in ids if row_id in claimed]
+
+
+def expire_pending(conn: Connection, channel_id: str, now: EpochMs) -> list[Notification]:
+    """Rows of a channel that nobody could deliver in time: they die here. Index: ix_notifications_pending."""
+    rows = conn.execute(
+        update(notifications)
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.expires_at < now)
+        .values(status="dead", finished_at=now)
+        .returning(*_NOTIFICATION_COLUMNS)
+    )
+    return [Notification(*row) for row in rows]
+
+
+def set_lane_due(conn: Connection, channel_id: str) -> None:
+    """Set a lane to the earliest moment one of its waiting rows is due.
+
+    Rows that are held up by an earlier message do not count: its finish hastens the lane.
+    """
+    next_due = (
+        select(func.min(N.not_before)).where(N.channel_id == channel_id, _PENDING, ~_is_blocked()).scalar_subquery()
+    )
+    conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(due_at=next_due))
+
+
+def set_lane(conn: Connection, channel_id: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a lane."""
+    conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(values))
+
+
+def insert_attempts(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Begun attempts."""
+    if rows:
+        conn.execute(attempts.insert(), list(rows))
+
+
+def mark_called(conn: Connection, notification_id: str, token: int, now: EpochMs) -> bool:
+    """Note that the request is about to be written; False when the lease was lost."""
+    mine = update(notifications).where(N.id == notification_id, N.lease_token == token, N.status == "sending")
+    return conn.execute(mine.values(called_at=now)).rowcount == 1
+
+
+def finish(conn: Connection, notification_id: str, token: int, values: Mapping[str, Any]) -> bool:
+    """Save the end of an attempt, if the lease is still ours."""
+    fenced = update(notifications).where(N.id == notification_id, N.status == "sending", N.lease_token == token)
+    return conn.execute(fenced.values(lease_owner=None, lease_until=None, **values)).rowcount == 1
+
+
+def is_withdrawn(conn: Connection, notification_id: str) -> bool:
+    """Whether nobody wants this message any more; locks the row."""
+    return bool(conn.scalar(select(N.is_withdrawn).where(N.id == notification_id).with_for_update()))
+
+
+def finish_attempt(conn: Connection, notification_id: str, n: int, values: Mapping[str, Any]) -> None:
+    """Save how an attempt ended."""
+    conn.execute(
+        update(attempts).where(attempts.c.notification_id == notification_id, attempts.c.n == n).values(values)
+    )
+
+
+def expired_leases(conn: Connection, now: EpochMs, limit: int) -> list[tuple[Notification, ChannelType | None]]:
+    """Rows whose sender has not come back. Index: ix_notifications_lease."""
+    kind = select(lanes.c.type).where(lanes.c.channel_id == N.channel_id).scalar_subquery()
+    rows = conn.execute(
+        select(*_NOTIFICATION_COLUMNS, kind.label("type"))
+        .where(_SENDING, N.lease_until < now)
+        .order_by(N.lease_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=notifications)
+    )
+    return [(Notification(*row[:-1]), cast("ChannelType | None", row[-1])) for row in rows]
+
+
+def next_lease_end(conn: Connection) -> EpochMs | None:
+    """When the next lease runs out. Index: ix_notifications_lease."""
+    ends: EpochMs | None = conn.scalar(select(func.min(N.lease_until)).where(_SENDING))
+    return ends
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+def notifications_of(
+    conn: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    before: str | None,
+    status: str | None = None,
+    channel: str | None = None,
+) -> list[Notification]:
+    """Notifications of a project, newest first."""
+    query = select(*_NOTIFICATION_COLUMNS).where(N.project_id == project_id)
+    if before is not None:
+        query = query.where(N.id < before)
+    if status is not None:
+        query = query.where(N.status == status)
+    if channel is not None:
+        query = query.where(N.channel_id == channel)
+    return [Notification(*row) for row in conn.execute(query.order_by(N.id.desc()).limit(limit))]
+
+
+def notification_by_id(conn: Connection, project_id: str, notification_id: str) -> Notification | None:
+    """One notification of a project."""
+    row = conn.execute(
+        select(*_NOTIFICATION_COLUMNS).where(N.id == notification_id, N.project_id == project_id)
+    ).first()
+    return None if row is None else Notification(*row)
+
+
+def notifications_of_incident(conn: Connection, incident_id: str) -> list[Notification]:
+    """All messages about one incident, oldest first."""
+    rows = conn.execute(select(*_NOTIFICATION_COLUMNS).where(N.incident_id == incident_id).order_by(N.id))
+    return [Notification(*row) for row in rows]
+
+
+def attempts_of(conn: Connection, notification_ids: Iterable[str]) -> dict[str, list[Attempt]]:
+    """The attempts of several notifications, in order."""
+    c = attempts.c
+    rows = conn.execute(
+        select(c.notification_id, c.n, c.started_at, c.finished_at, c.outcome, c.http_status, c.code, c.error)
+        .where(c.notification_id.in_(set(notification_ids)))
+        .order_by(c.notification_id, c.n)
+    )
+    found: dict[str, list[Attempt]] = {}
+    for row in rows:
+        found.setdefault(row.notification_id, []).append(Attempt(*row))
+    return found
+
+
+def tests_since(conn: Connection, channel_id: str, since: EpochMs) -> list[EpochMs]:
+    """When a channel was tested, oldest first. One test may have several addresses, which share its `order_key`."""
+    began = func.min(N.created_at)
+    query = select(began).where(N.channel_id == channel_id, N.kind == "test", N.created_at > since)
+    return [EpochMs(at) for at in conn.scalars(query.group_by(N.order_key).order_by(began))]
+
+
+def outbox_figures(conn: Connection, now: EpochMs) -> dict[str, tuple[int, int]]:
+    """For each channel type: waiting messages, and the age in ms of the longest due."""
+    rows = conn.execute(
+        select(lanes.c.type, func.count(), func.min(N.not_before))
+        .select_from(notifications.join(lanes, lanes.c.channel_id == N.channel_id))
+        .where(_PENDING)
+        .group_by(lanes.c.type)
+    )
+    return {row[0]: (row[1], max(0, now - row[2])) for row in rows}
+
+
+def count_dead(conn: Connection) -> int:
+    """Messages that nobody could deliver."""
+    return conn.scalar(select(func.count()).where(N.status == "dead", N.finished_at.is_not(None))) or 0

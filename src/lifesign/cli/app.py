@@ -1,0 +1,44 @@
+"""The command line as a whole: which command stands where."""
+
+from typing import Annotated
+
+import typer
+
+from lifesign import __version__
+from lifesign.cli import channels, demo, doctor, heartbeats, incidents, keys, policies, report, serve
+
+app = typer.Typer(
+    name="lifesign",
+    help="Knows whether everything you run is alive, and makes sure somebody finds out when it is not.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 server not reachable, 4 refused by the server.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lifesign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Knows whether everything you run is alive, and makes sure somebody finds out when it is not."""
+
+
+app.command("checkin")(report.checkin)
+app.command("run")(report.run)
+app.add_typer(heartbeats.app, name="heartbeats")
+app.add_typer(policies.app, name="policies")
+app.add_typer(channels.app, name="channels")
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(incidents.notifications, name="notifications")
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
+app.command("migrate")(serve.migrate)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)

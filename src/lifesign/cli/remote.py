@@ -1,0 +1,267 @@
+"""HTTP to a server, on the standard library: one request per command, quick to import.
+
+A client library would take longer to load than the whole check-in takes to travel.
+"""
+
+import http.client
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO
+from urllib.parse import quote, urlencode, urlsplit
+
+from lifesign.cli.errors import CommandFailed, Refused, Unreachable, WrongUsage
+from lifesign.cli.values import Json
+
+# Longer than the 20 s that the test of a channel may take.
+TIMEOUT_S = 30.0
+MAX_PAGE = 1000
+# A proxy or a wrong address may answer without end; no page of a thousand rows comes near this.
+_MAX_ANSWER_BYTES = 64 * 2**20
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_NO_CONTENT = 204
+_UNAUTHORIZED = 401
+_MAX_SHOWN_VALUE = 200
+
+GET_A_KEY = (
+    "the server prints one at its first start ('admin key: ...'), and on the server's machine "
+    "'lifesign keys create --name NAME' makes one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request. path: with its query, percent-encoded."""
+
+    method: str
+    path: str
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+Send = Callable[[Call], Answer]
+"""Carries a call to a server, whatever status it answers with. Raises Unreachable."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The server never redirects; whoever does must not be handed the key."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket of a data directory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+def over_network(url: str, key: str | None, *, timeout_s: float = TIMEOUT_S) -> Send:
+    """Calls to the server at `url`. timeout_s: of each connect, write and read. Raises WrongUsage for a bad address."""
+    base = url.rstrip("/")
+    try:
+        parts = urlsplit(base)
+        host = (
+            parts.hostname if parts.scheme in {"http", "https"} and parts.username is None and parts.port != 0 else None
+        )
+    except ValueError:
+        host = None
+    if not host:
+        raise WrongUsage(f"{url!r} is not the address of a server; write for example http://127.0.0.1:8080")
+    # A proxy could not reach a server of this machine, and should not see the key.
+    proxies = urllib.request.ProxyHandler({} if host in _LOOPBACK else None)
+    opener = urllib.request.build_opener(_NoRedirects, proxies)
+    authorization = {"Authorization": f"Bearer {key}"} if key else {}
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise WrongUsage("the key has characters that no key has; was it copied whole, without line breaks?")
+
+    def send(call: Call) -> Answer:
+        request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
+            base + call.path, call.content, _headers(call) | authorization, method=call.method
+        )
+        try:
+            with opener.open(request, timeout=timeout_s) as response:
+                return _answer(response.status, response.headers, response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answer(error.code, error.headers, error)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"cannot reach {base}: {_reason(error)}") from error
+
+    return send
+
+
+def over_socket(path: str, project: str) -> Send:
+    """Calls as the operator, over the Unix socket of a data directory."""
+
+    def send(call: Call) -> Answer:
+        connection = _SocketConnection(path)
+        try:
+            connection.request(call.method, call.path, call.content, _headers(call) | {"X-Lifesign-Project": project})
+            response = connection.getresponse()
+            return _answer(response.status, response.headers, response)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"cannot reach {path}: {_reason(error)}") from error
+        finally:
+            connection.close()
+
+    return send
+
+
+class Api:
+    """The server's API, as the commands use it. Every method raises Unreachable, Refused and CommandFailed."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    def get(self, path: str, **query: Json) -> dict[str, Json]:
+        return self.call("GET", path, query=query)
+
+    def post(self, path: str, body: Json = None, headers: Mapping[str, str] | None = None) -> dict[str, Json]:
+        return self.call("POST", path, body=body, headers=headers)
+
+    def patch(self, path: str, body: Json) -> dict[str, Json]:
+        return self.call("PATCH", path, body=body)
+
+    def delete(self, path: str, **query: Json) -> None:
+        self.call("DELETE", path, query=query)
+
+    def rows(self, path: str, name: str, limit: int | None, **query: Json) -> dict[str, Json]:
+        """A list of up to `limit` rows (None: all), page after page, in the shape of one answer."""
+        rows: list[Json] = []
+        cursor = None
+        while True:
+            size = MAX_PAGE if limit is None else min(limit - len(rows), MAX_PAGE)
+            page = self.get(path, **query, limit=size, cursor=cursor)
+            rows += page.get(name, [])
+            cursor = page.get("nextCursor")
+            if cursor is None:
+                return {name: rows}
+            if limit is not None and len(rows) >= limit:
+                return {name: rows, "nextCursor": cursor}
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        *,
+        query: Mapping[str, Json] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Json]:
+        wanted = {name: value for name, value in (query or {}).items() if value is not None and value != []}
+        target = f"{path}?{urlencode(wanted, doseq=True)}" if wanted else path
+        content = None if body is None else encoded(body)
+        return understood(self._send(Call(method, target, content, headers or {})))
+
+
+def understood(answer: Answer) -> dict[str, Json]:
+    """The JSON of a good answer, `{}` of an empty one. Raises Refused for a 4xx, CommandFailed for any other."""
+    if answer.status == _NO_CONTENT:
+        return {}
+    try:
+        body = json.loads(answer.content)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise CommandFailed(
+            f"got an answer with status {answer.status} that is not Lifesign's; does the address belong to a Lifesign server?"
+        )
+    if 200 <= answer.status <= 299:  # noqa: PLR2004 - the class of statuses
+        return body
+    message = _refusal(body, answer.status)
+    if 400 <= answer.status <= 499:  # noqa: PLR2004 - the class of statuses
+        raise Refused(message, status=answer.status)
+    raise CommandFailed(message)
+
+
+def segment(text: str) -> str:
+    """A value as one segment of a path. Raises WrongUsage where it would mean another path."""
+    if text in {"", ".", ".."}:
+        raise WrongUsage(f"{text!r} is neither an id nor a slug")
+    return quote(text, safe="")
+
+
+def encoded(body: Json) -> bytes:
+    """A body as it travels. Raises WrongUsage."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise WrongUsage("the command line has text that is not valid UTF-8") from None
+    except ValueError:
+        raise WrongUsage("JSON knows neither NaN nor Infinity") from None
+
+
+def _headers(call: Call) -> dict[str, str]:
+    # Without a type of ours, urllib would call a body an HTML form.
+    content_type = {} if call.content is None else {"Content-Type": "application/json"}
+    return {"User-Agent": "lifesign-cli", "Accept": "application/json", **content_type, **call.headers}
+
+
+def _answer(
+    status: int, headers: Mapping[str, str], body: IO[bytes] | http.client.HTTPResponse | urllib.error.HTTPError
+) -> Answer:
+    content = body.read(_MAX_ANSWER_BYTES + 1)
+    if len(content) > _MAX_ANSWER_BYTES:
+        raise CommandFailed("the answer is far too long to be Lifesign's")
+    return Answer(status, {name.lower(): value for name, value in headers.items()}, content)
+
+
+def _refusal(body: dict[str, Json], status: int) -> str:
+    error = body.get("error")
+    told = error if isinstance(error, dict) else {}
+    lines = [str(told.get("message") or f"the server answered with status {status}")]
+    if status == _UNAUTHORIZED:
+        lines[0] += f"; {GET_A_KEY}"
+    return "\n  ".join([*lines, *_details(told.get("details"))])
+
+
+def _details(details: Json) -> list[str]:
+    match details:
+        case list():
+            return [_fault(each) for each in details if isinstance(each, dict)]
+        case {"users": list() as users}:
+            named = [each for each in users if isinstance(each, dict)]
+            return [f"used by {each.get('type')} {each.get('name')} ({each.get('id')})" for each in named]
+        case {"scopes": list() as scopes}:
+            return [f"the key lacks the scope {each}" for each in scopes]
+        case _:
+            return []
+
+
+def _fault(fault: dict[str, Json]) -> str:
+    line = f"{fault.get('field')}: {fault.get('message')}"
+    return (
+        f"{line} (not {json.dumps(fault['value'], ensure_ascii=False)[:_MAX_SHOWN_VALUE]})"
+        if "value" in fault
+        else line
+    )
+
+
+def _reason(error: BaseException) -> str:
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if isinstance(inner, ConnectionRefusedError):
+        return "connection refused; is the server running there?"
+    text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
+    return text or type(inner).__name__

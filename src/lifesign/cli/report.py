@@ -1,0 +1,122 @@
+"""`lifesign checkin` and `lifesign run`: proof of life, from a script or around any command."""
+
+import codecs
+import json
+import re
+import socket
+import sys
+import unicodedata
+from typing import Annotated
+
+import typer
+
+from lifesign.cli import options, values
+from lifesign.cli.checkin import TRY_S, Proof, check_in, warning
+from lifesign.cli.errors import CommandFailed, WrongUsage
+from lifesign.cli.heartbeats import next_line
+from lifesign.cli.job import Ended, NotStarted
+from lifesign.cli.job import run as run_job
+from lifesign.cli.output import print_json
+from lifesign.cli.remote import over_network, segment
+from lifesign.cli.values import Json, given
+
+_MAX_KEY = 255
+_MAX_NAME = 255
+# The server takes 16,384 bytes; what is cut first is the output.
+_MAX_METADATA_BYTES = 16_000
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_CONTINUATION_BYTE = range(0x80, 0xC0)
+
+
+def checkin(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="Id or slug of the heartbeat.")],
+    unhealthy: Annotated[bool, typer.Option("--unhealthy", help="Say that it went wrong: it fires at once.")] = False,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object kept with it; @FILE reads a file, - standard input.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="TEXT", help="A repeat with the same text counts once; new for each run by default.")
+    ] = None,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
+) -> None:
+    """Check in once; tries again for up to 10 s when the server cannot be reached."""
+    if idempotency_key is not None and not _is_good_key(idempotency_key):
+        raise WrongUsage(f"--idempotency-key: must be 1 to {_MAX_KEY} printable ASCII characters")
+    told = None if metadata is None else values.json_object(metadata, "--metadata")
+    send = over_network(url, options.required_key(key), timeout_s=TRY_S)
+    answer = check_in(send, Proof(reference, not unhealthy, told, idempotency_key))
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"{answer.get('status')}; {next_line(answer)}")
+
+
+def run(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[REF] -- COMMAND [ARGUMENT]...", help="What to run, after the two dashes.")] = None,
+    heartbeat: Annotated[str | None, typer.Option("--heartbeat", metavar="REF", help="Id or slug of the heartbeat, instead of REF.")] = None,
+    no_output: Annotated[
+        bool, typer.Option("--no-output", help="Keep the command's output out of the report; it writes to our own output directly.")
+    ] = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
+) -> None:
+    """Run a command and check in for it: healthy when it exits with 0, unhealthy otherwise.
+
+    Output, input, signals and the exit code pass through unchanged. An absent server never fails or delays the command.
+    """
+    reference, command = _parted(words or [], heartbeat)
+    ended = run_job(command, keep_output=not no_output)
+    if isinstance(ended, NotStarted):
+        print(f"lifesign: cannot run {command[0]}: {ended.reason}", file=sys.stderr)
+    try:
+        send = over_network(url, options.required_key(key), timeout_s=TRY_S)
+        check_in(send, Proof(reference, ended.exit_code == 0, metadata_of(command[0], ended)))
+    except CommandFailed as error:
+        print(f"lifesign: {warning(error, reference)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"lifesign: the check-in of {reference} was interrupted", file=sys.stderr)
+    raise typer.Exit(ended.exit_code)
+
+
+def metadata_of(program: str, ended: Ended | NotStarted) -> dict[str, Json]:
+    """What the server is told about a run: not the arguments, which may hold secrets; small enough to be accepted."""
+    told: dict[str, Json] = {"command": clean(program)[:_MAX_NAME], "host": clean(socket.gethostname())[:_MAX_NAME]}
+    if isinstance(ended, NotStarted):
+        return told | {"exitCode": ended.exit_code, "error": ended.reason}
+    told |= given(signal=ended.signal_name, exitCode=None if ended.signal_name else ended.exit_code, durationMs=ended.duration_ms)
+    output = clean_output(ended.tail)
+    while output and _bytes(told | {"output": output}) > _MAX_METADATA_BYTES:
+        output = output[len(output) // 8 + 1 :]
+    return told | ({"output": output} if output else {})
+
+
+def clean_output(tail: bytes) -> str:
+    """The end of an output as text: colours and control characters gone, line breaks and tabs kept."""
+    # The cut may have gone through a character; at most three bytes of it can be left over.
+    start = next((index for index, byte in enumerate(tail[:4]) if byte not in _CONTINUATION_BYTE), 0)
+    text = codecs.decode(tail[start:], "utf-8", "replace")
+    text = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(each for each in text if each in "\n\t" or unicodedata.category(each) != "Cc").strip("\n")
+
+
+def clean(text: str) -> str:
+    """One line of valid text, whatever the file system or the network says."""
+    return clean_output(text.encode("utf-8", "replace")).replace("\n", " ").replace("\t", " ")
+
+
+def _parted(words: list[str], heartbeat: str | None) -> tuple[str, list[str]]:
+    reference, command = (words[0] if words else None, words[1:]) if heartbeat is None else (heartbeat, words)
+    if reference is None or not command:
+        raise WrongUsage("write: lifesign run REF -- COMMAND [ARGUMENT]...")
+    segment(reference)
+    return reference, command
+
+
+def _is_good_key(text: str) -> bool:
+    return 1 <= len(text) <= _MAX_KEY and text.isascii() and text.isprintable()
+
+
+def _bytes(body: dict[str, Json]) -> int:
+    return len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())

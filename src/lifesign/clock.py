@@ -1,0 +1,88 @@
+"""Time, as a parameter: the one place of the project that reads a clock.
+
+Everything else receives epoch milliseconds. `ManualClock` is the same interface turned by hand, for tests in this
+process and, with `LIFESIGN_CLOCK=manual`, in a real one.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import NewType, Protocol
+
+EpochMs = NewType("EpochMs", int)
+"""An instant: milliseconds since 1970-01-01T00:00Z."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_SLEEP_S = 3600.0
+
+
+class Clock(Protocol):
+    """What the engine and the routes ask for the time."""
+
+    def now(self) -> EpochMs:
+        """Return the wall clock, epoch milliseconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; only differences mean something."""
+        ...
+
+    async def sleep_until(self, at: EpochMs) -> None:
+        """Return once `now() >= at`; may return early, so callers look at the clock again."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> EpochMs:
+        return EpochMs(time.time_ns() // 1_000_000)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep_until(self, at: EpochMs) -> None:
+        await asyncio.sleep(min(max(at - self.now(), 0) / 1000, _LONGEST_SLEEP_S))
+
+
+class ManualClock:
+    """A clock that stands still until somebody turns it."""
+
+    def __init__(self, start: EpochMs) -> None:
+        self._now = start
+        self._started = start
+        self._turned = asyncio.Event()
+
+    def now(self) -> EpochMs:
+        return self._now
+
+    def monotonic(self) -> float:
+        return (self._now - self._started) / 1000
+
+    async def sleep_until(self, at: EpochMs) -> None:
+        while self._now < at:
+            await self._turned.wait()
+
+    def set(self, at: EpochMs) -> None:
+        """Turn the hands to `at` and let every sleeper look again. Loops are driven by `engine.driver`, not here."""
+        self._now = at
+        self._turned.set()
+        self._turned = asyncio.Event()
+
+
+def rfc3339(at: EpochMs) -> str:
+    """`2026-03-08T07:00:00.000Z`: UTC, exactly three decimals, `Z`."""
+    seconds, millis = divmod(at, 1000)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    # isoformat, not strftime: it pads years before 1000 and is three times as fast.
+    return f"{moment.isoformat()[:19]}.{millis:03d}Z"
+
+
+def from_datetime(moment: datetime) -> EpochMs:
+    """Epoch milliseconds of an aware datetime; microseconds are cut off."""
+    return EpochMs((moment - _EPOCH) // timedelta(milliseconds=1))
+
+
+def to_datetime(at: EpochMs) -> datetime:
+    """The aware UTC datetime of an instant."""
+    return _EPOCH + timedelta(milliseconds=at)

@@ -1,0 +1,255 @@
+"""Readers, and a writer that commits many callers at once.
+
+SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, each
+caller under a savepoint, so that one caller's error undoes only its own work. PostgreSQL: a few writer threads, one
+transaction per caller (the server groups the commits itself). Both: callers of `write_batched` with one function are
+handed to it together, so that the hottest statements run once for many.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from lifesign.db import wakeups
+from lifesign.db.failpoints import Failpoints, SimulatedCrash
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+MAX_BATCH = 500
+MAX_QUEUE = 20_000
+_RETRYABLE = {"40001", "40P01"}
+_MAX_RETRIES = 5
+
+log = structlog.get_logger("lifesign.db")
+
+
+class StorageUnavailable(Exception):
+    """The database did not take the transaction; nothing was written."""
+
+
+class WriterBusy(StorageUnavailable):
+    """The writer's queue is full; nothing was written."""
+
+
+# Any, here and below: one queue holds the callers of every function; `write` and `write_batched` restore the types.
+@dataclass(slots=True)
+class _Caller:
+    future: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
+    fn: Callable[..., Any]
+    item: Any
+    batched: bool
+
+
+class Database:
+    """The handle that every route and loop shares."""
+
+    def __init__(self, *, writer: Engine, reader: Engine, writers: int, readers: int, failpoints: Failpoints) -> None:
+        self.failpoints = failpoints
+        self.wakeups = wakeups.Wakeups()
+        self.is_sqlite = writer.dialect.name == "sqlite"
+        self.engine = writer
+        self._reader = reader
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="lifesign-read")
+        self._queue: deque[_Caller] = deque()
+        self._ready = threading.Condition()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
+            for n in range(writers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def read(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `fn(conn, ...)` on a reader, on one snapshot. Raises StorageUnavailable."""
+
+        def run() -> R:
+            try:
+                with self._reader.begin() as conn:
+                    return fn(conn, *args, **kwargs)
+            except (OperationalError, InterfaceError, PoolTimeout) as error:
+                raise StorageUnavailable from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def write(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `fn(conn, ...)` in a transaction and return once it is durable on disk.
+
+        Whatever `fn` raises undoes what it did and is raised here. Raises WriterBusy, StorageUnavailable.
+        """
+        return cast("R", await self._enqueue(lambda conn: fn(conn, *args, **kwargs), None, batched=False))
+
+    async def write_batched(self, fn: Callable[[Connection, Sequence[T]], Sequence[R | Exception]], item: T) -> R:
+        """Like `write`, for hot statements: `fn` gets the items of all waiting callers and answers one result for each.
+
+        An Exception among the results is raised to its caller alone and must have left nothing behind. When `fn`
+        itself raises, each item is tried again alone.
+        """
+        return cast("R", await self._enqueue(fn, item, batched=True))
+
+    async def _enqueue(self, fn: Callable[..., Any], item: object, *, batched: bool) -> object:  # Any: see _Caller
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        with self._ready:
+            if self._stopping or len(self._queue) >= MAX_QUEUE:
+                raise WriterBusy
+            self._queue.append(_Caller(future, loop, fn, item, batched))
+            self._ready.notify()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is queued, then let go of every connection."""
+        with self._ready:
+            self._stopping = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self.engine.dispose()
+        self._reader.dispose()
+
+    # The writer threads ---------------------------------------------------------------------------------------------
+    def _write_forever(self) -> None:
+        while callers := self._next_callers():
+            try:
+                results = self._commit_with_retries(callers)
+            except SimulatedCrash as crash:
+                # The node is dead from here on: nobody is answered, nothing more is written.
+                log.debug("node.crashed", failpoint=str(crash))
+                with self._ready:
+                    self._stopping = True
+                    self._queue.clear()
+                return
+            _answer(callers, results)
+
+    def _next_callers(self) -> list[_Caller]:
+        """Wait for work and take what shares the next transaction; empty when stopping and done."""
+        with self._ready:
+            while not self._queue:
+                if self._stopping:
+                    return []
+                self._ready.wait()
+            first = self._queue.popleft()
+            callers = [first]
+            while self._queue and len(callers) < MAX_BATCH:
+                following = self._queue[0]
+                if not self.is_sqlite and not (first.batched and following.batched and following.fn == first.fn):
+                    break
+                callers.append(self._queue.popleft())
+            if self._queue:
+                self._ready.notify()
+            return callers
+
+    def _commit_with_retries(self, callers: list[_Caller]) -> list[Any]:
+        for attempt in range(1, _MAX_RETRIES + 1):
+            try:
+                return self._commit(callers)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
+                    return self._unavailable(callers, error)
+                # Two transactions met on the same rows: step aside for a moment, then run again from the start.
+                time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
+            except Exception as error:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
+                return self._unavailable(callers, error)
+        raise AssertionError  # pragma: no cover
+
+    def _unavailable(self, callers: list[_Caller], error: Exception) -> list[Any]:
+        log.error(
+            "database.write_failed",
+            callers=len(callers),
+            error=type(error).__name__,
+            reason=str(getattr(error, "orig", error)),
+        )
+        failure = StorageUnavailable(str(error))
+        failure.__cause__ = error
+        return [failure] * len(callers)
+
+    def _commit(self, callers: list[_Caller]) -> list[Any]:
+        """One transaction for all of `callers`; their results, in order, exceptions included."""
+        results: list[Any] = []
+        with self.engine.begin() as conn:
+            wakeups.take(conn)
+            position = 0
+            while position < len(callers):
+                group = _group_at(callers, position)
+                results.extend(self._run_group(conn, group))
+                position += len(group)
+            asked = wakeups.take(conn)
+        if asked:
+            with contextlib.suppress(RuntimeError):  # the event loop is gone: nobody is left to wake
+                callers[0].loop.call_soon_threadsafe(self.wakeups.wake, asked)
+        return results
+
+    def _run_group(self, conn: Connection, group: list[_Caller]) -> list[Any]:
+        fn = group[0].fn
+        if not group[0].batched:
+            return [self._run_guarded(conn, fn)]
+        result = self._run_guarded(conn, fn, [caller.item for caller in group])
+        if not isinstance(result, Exception):
+            return list(result)
+        if len(group) == 1:
+            return [result]
+        alone = [self._run_guarded(conn, fn, [caller.item]) for caller in group]
+        return [result if isinstance(result, Exception) else result[0] for result in alone]
+
+    @staticmethod
+    def _run_guarded(conn: Connection, fn: Callable[..., Any], *args: Any) -> Any:  # Any: see _Caller
+        """Run one piece of work under a savepoint; its exception is its result, unless the transaction is lost."""
+        savepoint = conn.begin_nested()
+        try:
+            result = fn(conn, *args)
+            savepoint.commit()
+        except DBAPIError as error:
+            if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _RETRYABLE:
+                raise
+            savepoint.rollback()
+            if isinstance(error, OperationalError):
+                raise
+            return error
+        except Exception as error:  # noqa: BLE001 - handed to the caller that caused it, which raises it
+            savepoint.rollback()
+            return error
+        return result
+
+
+def _group_at(callers: list[_Caller], position: int) -> list[_Caller]:
+    """The run of batched callers with one function that begins at `position`, or the single caller there.
+
+    Only neighbours are joined: the queue's order is the order in which things happened.
+    """
+    first = callers[position]
+    if not first.batched:
+        return [first]
+    end = position + 1
+    while end < len(callers) and callers[end].batched and callers[end].fn == first.fn:
+        end += 1
+    return callers[position:end]
+
+
+def _answer(callers: list[_Caller], results: list[Any]) -> None:  # Any: see _Caller
+    def settle() -> None:
+        for caller, result in zip(callers, results, strict=True):
+            if caller.future.done():
+                continue
+            if isinstance(result, Exception):
+                caller.future.set_exception(result)
+            else:
+                caller.future.set_result(result)
+
+    with contextlib.suppress(RuntimeError):  # the event loop is gone, and with it whoever asked
+        callers[0].loop.call_soon_threadsafe(settle)

@@ -1,0 +1,63 @@
+"""Migrations: applied at start, forwards only, by one process at a time."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+_DIRECTORY = Path(__file__).parent / "migrations"
+# "lifesign" in ASCII, cut to 63 bits: the key of the advisory lock under which PostgreSQL nodes migrate.
+_LOCK_KEY = 0x6C69666573696700
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a later version of Lifesign."""
+
+    def __init__(self, found: str, known: str) -> None:
+        super().__init__(
+            f"the database has schema {found}, which this version of Lifesign does not know (its newest is {known}); "
+            "start the version that wrote it, or a later one"
+        )
+        self.found = found
+        self.known = known
+
+
+def config() -> Config:
+    """Alembic's settings, without an ini file."""
+    settings = Config()
+    settings.set_main_option("script_location", str(_DIRECTORY))
+    return settings
+
+
+def newest() -> str:
+    """The revision this version of Lifesign works with."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    if head is None:
+        msg = "the package has no migrations"
+        raise RuntimeError(msg)
+    return head
+
+
+def current(conn: Connection) -> str | None:
+    """The revision of the database; None for an empty one."""
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def upgrade(engine: Engine) -> str | None:
+    """Bring the tables to `newest()`, all or nothing; return the revision found before. Raises SchemaTooNew."""
+    with engine.begin() as conn:
+        if engine.dialect.name == "postgresql":
+            conn.execute(text("SET LOCAL statement_timeout = 0"))
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        before = current(conn)
+        known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+        if before is not None and before not in known:
+            raise SchemaTooNew(before, newest())
+        if before != newest():
+            settings = config()
+            settings.attributes["connection"] = conn
+            command.upgrade(settings, "head")
+    return before

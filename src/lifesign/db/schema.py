@@ -1,0 +1,285 @@
+"""Every table, for SQLite and PostgreSQL alike.
+
+Instants are epoch milliseconds, durations milliseconds, booleans 0/1, JSON is text. No foreign keys point at
+`heartbeats`: history outlives a deleted heartbeat. A change here needs a migration beside it.
+"""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+
+metadata = MetaData()
+
+# Slice `projects` ---------------------------------------------------------------------------------------------------
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Slice `auth` -------------------------------------------------------------------------------------------------------
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("is_bootstrap", SmallInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Index("ix_api_keys_project", "project_id", "id"),
+)
+
+# Slice `heartbeats` -------------------------------------------------------------------------------------------------
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("slug", Text),
+    Column("mode", Text, nullable=False),
+    Column("interval_ms", BigInteger),
+    Column("schedule", Text),
+    Column("timezone", Text, nullable=False),
+    Column("grace_ms", BigInteger, nullable=False),
+    Column("policy_id", Text),
+    Column("own_channels", Text),
+    Column("namespace", Text),
+    Column("description", Text),
+    Column("tags", Text),
+    Column("metadata", Text),
+    Column("is_sticky_pause", SmallInteger, nullable=False),
+    # name and slug, case folded: what `q` searches.
+    Column("search", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("is_armed", SmallInteger, nullable=False),
+    # The moment the current wait began; deadlines are computed from it.
+    Column("anchor_at", BigInteger, nullable=False),
+    Column("last_checkin_at", BigInteger),
+    Column("checkin_count", BigInteger, nullable=False),
+    Column("next_deadline", BigInteger),
+    Column("fires_at", BigInteger),
+    Column("armed_at", BigInteger),
+    # A lower bound of fires_at; written seldom, so that a check-in touches no index.
+    Column("check_at", BigInteger),
+    Column("incident_id", Text),
+    Column("paused_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Index("uq_heartbeats_slug", "project_id", "slug", unique=True),
+    Index("ix_heartbeats_project", "project_id", "id"),
+    Index("ix_heartbeats_status", "project_id", "status", "id"),
+    Index("ix_heartbeats_namespace", "project_id", "namespace", "id"),
+    # Room on each page for the next version of a row: PostgreSQL can then update in place (HOT).
+    postgresql_with={"fillfactor": "70"},
+)
+Index(
+    "ix_heartbeats_check_at",
+    heartbeats.c.check_at,
+    sqlite_where=heartbeats.c.check_at.is_not(None),
+    postgresql_where=heartbeats.c.check_at.is_not(None),
+)
+Index(
+    "ix_heartbeats_policy",
+    heartbeats.c.policy_id,
+    sqlite_where=heartbeats.c.policy_id.is_not(None),
+    postgresql_where=heartbeats.c.policy_id.is_not(None),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_idempotency_keys_created", "created_at"),
+)
+
+# Slice `events` -----------------------------------------------------------------------------------------------------
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("project_id", Text, nullable=False),
+    Column("heartbeat_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_events_heartbeat", "heartbeat_id", "seq"),
+)
+
+# Slice `incidents` --------------------------------------------------------------------------------------------------
+policies = Table(
+    "policies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # [{"channels": [...], "wait"?: seconds, "message"?: text}], as sent.
+    Column("steps", Text, nullable=False),
+    Column("repeat_last_step", SmallInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Index("ix_policies_project", "project_id", "id"),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("heartbeat_id", Text, nullable=False),
+    Column("policy_id", Text),
+    Column("reason", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("escalation", Text, nullable=False),
+    Column("deadline_at", BigInteger),
+    # The expected instant (deadline without grace), for messages and the event.
+    Column("expected_at", BigInteger),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("resolved_at", BigInteger),
+    Column("resolved_by", Text),
+    Column("ack_message", Text),
+    Column("ack_actor", Text),
+    Column("steps_run", Integer, nullable=False),
+    Column("loop", Integer, nullable=False),
+    Column("last_step_at", BigInteger),
+    Column("unattended", Text),
+    Column("next_seq", Integer, nullable=False),
+    Index("ix_incidents_project", "project_id", "id"),
+    Index("ix_incidents_heartbeat", "heartbeat_id", "id"),
+)
+Index(
+    "uq_incidents_open",
+    incidents.c.heartbeat_id,
+    unique=True,
+    sqlite_where=incidents.c.status != "resolved",
+    postgresql_where=incidents.c.status != "resolved",
+)
+Index(
+    "ix_incidents_open_policy",
+    incidents.c.policy_id,
+    sqlite_where=incidents.c.status != "resolved",
+    postgresql_where=incidents.c.status != "resolved",
+)
+
+timers = Table(
+    "timers",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("subject_id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("ix_timers_due", "due_at"),
+)
+
+# Slice `channels` ---------------------------------------------------------------------------------------------------
+channels = Table(
+    "channels",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    # JSON; secret values are sealed (`channels.secrets`).
+    Column("config", Text, nullable=False),
+    Column("previous_secret", Text),
+    Column("previous_until", BigInteger),
+    Column("broken_reason", Text),
+    Column("broken_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Index("ix_channels_project", "project_id", "id"),
+)
+
+# One row per channel: `due_at` is a lower bound of the next moment it may have something to send.
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("channel_id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("due_at", BigInteger),
+    # The provider asked for a pause of the whole channel ("too many requests").
+    Column("held_until", BigInteger),
+)
+Index(
+    "ix_lanes_due",
+    lanes.c.due_at,
+    sqlite_where=lanes.c.due_at.is_not(None),
+    postgresql_where=lanes.c.due_at.is_not(None),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("idem_key", Text, nullable=False, unique=True),
+    Column("incident_id", Text),
+    Column("heartbeat_id", Text),
+    Column("target", Text, nullable=False),
+    Column("channel_id", Text, nullable=False),
+    Column("dest", Text),
+    Column("kind", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("loop", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", BigInteger),
+    Column("lease_token", Integer, nullable=False),
+    Column("called_at", BigInteger),
+    Column("maybe_sent", SmallInteger, nullable=False),
+    Column("has_failed", SmallInteger, nullable=False),
+    # The incident or the channel is gone: an attempt on the wire must not be followed by another.
+    Column("is_withdrawn", SmallInteger, nullable=False),
+    Column("order_key", Text, nullable=False),
+    Column("order_seq", Integer, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("provider_id", Text),
+    Column("last_code", Text),
+    Column("last_error", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Index("ix_notifications_order", "order_key", "order_seq"),
+    Index("ix_notifications_incident", "incident_id"),
+    Index("ix_notifications_project", "project_id", "id"),
+    Index("ix_notifications_channel", "channel_id", "created_at"),
+)
+for _name, _columns, _where in (
+    ("ix_notifications_pending", ("channel_id", "priority", "not_before"), notifications.c.status == "pending"),
+    ("ix_notifications_lease", ("lease_until",), notifications.c.status == "sending"),
+    ("ix_notifications_finished", ("finished_at",), notifications.c.finished_at.is_not(None)),
+    ("ix_notifications_provider", ("provider_id",), notifications.c.provider_id.is_not(None)),
+):
+    Index(_name, *(notifications.c[column] for column in _columns), sqlite_where=_where, postgresql_where=_where)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("notification_id", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("outcome", Text),
+    Column("http_status", Integer),
+    Column("code", Text),
+    Column("error", Text),
+    Column("duration_ms", BigInteger),
+    Index("ix_attempts_notification", "notification_id", "n"),
+)

@@ -1,0 +1,151 @@
+"""Calls the loops: when something is due, when somebody wakes them, and at least once per idle poll."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from lifesign.clock import Clock, EpochMs, ManualClock
+from lifesign.db.wakeups import Loop as Wakeable
+from lifesign.db.wakeups import Wakeups
+from lifesign.engine import metrics
+
+log = structlog.get_logger("lifesign.engine")
+
+_ERROR_PAUSE_MS = 1000
+# What is due but held by another node at this moment is not asked for in a busy circle.
+_SHORTEST_WAIT_MS = 2
+# One instant may cause as many rounds as a chain of steps and retries is long; more is a loop that never settles.
+_MAX_ROUNDS = 10_000
+
+
+class Loop(Protocol):
+    """One kind of work that becomes due."""
+
+    name: str
+    idle_ms: int
+    wakes_on: Wakeable | None
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Do what is due at `now`, a bounded amount of it; return when there is more, None when nothing is known."""
+        ...
+
+    async def settle(self) -> bool:
+        """Wait for what a tick left running; True when there was something."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish or give back what is running."""
+        ...
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When a loop last ticked, and how late it was."""
+
+    last_tick: EpochMs | None = None
+    lag_ms: int = 0
+
+
+class Driver:
+    """Runs loops on the machine's clock, or step by step on a manual one."""
+
+    def __init__(self, clock: Clock, wakeups: Wakeups, loops: Sequence[Loop]) -> None:
+        self._clock = clock
+        self._wakeups = wakeups
+        self.loops = loops
+        self.pulses = {loop.name: Pulse() for loop in loops}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._hands = asyncio.Lock()
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether time stands until somebody turns it."""
+        return isinstance(self._clock, ManualClock)
+
+    # The machine's clock --------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to run; with a manual clock, loops run when woken and when the hands are turned."""
+        if isinstance(self._clock, ManualClock):
+            self._tasks = [asyncio.create_task(self._run_manually(), name="engine")]
+        else:
+            self._tasks = [asyncio.create_task(self._run(loop), name=f"engine.{loop.name}") for loop in self.loops]
+
+    async def stop(self) -> None:
+        """Let running ticks end, then let every loop finish or give back what it holds."""
+        self._stopping.set()
+        self._wakeups.any.set()
+        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*(loop.stop() for loop in self.loops))
+
+    async def _run(self, loop: Loop) -> None:
+        while not self._stopping.is_set():
+            now = self._clock.now()
+            next_due = await self._tick(loop, now)
+            wait_until = EpochMs(now + loop.idle_ms)
+            if next_due is not None:
+                wait_until = min(wait_until, max(next_due, EpochMs(now + _SHORTEST_WAIT_MS)))
+            await self._wait(loop, wait_until)
+            self.pulses[loop.name].lag_ms = max(0, self._clock.now() - wait_until)
+
+    async def _tick(self, loop: Loop, now: EpochMs) -> EpochMs | None:
+        try:
+            next_due = await loop.tick(now)
+        except Exception:
+            log.exception("loop.failed", loop=loop.name)
+            metrics.LOOP_ERRORS.labels(loop.name).inc()
+            return EpochMs(now + _ERROR_PAUSE_MS)
+        self.pulses[loop.name].last_tick = now
+        return next_due
+
+    async def _wait(self, loop: Loop, until: EpochMs) -> None:
+        """Return at `until`, when somebody wakes the loop, or when the driver stops."""
+        events = [self._stopping]
+        if loop.wakes_on is not None:
+            events.append(self._wakeups.event(loop.wakes_on))
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=max(0, until - self._clock.now()) / 1000, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if loop.wakes_on is not None:
+            self._wakeups.event(loop.wakes_on).clear()
+
+    # A manual clock -------------------------------------------------------------------------------------------------
+    async def _run_manually(self) -> None:
+        """Do at once what a request made due, so that a test need not turn the hands to see it."""
+        while not self._stopping.is_set():
+            await self._wakeups.any.wait()
+            self._wakeups.any.clear()
+            async with self._hands:
+                await self._settle(self._clock.now())
+
+    async def advance(self, ms: int) -> EpochMs | None:
+        """Turn a manual clock forward, stopping wherever something is due; return when the next thing is.
+
+        Every loop ticks at each such instant until nothing is due there and nothing is in flight.
+        """
+        if not isinstance(self._clock, ManualClock):
+            msg = "only a manual clock can be turned"
+            raise TypeError(msg)
+        async with self._hands:
+            target = EpochMs(self._clock.now() + ms)
+            next_due = await self._settle(self._clock.now())
+            while next_due is not None and next_due <= target:
+                self._clock.set(max(next_due, self._clock.now()))
+                next_due = await self._settle(self._clock.now())
+            self._clock.set(target)
+            return await self._settle(target)
+
+    async def _settle(self, now: EpochMs) -> EpochMs | None:
+        """Tick until nothing is due at `now`; the next due instant, if one is known."""
+        for _ in range(_MAX_ROUNDS):
+            dues = [await self._tick(loop, now) for loop in self.loops]
+            in_flight = [await loop.settle() for loop in self.loops]
+            known = [due for due in dues if due is not None]
+            if not any(in_flight) and all(due > now for due in known):
+                return min(known, default=None)
+        msg = "the engine does not come to rest"
+        raise RuntimeError(msg)

@@ -1,0 +1,153 @@
+"""The loops that only work on the database: sweep, escalate, reap, housekeeping."""
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from lifesign.auth.service import Keyring
+from lifesign.channels import outbox
+from lifesign.clock import EpochMs
+from lifesign.db import Database
+from lifesign.db.wakeups import Loop as Wakeable
+from lifesign.engine import metrics
+from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
+from lifesign.incidents import service as incidents
+
+_S = 1000
+# On PostgreSQL check-ins that arrived in time may still be committing: let them land before the deadline is judged.
+_POSTGRES_LANDING_MS = 250
+
+
+class Idle:
+    """What loops share that leave nothing running behind a tick."""
+
+    wakes_on: Wakeable | None = None
+
+    async def settle(self) -> bool:
+        """Nothing is in flight."""
+        return False
+
+    async def stop(self) -> None:
+        """Nothing to give back."""
+
+
+class Sweep(Idle):
+    """Missed deadlines become incidents. Spec "Engine", section 4."""
+
+    name = "sweep"
+    idle_ms = 1000
+    wakes_on: Wakeable | None = "sweep"
+    _largest, _smallest = 1000, 100
+    _slow_s, _quick_s = 0.200, 0.050
+    # Deadlines that fall close together share a batch.
+    _gather_ms = 200
+
+    def __init__(self, db: Database, *, is_manual: bool, monotonic: Callable[[], float]) -> None:
+        self._db = db
+        self._monotonic = monotonic
+        self._gather = 0 if is_manual else self._gather_ms
+        self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
+        self._batch = self._largest
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Fire what is overdue."""
+        judged = EpochMs(now - self._landing_ms)
+        began = self._monotonic()
+        swept = await self._db.write(self._sweep, judged)
+        self._db.failpoints.hit("sweep.after_commit")
+        self._resize(self._monotonic() - began)
+        for late_ms in swept.late_ms:
+            metrics.LATENESS.observe(late_ms / _S)
+        metrics.SWEEP_LAG.set(max(swept.late_ms, default=0) / _S)
+        if swept.looked_at >= self._batch:
+            return now
+        bound = await self._db.read(heartbeats.next_bound)
+        return None if bound is None else EpochMs(max(bound + self._landing_ms, now + self._gather))
+
+    def _sweep(self, conn: Connection, judged: EpochMs) -> heartbeats.Swept:
+        swept = heartbeats.sweep(conn, judged, self._batch)
+        self._db.failpoints.hit("sweep.before_commit")
+        return swept
+
+    def _resize(self, took_s: float) -> None:
+        """A batch must not hold up the check-ins that queue behind it."""
+        if took_s > self._slow_s:
+            self._batch = max(self._smallest, self._batch // 2)
+        elif took_s < self._quick_s:
+            self._batch = min(self._largest, self._batch * 2)
+
+
+class Escalate(Idle):
+    """Due timers become steps, steps become messages. Spec "Engine", section 6."""
+
+    name = "escalate"
+    idle_ms = 1000
+    wakes_on: Wakeable | None = "escalate"
+    _limit = 500
+
+    def __init__(self, db: Database, *, min_repeat_ms: int) -> None:
+        self._db = db
+        self._min_repeat_ms = min_repeat_ms
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Run the steps that are due."""
+        looked_at = await self._db.write(self._escalate, now)
+        self._db.failpoints.hit("escalate.after_commit")
+        if looked_at >= self._limit:
+            return now
+        return await self._db.read(incidents.next_timer)
+
+    def _escalate(self, conn: Connection, now: EpochMs) -> int:
+        due, looked_at = incidents.lock_due(conn, now, self._limit)
+        subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
+        incidents.run_due(conn, due, subjects, now=now, min_repeat_ms=self._min_repeat_ms)
+        self._db.failpoints.hit("escalate.before_commit")
+        return looked_at
+
+
+class Reap(Idle):
+    """Messages whose sender died go back into the queue."""
+
+    name = "reap"
+    idle_ms = 5000
+    _limit = 500
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Take back expired leases."""
+        reaped = await self._db.write(self._reap, now)
+        metrics.LEASES_EXPIRED.inc(reaped)
+        if reaped >= self._limit:
+            return now
+        ends = await self._db.read(outbox.next_lease_end)
+        return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))
+
+    def _reap(self, conn: Connection, now: EpochMs) -> int:
+        reaped = outbox.reap(conn, now, self._limit)
+        self._db.failpoints.hit("reap.before_commit")
+        return reaped
+
+
+class Housekeeping(Idle):
+    """Writes down when keys were used; forgets what was kept for repeated requests; refreshes the gauges."""
+
+    name = "housekeeping"
+    idle_ms = 30_000
+    _limit = 1000
+
+    def __init__(self, db: Database, keyring: Keyring) -> None:
+        self._db = db
+        self._keyring = keyring
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Do all of it, a bounded amount."""
+        await self._keyring.save_last_used()
+        await self._db.write(heartbeats.forget_answers, EpochMs(now - KEEP_ANSWERS_MS), self._limit)
+        return None
+
+    async def stop(self) -> None:
+        """The last uses of keys are written down."""
+        await self._keyring.save_last_used()

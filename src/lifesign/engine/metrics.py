@@ -1,0 +1,31 @@
+"""What `/metrics` tells of the engine. Names are listed in the reference; a test keeps that true."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+LOOP_ERRORS = Counter("lifesign_loop_errors", "Ticks that failed.", ["loop"], registry=REGISTRY)
+LATENESS = Histogram(
+    "lifesign_deadline_lateness_seconds",
+    "Time from the moment a heartbeat was to fire until it fired.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60, 300),
+    registry=REGISTRY,
+)
+SWEEP_LAG = Gauge("lifesign_sweep_lag_seconds", "How late the sweep last ran.", registry=REGISTRY)
+ATTEMPTS = Counter("lifesign_attempts", "Attempts to deliver, by outcome.", ["type", "outcome"], registry=REGISTRY)
+NOTIFICATIONS = Counter(
+    "lifesign_notifications",
+    "Attempts that ended, by what became of the message.",
+    ["type", "kind", "status"],
+    registry=REGISTRY,
+)
+LEASES_EXPIRED = Counter("lifesign_lease_expired", "Messages whose sender did not come back.", registry=REGISTRY)
+STALE_FINISHES = Counter(
+    "lifesign_stale_finishes", "Attempts that ended after another node had taken over.", registry=REGISTRY
+)
+OUTBOX_PENDING = Gauge("lifesign_outbox_pending", "Messages waiting to be sent.", ["type"], registry=REGISTRY)
+OUTBOX_OLDEST = Gauge("lifesign_outbox_oldest_seconds", "Age of the longest due message.", ["type"], registry=REGISTRY)
+INCIDENTS_OPEN = Gauge("lifesign_incidents_open", "Open incidents.", registry=REGISTRY)
+INCIDENTS_UNATTENDED = Gauge(
+    "lifesign_incidents_unattended", "Open incidents that nobody is told of.", registry=REGISTRY
+)

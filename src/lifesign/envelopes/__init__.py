@@ -1,0 +1,17 @@
+"""Which error envelope owns which path, and what every exception of the domain looks like in it."""
+
+from starlette.responses import Response
+
+from lifesign.clock import EpochMs
+from lifesign.envelopes import heartbeats, plain, systems
+
+__all__ = ["error_response"]
+
+
+def error_response(path: str, error: Exception, *, request_id: str, now: EpochMs) -> Response:
+    """The answer to `error` in the envelope of the API that owns `path`."""
+    if path == "/v1" or path.startswith(("/v1/", "/_test/")):
+        return heartbeats.error_response(error, request_id=request_id, now=now)
+    if path == "/api" or path.startswith("/api/"):
+        return systems.error_response(error)
+    return plain.error_response(error, request_id=request_id)

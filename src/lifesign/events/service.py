@@ -1,0 +1,37 @@
+"""Writing and reading history."""
+
+from collections.abc import Iterable
+
+import orjson
+from sqlalchemy import Connection
+
+from lifesign.clock import EpochMs
+from lifesign.events import store
+from lifesign.events.rules import Event
+from lifesign.events.store import StoredEvent
+from lifesign.ids import new_id
+
+__all__ = ["StoredEvent", "history", "record", "record_each"]
+
+history = store.events_of
+
+
+def record(conn: Connection, events: Iterable[Event], now: EpochMs) -> None:
+    """Append `events`, which happened at `now`, in the order given."""
+    record_each(conn, ((event, now) for event in events))
+
+
+def record_each(conn: Connection, events: Iterable[tuple[Event, EpochMs]]) -> None:
+    """Append events, each with its own moment, in the order given."""
+    store.insert_events(conn, [_row(event, at) for event, at in events])
+
+
+def _row(event: Event, at: EpochMs) -> dict[str, object]:
+    return {
+        "id": new_id("evt", at),
+        "project_id": event.project_id,
+        "heartbeat_id": event.heartbeat_id,
+        "type": event.type,
+        "metadata": orjson.dumps({key: value for key, value in event.metadata.items() if value is not None}).decode(),
+        "created_at": at,
+    }

@@ -1,0 +1,278 @@
+"""HTTP of heartbeats. The check-in is a plain Starlette route: a model for each request would triple its cost."""
+
+from typing import Any, cast
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lifesign.auth.service import caller_of
+from lifesign.clock import rfc3339
+from lifesign.events.rules import EVENT_TYPES
+from lifesign.faults import Fault, InvalidInput
+from lifesign.heartbeats import schemas, service
+from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
+from lifesign.heartbeats.rules import Heartbeat
+from lifesign.http.answers import json_answer, no_content, without_absent
+from lifesign.http.body import parse_object, read_body, read_model, validate
+from lifesign.http.context import context_of
+from lifesign.http.describe import PAGING, operation
+from lifesign.http.paging import is_id, page_body, page_of
+
+router = APIRouter(tags=["Heartbeats"])
+
+_S = 1000
+_STATUSES = ("active", "firing", "paused", "resolved")
+_MAX_IDEMPOTENCY_KEY = 255
+_MAX_FILTER = 200
+_FILTERS: tuple[dict[str, Any], ...] = (
+    {"name": "status", "in": "query", "schema": {"type": "string", "enum": list(_STATUSES)}},
+    {
+        "name": "namespace",
+        "in": "query",
+        "description": "Exactly this namespace.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    {
+        "name": "tag",
+        "in": "query",
+        "description": "Repeatable; all must match.",
+        "schema": {"type": "array", "items": {"type": "string", "minLength": 1}},
+        "explode": True,
+    },
+    {
+        "name": "q",
+        "in": "query",
+        "description": "Part of name or slug, in any case.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+)
+
+
+@router.post(
+    "/v1/heartbeats", **operation("createHeartbeat", answer=(201, schemas.ShownHeartbeat), body=schemas.NewHeartbeat)
+)
+async def create_heartbeat(request: Request) -> Response:
+    """Make a heartbeat; it is watched from now on."""
+    caller = await caller_of(request, "heartbeats:write")
+    body = await read_model(request, schemas.NewHeartbeat)
+    context = context_of(request)
+    heartbeat = await context.db.write(
+        service.create,
+        caller,
+        schemas.definition_of(body),
+        is_armed=body.armed,
+        has_slug=body.slug is not None,
+        max_heartbeats=context.settings.max_heartbeats,
+        now=context.now(),
+    )
+    return json_answer(schemas.shown(heartbeat), 201)
+
+
+@router.get(
+    "/v1/heartbeats",
+    **operation("listHeartbeats", answer=(200, schemas.HeartbeatList), parameters=(*PAGING, *_FILTERS), errors=(400,)),
+)
+async def list_heartbeats(request: Request) -> Response:
+    """List heartbeats; all filters must match."""
+    caller = await caller_of(request, "heartbeats:read")
+    page = page_of(request, is_id("hb"))
+    query = request.query_params
+    tags = query.getlist("tag")
+    for name in ("status", "namespace", "q", "tag"):
+        if any(not value or "\x00" in value for value in query.getlist(name)):
+            raise InvalidInput(Fault(name, "must not be empty"))
+    status = query.get("status")
+    if status is not None and status not in _STATUSES:
+        raise InvalidInput(
+            Fault("status", f"must be one of {', '.join(_STATUSES)}", status[:_MAX_FILTER], has_value=True)
+        )
+    rows = await context_of(request).db.read(
+        service.list_heartbeats,
+        caller.project_id,
+        limit=page.limit + 1,
+        after=page.after,
+        status=status,
+        namespace=query.get("namespace"),
+        tags=tags,
+        search=query.get("q"),
+    )
+    return json_answer(page_body("heartbeats", rows, page, key=lambda row: row.id, show=schemas.shown))
+
+
+@router.get(
+    "/v1/heartbeats/{idOrSlug}", **operation("getHeartbeat", answer=(200, schemas.ShownHeartbeat), errors=(404,))
+)
+async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Read a heartbeat by its id or slug."""
+    caller = await caller_of(request, "heartbeats:read")
+    return json_answer(schemas.shown(await context_of(request).db.read(service.get, caller.project_id, idOrSlug)))
+
+
+@router.patch(
+    "/v1/heartbeats/{idOrSlug}",
+    **operation("updateHeartbeat", answer=(200, schemas.ShownHeartbeat), body=schemas.HeartbeatChanges, errors=(404,)),
+)
+async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Change a heartbeat. A changed timing moves the deadline; an edit never makes it fire."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.read(service.get, caller.project_id, idOrSlug)
+    body = await read_model(request, schemas.HeartbeatChanges)
+    heartbeat = await context.db.write(
+        service.edit,
+        caller,
+        idOrSlug,
+        schemas.changes_of(body),
+        check=schemas.edited,
+        min_repeat_ms=context.settings.min_repeat_seconds * _S,
+        now=context.now(),
+    )
+    return json_answer(schemas.shown(heartbeat))
+
+
+@router.delete("/v1/heartbeats/{idOrSlug}", **operation("deleteHeartbeat", answer=(204, None), errors=(404,)))
+async def delete_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Delete a heartbeat; an open incident closes, its unsent messages are canceled."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.write(service.delete, caller, idOrSlug, context.now())
+    return no_content()
+
+
+ACK = operation(
+    "ackHeartbeat", answer=(200, schemas.AckAnswer), body=schemas.AckBody, is_body_required=False, errors=(404,)
+)
+
+
+@router.post("/v1/heartbeats/{idOrSlug}/ack", **ACK)
+async def ack_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Acknowledge a firing heartbeat: its incident closes, and it is watched anew from now."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.read(service.get, caller.project_id, idOrSlug)
+    body = await read_model(request, schemas.AckBody, required=False)
+    closed = await context.db.write(service.ack, caller, idOrSlug, body.message, context.now())
+    context.db.failpoints.hit("ack.after_commit")
+    answer = {
+        "status": "resolved",
+        "resolvedAt": rfc3339(closed.resolved_at or context.now()),
+        "escalationStep": closed.steps_run,
+        "message": closed.ack_message,
+    }
+    return json_answer(without_absent(answer))
+
+
+@router.post(
+    "/v1/heartbeats/{idOrSlug}/pause",
+    **operation("pauseHeartbeat", answer=(200, schemas.PauseAnswer), errors=(400, 404)),
+)
+async def pause_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Stop watching until resumed; an open incident closes."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    paused: Heartbeat = await context.db.write(service.pause, caller, idOrSlug, context.now())
+    return json_answer({"id": paused.id, "status": "paused", "pausedAt": rfc3339(paused.paused_at or context.now())})
+
+
+@router.post(
+    "/v1/heartbeats/{idOrSlug}/resume",
+    **operation("resumeHeartbeat", answer=(200, schemas.ResumeAnswer), errors=(400, 404)),
+)
+async def resume_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Watch a paused heartbeat again, from now."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    resumed: Heartbeat = await context.db.write(service.resume, caller, idOrSlug, context.now())
+    return json_answer(
+        {"id": resumed.id, "status": "active", "nextDeadline": rfc3339(resumed.next_deadline or context.now())}
+    )
+
+
+@router.get(
+    "/v1/heartbeats/{idOrSlug}/events",
+    **operation(
+        "listHeartbeatEvents",
+        answer=(200, schemas.EventList),
+        parameters=(*PAGING, {"name": "type", "in": "query", "schema": {"type": "string", "enum": list(EVENT_TYPES)}}),
+        errors=(400, 404),
+    ),
+)
+async def list_events(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Read a heartbeat's history, newest first."""
+    caller = await caller_of(request, "heartbeats:read")
+    db = context_of(request).db
+    await db.read(service.get, caller.project_id, idOrSlug)
+    page = page_of(request, _is_seq)
+    event_type = request.query_params.get("type")
+    if event_type is not None and event_type not in EVENT_TYPES:
+        raise InvalidInput(
+            Fault("type", f"must be one of {', '.join(EVENT_TYPES)}", event_type[:_MAX_FILTER], has_value=True)
+        )
+    rows = await db.read(
+        service.history,
+        caller.project_id,
+        idOrSlug,
+        limit=page.limit + 1,
+        before_seq=None if page.after is None else int(page.after),
+        event_type=event_type,
+    )
+    return json_answer(page_body("events", rows, page, key=lambda row: str(row.seq), show=schemas.shown_event))
+
+
+def _is_seq(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= 18  # noqa: PLR2004 - what fits 63 bits
+
+
+# The hot route ------------------------------------------------------------------------------------------------------
+CHECK_IN = operation(
+    "checkin", answer=(200, schemas.CheckInAnswer), body=schemas.CheckInBody, is_body_required=False, errors=(404,)
+)
+CHECK_IN["openapi_extra"]["parameters"] = [
+    {"name": "idOrSlug", "in": "path", "required": True, "schema": {"type": "string"}},
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A repeat within 24 hours answers as before and records nothing.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_IDEMPOTENCY_KEY, "pattern": "^[!-~]+$"},
+    },
+]
+
+
+async def check_in(request: Request) -> Response:
+    """Record proof of life. Answers 200 in every state, once it is on disk."""
+    caller = await caller_of(request, "checkins:write")
+    context = context_of(request)
+    ref = request.path_params["idOrSlug"]
+    try:
+        raw = await read_body(request)
+        healthy, metadata = _parsed(raw) if raw else (True, None)
+        key = _idempotency_key(request)
+    except InvalidInput:
+        # A missing heartbeat is told before a bad body; only a bad body pays for looking.
+        await context.db.read(service.get, caller.project_id, ref)
+        raise
+    # From here to the writer's queue there is no await: the stamp decides who was first.
+    item = CheckIn(caller.project_id, caller.key_id, ref, healthy, metadata, context.now(), key)
+    check_ins = cast("CheckIns", request.app.state.check_ins)
+    answer: Answer = await context.db.write_batched(check_ins.record, item)
+    context.db.failpoints.hit("checkin.after_commit")
+    return Response(answer.body, headers=_REPLAYED if answer.is_replay else None, media_type="application/json")
+
+
+_REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def _parsed(raw: bytes) -> tuple[bool, str | None]:
+    values = parse_object(raw, required=False)
+    if not values:
+        return True, None
+    body = validate(schemas.CheckInBody, values)
+    return body.healthy, schemas.json_text(body.metadata)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise InvalidInput(Fault("Idempotency-Key", f"must be 1 to {_MAX_IDEMPOTENCY_KEY} printable ASCII characters"))
+    return key

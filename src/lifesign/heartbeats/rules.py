@@ -1,0 +1,211 @@
+"""What is true of heartbeats: when the next check-in is due, and what each event does in each state.
+
+Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is done here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lifesign.clock import EpochMs
+from lifesign.heartbeats import schedule as cron
+
+Mode = Literal["recurring", "oneshot", "scheduled"]
+Status = Literal["active", "firing", "paused", "resolved"]
+
+# A deadline past this is not a date that a clock will show (year 9999).
+LATEST: EpochMs = EpochMs(253_402_300_799_999)
+
+
+class HeartbeatNotFound(Exception):
+    """The project has no heartbeat with this id or slug."""
+
+
+class HeartbeatLimitReached(Exception):
+    """The project has as many heartbeats as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"Heartbeat limit reached ({limit})")
+        self.limit = limit
+
+
+class StateRefused(Exception):
+    """What was asked makes no sense in the heartbeat's present state."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a deadline is computed from."""
+
+    mode: Mode
+    interval_ms: int | None
+    schedule: str | None
+    timezone: str
+    grace_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A heartbeat, whole. Instants are epoch ms; `metadata` is JSON text."""
+
+    id: str
+    project_id: str
+    name: str
+    slug: str | None
+    mode: Mode
+    interval_ms: int | None
+    schedule: str | None
+    timezone: str
+    grace_ms: int
+    policy_id: str | None
+    own_channels: tuple[str, ...]
+    namespace: str | None
+    description: str | None
+    tags: tuple[str, ...]
+    metadata: str | None
+    is_sticky_pause: bool
+    status: Status
+    is_armed: bool
+    anchor_at: EpochMs
+    last_checkin_at: EpochMs | None
+    checkin_count: int
+    next_deadline: EpochMs | None
+    fires_at: EpochMs | None
+    armed_at: EpochMs | None
+    check_at: EpochMs | None
+    incident_id: str | None
+    paused_at: EpochMs | None
+    created_at: EpochMs
+    updated_at: EpochMs | None
+
+    @property
+    def timing(self) -> Timing:
+        """The part a deadline is computed from."""
+        return Timing(self.mode, self.interval_ms, self.schedule, self.timezone, self.grace_ms)
+
+    @property
+    def is_final(self) -> bool:
+        """A one-shot that is over: nothing will ever fire."""
+        return self.status == "resolved" and self.fires_at is None
+
+
+# Deadlines ----------------------------------------------------------------------------------------------------------
+def next_deadline(timing: Timing, anchor: EpochMs) -> EpochMs:
+    """When the check-in is expected that follows `anchor`, without grace.
+
+    recurring, oneshot: anchor + interval, elapsed time. scheduled: the next cron time strictly after the anchor.
+    """
+    if timing.mode == "scheduled":
+        return cron.next_after(timing.schedule or "", timing.timezone, anchor)
+    return min(EpochMs(anchor + (timing.interval_ms or 0)), LATEST)
+
+
+def armed(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> Heartbeat:
+    """The heartbeat waiting for the check-in that follows `anchor`; every bound is set anew."""
+    deadline = next_deadline(heartbeat.timing, anchor)
+    fires_at = EpochMs(deadline + heartbeat.grace_ms)
+    return replace(
+        heartbeat,
+        is_armed=True,
+        anchor_at=anchor,
+        next_deadline=deadline,
+        fires_at=fires_at,
+        armed_at=now,
+        check_at=fires_at,
+    )
+
+
+def disarmed(heartbeat: Heartbeat) -> Heartbeat:
+    """The heartbeat waiting for nothing."""
+    return replace(heartbeat, next_deadline=None, fires_at=None, armed_at=None, check_at=None)
+
+
+# Check-ins ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class CheckInOutcome:
+    """What a check-in does. `heartbeat` is the state after it, apart from the incident that firing opens."""
+
+    heartbeat: Heartbeat
+    fires: bool = False
+    recovers: bool = False
+    resumes: bool = False
+
+
+def after_check_in(heartbeat: Heartbeat, *, healthy: bool, stamp: EpochMs, metadata: str | None) -> CheckInOutcome:
+    """Decide what a check-in that arrived at `stamp` does, in any state.
+
+    A check-in whose stamp is older than the present anchor counts, but never moves the deadline backwards.
+    """
+    seen = replace(
+        heartbeat,
+        last_checkin_at=max(stamp, heartbeat.last_checkin_at or stamp),
+        checkin_count=heartbeat.checkin_count + 1,
+        metadata=heartbeat.metadata if metadata is None else metadata,
+    )
+    resumes = heartbeat.status == "paused" and not heartbeat.is_sticky_pause
+    if (heartbeat.status == "paused" and not resumes) or heartbeat.is_final:
+        return CheckInOutcome(seen)
+    if resumes:
+        seen = replace(seen, status="active", paused_at=None, anchor_at=stamp)
+    if healthy:
+        return CheckInOutcome(_rearmed(seen, stamp), recovers=heartbeat.status == "firing", resumes=resumes)
+    if heartbeat.status == "firing":
+        return CheckInOutcome(seen)
+    return CheckInOutcome(firing(seen), fires=True, resumes=resumes)
+
+
+def _rearmed(heartbeat: Heartbeat, stamp: EpochMs) -> Heartbeat:
+    if heartbeat.mode == "oneshot":
+        return replace(disarmed(heartbeat), status="resolved", is_armed=True, incident_id=None)
+    anchor = max(stamp, heartbeat.anchor_at) if heartbeat.is_armed else stamp
+    fresh = armed(replace(heartbeat, status="active", incident_id=None), anchor, stamp)
+    # The old bound stays a bound while it is early enough, so that an ordinary check-in touches no index.
+    if heartbeat.check_at is not None and fresh.fires_at is not None and heartbeat.check_at <= fresh.fires_at:
+        return replace(fresh, check_at=heartbeat.check_at)
+    return fresh
+
+
+def firing(heartbeat: Heartbeat) -> Heartbeat:
+    """The heartbeat while its incident is open."""
+    return replace(disarmed(heartbeat), status="firing", is_armed=True)
+
+
+# People -------------------------------------------------------------------------------------------------------------
+def acked(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """Acknowledged: resolved, and waiting again, so that a job that stays dead fires anew. Raises StateRefused."""
+    if heartbeat.status != "firing":
+        raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not firing")
+    resolved = replace(heartbeat, status="resolved", incident_id=None)
+    return disarmed(resolved) if heartbeat.mode == "oneshot" else armed(resolved, now, now)
+
+
+def paused(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """Not watched until resumed. Raises StateRefused."""
+    if heartbeat.status == "paused":
+        raise StateRefused(heartbeat.status, "Heartbeat is already paused")
+    if heartbeat.is_final:
+        raise StateRefused(heartbeat.status, "Heartbeat is resolved for good, there is nothing to pause")
+    return replace(disarmed(heartbeat), status="paused", paused_at=now, incident_id=None)
+
+
+def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """Watched again, from now. Raises StateRefused."""
+    if heartbeat.status != "paused":
+        raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
+    return armed(replace(heartbeat, status="active", paused_at=None), now, now)
+
+
+def after_edit(before: Heartbeat, after: Heartbeat, now: EpochMs) -> Heartbeat:
+    """`after`, which differs from `before` by an edit, with its deadline put right. An edit never causes a firing."""
+    if before.timing == after.timing:
+        return after
+    if before.is_final:
+        return armed(replace(after, status="active"), now, now)
+    if before.fires_at is None:  # firing, paused, un-armed: the new timing is used when it is armed next
+        return after
+    waiting = replace(after, status="active") if after.mode == "oneshot" else after
+    fresh = armed(waiting, before.anchor_at, now)
+    return fresh if fresh.fires_at is not None and fresh.fires_at > now else armed(waiting, now, now)

@@ -1,0 +1,253 @@
+"""SQL of the tables `heartbeats` and `idempotency_keys`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, or_, select, update
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import heartbeats, idempotency_keys
+from lifesign.db.sql import contains, insert_new
+from lifesign.heartbeats.rules import Heartbeat
+
+H = heartbeats.c
+K = idempotency_keys.c
+_COLUMNS = tuple(H[name] for name in Heartbeat.__dataclass_fields__)
+_OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
+_TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
+_STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
+_ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
+
+_BY_ID = select(*_COLUMNS).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+
+
+def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
+    values = list(row)
+    values[_OWN_CHANNELS] = tuple(orjson.loads(values[_OWN_CHANNELS])) if values[_OWN_CHANNELS] else ()
+    values[_TAGS] = tuple(values[_TAGS].split()) if values[_TAGS] else ()
+    values[_STICKY] = bool(values[_STICKY])
+    values[_ARMED] = bool(values[_ARMED])
+    return Heartbeat(*values)
+
+
+def _row(heartbeat: Heartbeat) -> dict[str, Any]:
+    row = {name: getattr(heartbeat, name) for name in Heartbeat.__dataclass_fields__}
+    return row | {
+        "own_channels": orjson.dumps(heartbeat.own_channels).decode() if heartbeat.own_channels else None,
+        # Blanks on both ends, so that ` tag ` finds a whole tag.
+        "tags": f" {' '.join(heartbeat.tags)} " if heartbeat.tags else None,
+        "is_sticky_pause": int(heartbeat.is_sticky_pause),
+        "is_armed": int(heartbeat.is_armed),
+        "search": f"{heartbeat.name.casefold()}\n{heartbeat.slug or ''}",
+    }
+
+
+# One ----------------------------------------------------------------------------------------------------------------
+def insert_if_free(conn: Connection, heartbeat: Heartbeat) -> bool:
+    """A new heartbeat; False when its slug was taken meanwhile."""
+    insert_new(conn, heartbeats, [_row(heartbeat)], unique=["project_id", "slug"])
+    return conn.scalar(select(H.id).where(H.id == heartbeat.id)) is not None
+
+
+def save(conn: Connection, heartbeat: Heartbeat) -> None:
+    """Write every column of a heartbeat that may change."""
+    values = {name: value for name, value in _row(heartbeat).items() if name not in {"id", "project_id", "created_at"}}
+    conn.execute(update(heartbeats).where(H.id == heartbeat.id).values(values))
+
+
+def delete_heartbeat(conn: Connection, heartbeat_id: str) -> None:
+    """Remove a heartbeat and the keys of its repeated requests; its history is left to retention."""
+    conn.execute(delete(heartbeats).where(H.id == heartbeat_id))
+    conn.execute(delete(idempotency_keys).where(K.heartbeat_id == heartbeat_id))
+
+
+def by_ref(conn: Connection, project_id: str, ref: str, *, lock: bool = False) -> Heartbeat | None:
+    """The heartbeat of a project with this id (`hb_...`) or slug."""
+    column = H.id if ref.startswith("hb_") else H.slug
+    query = select(*_COLUMNS).where(column == ref, H.project_id == project_id)
+    row = conn.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else _heartbeat(row)
+
+
+# Many ---------------------------------------------------------------------------------------------------------------
+def ids_by_slug(conn: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Ids by (project, slug). Index: uq_heartbeats_slug."""
+    by_project: dict[str, set[str]] = {}
+    for project_id, slug in wanted:
+        by_project.setdefault(project_id, set()).add(slug)
+    if not by_project:
+        return {}
+    clauses = [and_(H.project_id == project_id, H.slug.in_(sorted(slugs))) for project_id, slugs in by_project.items()]
+    rows = conn.execute(select(H.project_id, H.slug, H.id).where(or_(*clauses)))
+    return {(row.project_id, row.slug): row.id for row in rows}
+
+
+def lock_many(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
+    """Heartbeats by id, locked in id order until the transaction ends."""
+    return {row[0]: _heartbeat(row) for row in conn.execute(_BY_ID, {"ids": sorted(ids)})}
+
+
+def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
+    """Heartbeats by id."""
+    rows = conn.execute(select(*_COLUMNS).where(H.id.in_(set(ids))))
+    return {row[0]: _heartbeat(row) for row in rows}
+
+
+_CHECKED_IN = ("last_checkin_at", "checkin_count", "anchor_at", "next_deadline", "fires_at", "armed_at")
+_SAVE_CHECK_IN = (
+    update(heartbeats).where(H.id == bindparam("hb")).values({name: bindparam(f"new_{name}") for name in _CHECKED_IN})
+)
+_SAVE_CHECK_IN_WITH_METADATA = _SAVE_CHECK_IN.values(metadata=bindparam("new_metadata"))
+
+
+def save_check_ins(conn: Connection, checked_in: Iterable[Heartbeat], with_metadata: set[str]) -> None:
+    """The columns an ordinary check-in changes: none of them is in an index. Rows in id order."""
+    plain: list[dict[str, Any]] = []
+    full: list[dict[str, Any]] = []
+    for heartbeat in checked_in:
+        row = {
+            "hb": heartbeat.id,
+            "new_last_checkin_at": heartbeat.last_checkin_at,
+            "new_checkin_count": heartbeat.checkin_count,
+            "new_anchor_at": heartbeat.anchor_at,
+            "new_next_deadline": heartbeat.next_deadline,
+            "new_fires_at": heartbeat.fires_at,
+            "new_armed_at": heartbeat.armed_at,
+        }
+        if heartbeat.id in with_metadata:
+            full.append(row | {"new_metadata": heartbeat.metadata})
+        else:
+            plain.append(row)
+    if plain:
+        conn.execute(_SAVE_CHECK_IN, plain)
+    if full:
+        conn.execute(_SAVE_CHECK_IN_WITH_METADATA, full)
+
+
+def heartbeats_of(
+    conn: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    status: str | None,
+    namespace: str | None,
+    tags: Sequence[str],
+    search: str | None,
+) -> list[Heartbeat]:
+    """Heartbeats of a project that match every filter, oldest first.
+
+    Indexes: ix_heartbeats_project, ix_heartbeats_status, ix_heartbeats_namespace.
+    """
+    query: Select[Any] = select(*_COLUMNS).where(H.project_id == project_id)
+    if after is not None:
+        query = query.where(H.id > after)
+    if status is not None:
+        query = query.where(H.status == status)
+    if namespace is not None:
+        query = query.where(H.namespace == namespace)
+    for tag in tags:
+        query = query.where(contains(conn, H.tags, f" {tag} "))
+    if search is not None:
+        query = query.where(contains(conn, H.search, search.casefold()))
+    return [_heartbeat(row) for row in conn.execute(query.order_by(H.id).limit(limit))]
+
+
+def count_of(conn: Connection, project_id: str) -> int:
+    """How many heartbeats a project has. Index: ix_heartbeats_project."""
+    return conn.scalar(select(func.count()).select_from(heartbeats).where(H.project_id == project_id)) or 0
+
+
+def taken_slugs(conn: Connection, project_id: str, slugs: Iterable[str]) -> set[str]:
+    """Those of `slugs` that a heartbeat of the project has. Index: uq_heartbeats_slug."""
+    return set(conn.scalars(select(H.slug).where(H.project_id == project_id, H.slug.in_(list(slugs)))))
+
+
+def using_policy(conn: Connection, project_id: str, policy_id: str) -> list[Heartbeat]:
+    """Heartbeats that name a policy, locked. Index: ix_heartbeats_policy."""
+    query = select(*_COLUMNS).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.id)
+    return [_heartbeat(row) for row in conn.execute(query.with_for_update())]
+
+
+def using_channel(conn: Connection, project_id: str, channel_id: str) -> list[Heartbeat]:
+    """Heartbeats that name a channel of their own, locked."""
+    query = select(*_COLUMNS).where(H.project_id == project_id, contains(conn, H.own_channels, f'"{channel_id}"'))
+    return [_heartbeat(row) for row in conn.execute(query.order_by(H.id).with_for_update())]
+
+
+# Sweep --------------------------------------------------------------------------------------------------------------
+def lock_due(conn: Connection, now: EpochMs, limit: int) -> list[Heartbeat]:
+    """Heartbeats whose bound has passed, longest first, locked; others' are skipped. Index: ix_heartbeats_check_at."""
+    query = (
+        select(*_COLUMNS).where(H.check_at <= now).order_by(H.check_at).limit(limit).with_for_update(skip_locked=True)
+    )
+    return [_heartbeat(row) for row in conn.execute(query)]
+
+
+def set_bounds(conn: Connection, bounds: Mapping[str, EpochMs | None]) -> None:
+    """Move the bounds of heartbeats, in id order."""
+    if bounds:
+        statement = update(heartbeats).where(H.id == bindparam("hb")).values(check_at=bindparam("bound"))
+        conn.execute(statement, [{"hb": key, "bound": bounds[key]} for key in sorted(bounds)])
+
+
+def save_firing(conn: Connection, incidents: Mapping[str, str]) -> None:
+    """Turn heartbeats to firing: heartbeat id -> incident id."""
+    if incidents:
+        statement = (
+            update(heartbeats)
+            .where(H.id == bindparam("hb"))
+            .values(
+                status="firing",
+                is_armed=1,
+                next_deadline=None,
+                fires_at=None,
+                armed_at=None,
+                check_at=None,
+                incident_id=bindparam("inc"),
+            )
+        )
+        conn.execute(statement, [{"hb": key, "inc": incidents[key]} for key in sorted(incidents)])
+
+
+def next_bound(conn: Connection) -> EpochMs | None:
+    """The earliest bound of all heartbeats. Index: ix_heartbeats_check_at."""
+    bound: EpochMs | None = conn.scalar(select(func.min(H.check_at)).where(H.check_at.is_not(None)))
+    return bound
+
+
+# Repeated requests --------------------------------------------------------------------------------------------------
+def answers_kept(conn: Connection, wanted: Iterable[tuple[str, str]], since: EpochMs) -> dict[tuple[str, str], str]:
+    """Bodies answered since `since`, by (heartbeat, idempotency key)."""
+    pairs = list(wanted)
+    if not pairs:
+        return {}
+    rows = conn.execute(
+        select(K.heartbeat_id, K.key, K.body).where(
+            K.heartbeat_id.in_({heartbeat for heartbeat, _ in pairs}),
+            K.key.in_({key for _, key in pairs}),
+            K.created_at > since,
+        )
+    )
+    return {(row.heartbeat_id, row.key): row.body for row in rows}
+
+
+def keep_answers(conn: Connection, rows: Sequence[dict[str, Any]], since: EpochMs) -> None:
+    """Keep bodies for repeats; what was kept for the same keys before `since` makes room."""
+    if not rows:
+        return
+    stale = delete(idempotency_keys).where(
+        K.heartbeat_id == bindparam("hb"), K.key == bindparam("k"), K.created_at <= since
+    )
+    conn.execute(stale, [{"hb": row["heartbeat_id"], "k": row["key"]} for row in rows])
+    conn.execute(idempotency_keys.insert(), list(rows))
+
+
+def forget_answers(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Delete kept bodies that are too old. Index: ix_idempotency_keys_created."""
+    stale = select(K.heartbeat_id, K.key).where(K.created_at <= before).limit(limit)
+    rows = [{"hb": row[0], "k": row[1]} for row in conn.execute(stale)]
+    if rows:
+        conn.execute(delete(idempotency_keys).where(K.heartbeat_id == bindparam("hb"), K.key == bindparam("k")), rows)
+    return len(rows)

@@ -1,0 +1,130 @@
+"""Field types of request bodies: strict, with the limits and words of spec "Heartbeats", section 1."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from lifesign.clock import EpochMs, from_datetime
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+MAX_NAME = 200
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are ignored, `null` is refused unless a field says otherwise."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    def given(self) -> set[str]:
+        """The names of the fields the caller sent."""
+        return self.model_fields_set
+
+
+# Any: pydantic's own way to say "a default that is not of the field's type": absent is not null.
+def optional(description: str = "", examples: list[Any] | None = None) -> Any:
+    """A field that may be absent (then None) but not null."""
+    return Field(default=None, description=description or None, examples=examples, json_schema_extra=_without_default)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """Annotation of an integer from `low` to `high`: `60.0` is one, `true` and `"60"` are not."""
+
+    low: int
+    high: int
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+    def _check(self, value: object) -> int:
+        # bool is an int to Python, and infinity is a float without being a number of seconds.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+            raise ValueError("must be an integer")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be between {self.low} and {self.high}")
+        return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Annotation of one trimmed line of 1 to `longest` characters, without control characters."""
+
+    longest: int
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # The pattern is what a generator of examples needs: something that stays non-empty when trimmed.
+        return {"type": "string", "minLength": 1, "maxLength": self.longest, "pattern": r"^[!-~](.*[!-~])?$"}
+
+    def _check(self, value: str) -> str:
+        value = value.strip()
+        if not 1 <= len(value) <= self.longest:
+            raise ValueError(f"must be 1 to {self.longest} characters")
+        if has_control_characters(value):
+            raise ValueError("must not contain control characters")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """Annotation of any text of at most `longest` characters, without U+0000."""
+
+    longest: int
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "maxLength": self.longest, "pattern": r"^[^\x00]*$"}
+
+    def _check(self, value: str) -> str:
+        if len(value) > self.longest:
+            raise ValueError(f"must be at most {self.longest} characters")
+        if "\x00" in value:
+            raise ValueError("must not contain U+0000")
+        return value
+
+
+def has_control_characters(value: str) -> bool:
+    """Whether `value` holds a line break or any other control character."""
+    return _CONTROL.search(value) is not None
+
+
+def parse_timestamp(value: object) -> EpochMs:
+    """RFC 3339 with an offset, as epoch ms. Raises ValueError."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with an offset, like 2026-03-08T07:00:00Z")
+    try:
+        return from_datetime(datetime.fromisoformat(value.upper().replace(" ", "T")))
+    except (ValueError, OverflowError):
+        raise ValueError("is not a date that exists") from None
+
+
+Name = Annotated[str, Line(MAX_NAME)]
+Bool = StrictBool
+_DATE_TIME = {"type": "string", "format": "date-time"}
+Timestamp = Annotated[EpochMs, BeforeValidator(parse_timestamp), WithJsonSchema(_DATE_TIME)]

@@ -1,0 +1,125 @@
+"""What the messages of an incident say. Pure: everything they need is handed in."""
+
+from typing import assert_never
+
+from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
+from lifesign.channels.message import Resolution as ShownResolution
+from lifesign.clock import EpochMs, rfc3339
+from lifesign.incidents.rules import Plan, Resolution, Subject
+from lifesign.incidents.store import Incident
+from lifesign.incidents.template import DEFAULT_TEXTS, RECOVERY_TEXT, render
+
+_S = 1000
+
+
+def page(
+    subject: Subject,
+    incident: Incident,
+    plan: Plan,
+    *,
+    step: int,
+    repeat: int,
+    project: str,
+    is_first: bool,
+    now: EpochMs,
+) -> Message:
+    """The message of step `step` (0 = the heartbeat's own channels), its `repeat`th run."""
+    custom = plan.steps[step - 1].message if step else None
+    values = _values(subject, incident, project, now) | {"step": str(step), "steps": str(len(plan.steps))}
+    return Message(
+        kind="page",
+        title=f"{'STILL DOWN' if repeat else 'DOWN'}: {subject.name}",
+        text=render(custom if custom is not None else DEFAULT_TEXTS[incident.reason], values, subject.metadata),
+        project=project,
+        happened_at=now,
+        heartbeat=_heartbeat(subject, "firing"),
+        incident=_incident(incident),
+        step=step,
+        steps=len(plan.steps),
+        repeat=repeat,
+        is_first=is_first,
+    )
+
+
+def closing(subject: Subject, incident: Incident, *, heartbeat_status: str, project: str) -> Message:
+    """The message to those who were told, once the incident is over. `incident` is the resolved one."""
+    resolution = shown_resolution(incident.resolved_by or "checkin")
+    resolved_at = incident.resolved_at or incident.opened_at
+    values = _values(subject, incident, project, resolved_at) | {
+        "status": heartbeat_status,
+        "duration": str((resolved_at - incident.opened_at) // _S),
+    }
+    match resolution:
+        case "checkin":
+            title, text = f"UP: {subject.name}", render(RECOVERY_TEXT, values, None)
+        case "ack":
+            said = f": {incident.ack_message}" if incident.ack_message else ""
+            title, text = (
+                f"ACKNOWLEDGED: {subject.name}",
+                f"{subject.name} was acknowledged by {incident.ack_actor}{said}",
+            )
+        case "pause":
+            title, text = f"CLOSED: {subject.name}", f"{subject.name} was paused"
+        case "delete":
+            title, text = f"CLOSED: {subject.name}", f"{subject.name} was deleted"
+        case _:
+            assert_never(resolution)
+    return Message(
+        kind="resolve",
+        title=title,
+        text=text,
+        project=project,
+        happened_at=resolved_at,
+        heartbeat=_heartbeat(subject, heartbeat_status),
+        incident=_incident(incident),
+        step=incident.steps_run,
+    )
+
+
+def shown_resolution(resolution: Resolution) -> ShownResolution:
+    """How a resolution is told: that a check-in came late is a detail of the engine."""
+    return "checkin" if resolution == "late_checkin" else resolution
+
+
+def _values(subject: Subject, incident: Incident, project: str, now: EpochMs) -> dict[str, str]:
+    expected_at = incident.expected_at
+    values = {
+        "name": subject.name,
+        "slug": subject.slug,
+        "id": subject.id,
+        "namespace": subject.namespace or "",
+        "mode": subject.mode,
+        "status": "firing",
+        "reason": incident.reason,
+        "incident": incident.id,
+        "project": project,
+    }
+    if expected_at is not None:
+        values |= {"deadline": rfc3339(expected_at), "late": str(max(0, now - expected_at) // _S)}
+    return values
+
+
+def _heartbeat(subject: Subject, status: str) -> HeartbeatPart:
+    return HeartbeatPart(
+        id=subject.id,
+        name=subject.name,
+        slug=subject.slug,
+        mode=subject.mode,
+        status=status,
+        timezone=subject.timezone,
+        namespace=subject.namespace,
+        metadata=subject.metadata,
+    )
+
+
+def _incident(incident: Incident) -> IncidentPart:
+    return IncidentPart(
+        id=incident.id,
+        reason=incident.reason,
+        opened_at=incident.opened_at,
+        deadline_at=incident.expected_at,
+        resolved_at=incident.resolved_at,
+        resolution=incident.resolved_by and shown_resolution(incident.resolved_by),
+        ack_message=incident.ack_message,
+        acked_by=incident.ack_actor,
+    )

@@ -1,0 +1,136 @@
+"""What is true of incidents: which step runs when, whom it tells, what each message says."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lifesign.clock import EpochMs
+
+Reason = Literal["missed", "unhealthy"]
+Resolution = Literal["checkin", "ack", "pause", "delete", "late_checkin"]
+Unattended = Literal["no_policy", "no_channel"]
+
+ADDRESS_DIGEST_LENGTH = 12
+
+
+class PolicyNotFound(Exception):
+    """The project has no policy with this id."""
+
+
+class IncidentNotFound(Exception):
+    """The project has no incident with this id."""
+
+
+class PolicyInUse(Exception):
+    """Heartbeats name the policy. `users`: the first hundred of `total`, as (id, name)."""
+
+    def __init__(self, users: Sequence[tuple[str, str]], total: int) -> None:
+        super().__init__("Policy is in use")
+        self.users = users
+        self.total = total
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a policy: wait, then tell channels. `wait_s` None: as sent, without a wait."""
+
+    channels: tuple[str, ...]
+    wait_s: int | None = None
+    message: str | None = None
+
+    @property
+    def wait_ms(self) -> int:
+        """The wait before this step."""
+        return (self.wait_s or 0) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What escalation needs of a policy."""
+
+    steps: tuple[Step, ...]
+    repeat_last_step: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A heartbeat as an incident sees it: who it is, what its messages may say, whom it tells by itself."""
+
+    id: str
+    project_id: str
+    name: str
+    slug: str
+    mode: Literal["recurring", "oneshot", "scheduled"]
+    timezone: str
+    namespace: str | None
+    metadata: Mapping[str, Any] | None  # Any: the user's own JSON
+    policy_id: str | None
+    own_channels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one message of a step goes. Only channels exist; people and on-call schedules will be further kinds."""
+
+    kind: Literal["channel"]
+    key: str
+    channel_id: str
+    dest: str | None = None
+    delay_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The next thing an escalation does: run `step` (its `loop`th repeat), then wait until `then_at`.
+
+    `then_at` None: that was the last one, the escalation is done.
+    """
+
+    step: int
+    loop: int
+    then_at: EpochMs | None
+
+
+def resolve_targets(channels: Sequence[str], directory: Mapping[str, Sequence[str]]) -> list[Target]:
+    """Whom a step tells: one target for each channel, or for each address of a channel that has several.
+
+    channels: ids, in order. directory: addresses by channel id; a channel that is not in it was deleted.
+    """
+    targets = []
+    for channel_id in channels:
+        if channel_id not in directory:
+            continue
+        addresses = directory[channel_id]
+        if not addresses:
+            targets.append(Target("channel", f"channel:{channel_id}", channel_id))
+        targets += [Target("channel", f"channel:{channel_id}/{_digest(each)}", channel_id, each) for each in addresses]
+    return targets
+
+
+def _digest(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:ADDRESS_DIGEST_LENGTH]
+
+
+def next_move(plan: Plan, *, steps_run: int, loop: int, now: EpochMs, min_repeat_ms: int) -> Move | None:
+    """What is due when the timer of an escalation goes off; None when nothing is left to do.
+
+    The waits that follow count from `now`, the moment the step really runs, so that a server that was away runs the
+    overdue step once.  Source: spec "Engine", section 6.
+    """
+    count = len(plan.steps)
+    if steps_run < count:
+        number = steps_run + 1
+        return Move(number, 0, due_after(plan, steps_run=number, since=now, min_repeat_ms=min_repeat_ms))
+    if count and plan.repeat_last_step:
+        return Move(count, loop + 1, due_after(plan, steps_run=count, since=now, min_repeat_ms=min_repeat_ms))
+    return None
+
+
+def due_after(plan: Plan, *, steps_run: int, since: EpochMs, min_repeat_ms: int) -> EpochMs | None:
+    """When the next step or repeat is due after `steps_run` steps, the last of them (or the opening) at `since`."""
+    if steps_run < len(plan.steps):
+        return EpochMs(since + plan.steps[steps_run].wait_ms)
+    if plan.steps and plan.repeat_last_step:
+        return EpochMs(since + max(plan.steps[-1].wait_ms, min_repeat_ms))
+    return None

@@ -1,0 +1,154 @@
+"""Wire models of policies and incidents."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StrictStr
+
+from lifesign.channels.schemas import ShownNotification
+from lifesign.clock import rfc3339
+from lifesign.http.answers import without_absent
+from lifesign.http.fields import Body, Bool, Integer, LongText, Name, optional
+from lifesign.incidents.messages import shown_resolution
+from lifesign.incidents.rules import Step
+from lifesign.incidents.store import Incident, Policy
+
+MAX_STEPS = 20
+MAX_STEP_CHANNELS = 20
+MAX_WAIT_S = 604_800
+MAX_STEP_MESSAGE = 2000
+
+
+def _distinct(ids: list[str]) -> list[str]:
+    if len(set(ids)) != len(ids):
+        repeated = next(each for each in ids if ids.count(each) > 1)
+        msg = f"names {repeated} twice"
+        raise ValueError(msg)
+    return ids
+
+
+class PolicyStep(Body):
+    """One step: wait, then tell every channel."""
+
+    channels: Annotated[
+        list[StrictStr], Field(min_length=1, max_length=MAX_STEP_CHANNELS), AfterValidator(_distinct)
+    ] = Field(examples=[["ch_0199e6a1b2c37d4e8f00112233445566"]], json_schema_extra={"uniqueItems": True})
+    wait: Annotated[int, Integer(0, MAX_WAIT_S)] = optional(
+        "Seconds before this step, counted from the step before (the first: from firing).", [300]
+    )
+    message: Annotated[str, LongText(MAX_STEP_MESSAGE)] = optional("Template, e.g. `{{name}} is {{late}} s late`.")
+
+
+class NewPolicy(Body):
+    """What a policy is made of."""
+
+    name: Name = Field(examples=["Critical"])
+    steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)]
+    repeatLastStep: Bool = False
+
+
+class PolicyChanges(Body):
+    """Any of the three; `steps` are replaced whole."""
+
+    name: Name = optional()
+    steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)] = optional()
+    repeatLastStep: Bool = optional()
+
+
+class ShownStep(Body):
+    """A step as it was sent."""
+
+    channels: list[str]
+    wait: int = optional()
+    message: str = optional()
+
+
+class ShownPolicy(Body):
+    """A policy."""
+
+    id: str = Field(examples=["pol_0199e6a1b2c37d4e8f00112233445566"])
+    name: str
+    steps: list[ShownStep]
+    repeatLastStep: bool
+    createdAt: datetime
+    updatedAt: datetime = optional("Present once it was changed.")
+
+
+class PolicyList(Body):
+    """Policies, oldest first."""
+
+    policies: list[ShownPolicy]
+    nextCursor: str = optional("Present when there are more.")
+
+
+class ShownIncident(Body):
+    """One outage of one heartbeat."""
+
+    id: str = Field(examples=["inc_0199e6a1b2c37d4e8f00112233445566"])
+    heartbeat: str
+    status: Literal["open", "resolved"]
+    reason: Literal["missed", "unhealthy"]
+    openedAt: datetime
+    resolvedAt: datetime = optional()
+    resolution: Literal["checkin", "ack", "pause", "delete"] = optional()
+    message: str = optional("That of the ack.")
+    escalationStep: int = Field(description="Steps of the policy that have run; repeats do not count.")
+    policy: str = optional()
+    escalation: Literal["running", "done"]
+    unattended: Literal["no_policy", "no_channel"] = optional("Why nobody is told.")
+
+
+class IncidentWithLog(ShownIncident):
+    """An incident and every message about it."""
+
+    notifications: list[ShownNotification]
+
+
+class IncidentList(Body):
+    """Incidents, newest first."""
+
+    incidents: list[ShownIncident]
+    nextCursor: str = optional("Present when there are more.")
+
+
+def steps_of(steps: list[PolicyStep]) -> tuple[Step, ...]:
+    """The domain's steps."""
+    return tuple(Step(tuple(step.channels), step.wait, step.message) for step in steps)
+
+
+def shown_policy(policy: Policy) -> dict[str, Any]:  # Any: JSON
+    """A policy on the wire."""
+    steps = [
+        without_absent({"channels": step.channels, "wait": step.wait_s, "message": step.message})
+        for step in policy.plan.steps
+    ]
+    return without_absent(
+        {
+            "id": policy.id,
+            "name": policy.name,
+            "steps": steps,
+            "repeatLastStep": policy.plan.repeat_last_step,
+            "createdAt": rfc3339(policy.created_at),
+            "updatedAt": policy.updated_at and rfc3339(policy.updated_at),
+        }
+    )
+
+
+def shown_incident(incident: Incident) -> dict[str, Any]:  # Any: JSON
+    """An incident on the wire."""
+    return without_absent(
+        {
+            "id": incident.id,
+            "heartbeat": incident.heartbeat_id,
+            "status": incident.status,
+            "reason": incident.reason,
+            "openedAt": rfc3339(incident.opened_at),
+            "resolvedAt": incident.resolved_at and rfc3339(incident.resolved_at),
+            "resolution": incident.resolved_by and shown_resolution(incident.resolved_by),
+            "message": incident.ack_message,
+            "escalationStep": incident.steps_run,
+            "policy": incident.policy_id,
+            "escalation": incident.escalation,
+            "unattended": incident.unattended,
+        }
+    )

@@ -1,0 +1,512 @@
+"""Incidents: opened, escalated, closed; and the policies that say how.
+
+Everything here runs in the caller's transaction: an incident, its timer, its messages and its events exist together or
+not at all.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from lifesign.channels import outbox
+from lifesign.channels import service as channels
+from lifesign.channels.message import Message
+from lifesign.channels.outbox import Draft
+from lifesign.channels.rules import PRIORITY_RESOLVE, User, page_priority
+from lifesign.clock import EpochMs, rfc3339
+from lifesign.db.wakeups import wake_after_commit
+from lifesign.events import service as events
+from lifesign.events.rules import Event
+from lifesign.faults import Fault, InvalidInput
+from lifesign.ids import new_id
+from lifesign.incidents import messages, rules, store
+from lifesign.incidents.rules import (
+    IncidentNotFound,
+    Plan,
+    PolicyInUse,
+    PolicyNotFound,
+    Reason,
+    Resolution,
+    Step,
+    Subject,
+    Target,
+    Unattended,
+)
+from lifesign.incidents.store import Incident, Policy
+from lifesign.projects import service as projects
+
+MAX_USERS_SHOWN = 100
+_NO_PLAN = Plan((), repeat_last_step=False)
+
+
+class PolicyUsers(Protocol):
+    """The slice whose objects name policies; deleting one asks it first."""
+
+    def policy_users(self, conn: Connection, project_id: str, policy_id: str) -> list[tuple[str, str]]:
+        """Id and name of each heartbeat that uses the policy."""
+        ...
+
+    def detach_policy(self, conn: Connection, project_id: str, policy_id: str, *, key_id: str, now: EpochMs) -> None:
+        """Make them forget it; their running escalations end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """A heartbeat that fires now. `deadline_at`: when it was to fire; `expected_at`: when the check-in was expected."""
+
+    subject: Subject
+    reason: Reason
+    deadline_at: EpochMs | None = None
+    expected_at: EpochMs | None = None
+    cause: Mapping[str, Any] | None = None
+    """Further metadata of the event `firing` (`key` of the acting key)."""
+
+
+# Opening ------------------------------------------------------------------------------------------------------------
+def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs) -> dict[str, str]:
+    """Open one incident for each firing heartbeat; incident ids by heartbeat id.
+
+    The caller has set the heartbeats to firing in the same transaction, which keeps this from happening twice.
+    """
+    if not firings:
+        return {}
+    opened: list[tuple[Firing, Incident]] = []
+    plans = store.plans(conn, {each.subject.policy_id for each in firings if each.subject.policy_id})
+    for firing in firings:
+        subject = firing.subject
+        is_running = subject.policy_id is not None and subject.policy_id in plans
+        incident = Incident(
+            id=new_id("inc", now),
+            project_id=subject.project_id,
+            heartbeat_id=subject.id,
+            policy_id=subject.policy_id if is_running else None,
+            reason=firing.reason,
+            status="open",
+            escalation="running" if is_running else "done",
+            deadline_at=firing.deadline_at,
+            expected_at=firing.expected_at,
+            opened_at=now,
+            resolved_at=None,
+            resolved_by=None,
+            ack_message=None,
+            ack_actor=None,
+            steps_run=0,
+            loop=0,
+            last_step_at=None,
+            unattended=None if is_running or subject.own_channels else "no_policy",
+            next_seq=0,
+        )
+        opened.append((firing, incident))
+    store.insert_incidents(conn, [incident for _, incident in opened])
+    events.record(conn, [event for firing, incident in opened for event in _opening_events(firing, incident)], now)
+    store.set_timers(
+        conn,
+        {
+            incident.id: (incident.project_id, EpochMs(now + plans[incident.policy_id].steps[0].wait_ms))
+            for _, incident in opened
+            if incident.policy_id is not None
+        },
+    )
+    wake_after_commit(conn, "escalate")
+    own = [
+        _Run(firing.subject, incident, _plan_of(incident, plans), 0, 0)
+        for firing, incident in opened
+        if firing.subject.own_channels
+    ]
+    _tell(conn, own, now)
+    return {incident.heartbeat_id: incident.id for _, incident in opened}
+
+
+def _opening_events(firing: Firing, incident: Incident) -> list[Event]:
+    cause = dict(firing.cause or {})
+    metadata = cause | {"incident": incident.id, "reason": incident.reason}
+    if incident.expected_at is not None:
+        metadata["deadline"] = rfc3339(incident.expected_at)
+    found = [Event(incident.project_id, incident.heartbeat_id, "firing", metadata)]
+    if incident.unattended is not None:
+        found.append(_unattended(incident, "no_policy"))
+    return found
+
+
+def _unattended(incident: Incident, reason: Unattended) -> Event:
+    return Event(incident.project_id, incident.heartbeat_id, "unattended", {"incident": incident.id, "reason": reason})
+
+
+# Escalating ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One step of one incident, about to tell its channels."""
+
+    subject: Subject
+    incident: Incident
+    plan: Plan
+    step: int
+    repeat: int
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.plan.steps[self.step - 1].channels if self.step else self.subject.own_channels
+
+
+def lock_due(conn: Connection, now: EpochMs, limit: int) -> tuple[list[Incident], int]:
+    """Incidents whose escalation is due, locked, and how many timers were looked at."""
+    ids = store.lock_due_timers(conn, now, limit)
+    found = store.lock_free(conn, ids)
+    # A timer without an open incident behind it has nothing left to do.
+    store.clear_timers(conn, set(ids) - store.existing(conn, ids))
+    return [found[key] for key in ids if key in found and found[key].status == "open"], len(ids)
+
+
+def run_due(
+    conn: Connection, due: Sequence[Incident], subjects: Mapping[str, Subject], *, now: EpochMs, min_repeat_ms: int
+) -> None:
+    """Run the step that is due of each locked incident, and set the timer of what follows it."""
+    plans = store.plans(conn, {incident.policy_id for incident in due if incident.policy_id})
+    runs: list[_Run] = []
+    finished: list[Event] = []
+    timers: dict[str, tuple[str, EpochMs]] = {}
+    changes: dict[str, dict[str, Any]] = {}
+    for incident in due:
+        plan = _plan_of(incident, plans)
+        move = rules.next_move(
+            plan, steps_run=incident.steps_run, loop=incident.loop, now=now, min_repeat_ms=min_repeat_ms
+        )
+        if move is None or incident.heartbeat_id not in subjects:
+            changes[incident.id] = _progress(incident, escalation="done")
+            continue
+        runs.append(_Run(subjects[incident.heartbeat_id], incident, plan, move.step, move.loop))
+        changes[incident.id] = {
+            "steps_run": max(incident.steps_run, move.step),
+            "loop": move.loop,
+            "last_step_at": now,
+            "escalation": "done" if move.then_at is None else "running",
+        }
+        if move.then_at is not None:
+            timers[incident.id] = (incident.project_id, move.then_at)
+        else:
+            metadata = {"incident": incident.id, "steps": len(plan.steps)}
+            finished.append(Event(incident.project_id, incident.heartbeat_id, "escalation_finished", metadata))
+    store.clear_timers(conn, [incident.id for incident in due if incident.id not in timers])
+    store.set_timers(conn, timers)
+    store.save_incidents(conn, changes)
+    _tell(conn, runs, now)
+    events.record(conn, finished, now)
+
+
+def _progress(incident: Incident, *, escalation: str) -> dict[str, Any]:
+    return {
+        "steps_run": incident.steps_run,
+        "loop": incident.loop,
+        "last_step_at": incident.last_step_at,
+        "escalation": escalation,
+    }
+
+
+def _plan_of(incident: Incident, plans: Mapping[str, Plan]) -> Plan:
+    return plans.get(incident.policy_id or "", _NO_PLAN)
+
+
+def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
+    """Put the messages of steps into the outbox, with their events. The incidents' rows are locked or new."""
+    if not runs:
+        return
+    targets = _targets(conn, runs)
+    paged = outbox.paged_targets(conn, {run.incident.id for run in runs})
+    names = projects.names(conn, {run.subject.project_id for run in runs})
+    drafts: list[Draft] = []
+    happened: list[Event] = []
+    sequences: dict[str, dict[str, Any]] = {}
+    unattended: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        incident = run.incident
+        project = names.get(run.subject.project_id, "")
+        for position, target in enumerate(targets[incident.id]):
+            message = messages.page(
+                run.subject,
+                incident,
+                run.plan,
+                step=run.step,
+                repeat=run.repeat,
+                project=project,
+                is_first=(incident.id, target.key) not in paged,
+                now=now,
+            )
+            drafts.append(_draft(incident, target, message, page_priority(run.step), incident.next_seq + position))
+        metadata = {"incident": incident.id, "step": run.step, "repeat": run.repeat, "channels": list(run.channels)}
+        happened.append(Event(incident.project_id, incident.heartbeat_id, "step_notified", metadata))
+        sequences[incident.id] = {"next_seq": incident.next_seq + len(targets[incident.id])}
+        if not targets[incident.id] and incident.unattended is None:
+            unattended[incident.id] = {"unattended": "no_channel"}
+            happened.append(_unattended(incident, "no_channel"))
+    outbox.enqueue(conn, drafts, now)
+    store.save_incidents(conn, sequences)
+    store.save_incidents(conn, unattended)
+    events.record(conn, happened, now)
+
+
+def _targets(conn: Connection, runs: Sequence[_Run]) -> dict[str, list[Target]]:
+    wanted: dict[str, set[str]] = {}
+    for run in runs:
+        wanted.setdefault(run.subject.project_id, set()).update(run.channels)
+    directory = {
+        key: entry.addresses
+        for project_id in sorted(wanted)
+        for key, entry in channels.directory(conn, project_id, wanted[project_id]).items()
+    }
+    return {run.incident.id: rules.resolve_targets(run.channels, directory) for run in runs}
+
+
+def _draft(incident: Incident, target: Target, message: Message, priority: int, order_seq: int) -> Draft:
+    # A closing message is one per incident and address, whatever step it was told by.
+    place = f"{message.repeat}.{message.step}" if message.kind == "page" else "0.0"
+    return Draft(
+        project_id=incident.project_id,
+        idem_key=f"{incident.id}:{message.kind}:{place}:{target.key}",
+        incident_id=incident.id,
+        heartbeat_id=incident.heartbeat_id,
+        target=target.key,
+        channel_id=target.channel_id,
+        dest=target.dest,
+        message=message,
+        priority=priority,
+        order_seq=order_seq,
+    )
+
+
+next_timer = store.next_timer
+
+
+# Closing ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Who acknowledged an incident, and what they said."""
+
+    actor: str
+    message: str | None = None
+
+
+def close_incident(
+    conn: Connection,
+    incident_id: str,
+    subject: Subject,
+    resolution: Resolution,
+    *,
+    heartbeat_status: str,
+    now: EpochMs,
+    ack: Ack | None = None,
+) -> Incident | None:
+    """Close an open incident: nothing more leaves, those who were told hear of the end. None: it was closed already.
+
+    heartbeat_status: what the heartbeat is afterwards, as the closing messages say. now: for a check-in its stamp.
+    """
+    found = store.lock_open(conn, incident_id)
+    if found is None:
+        return None
+    if (
+        resolution == "checkin"
+        and found.reason == "missed"
+        and found.deadline_at is not None
+        and now < found.deadline_at
+    ):
+        # The check-in was in time: the sweep only committed first.
+        resolution = "late_checkin"
+    closed = replace(
+        found,
+        status="resolved",
+        escalation="done",
+        resolved_at=now,
+        resolved_by=resolution,
+        ack_actor=None if ack is None else ack.actor,
+        ack_message=None if ack is None else ack.message,
+    )
+    store.clear_timers(conn, [incident_id])
+    outbox.withdraw_pages(conn, incident_id, now)
+    told = outbox.told_of(conn, incident_id)
+    entries = channels.directory(conn, subject.project_id, {each.channel_id for each in told})
+    # People hear of a recovery only; machines must know that an acknowledged or paused incident is over, too.
+    hears = [
+        each
+        for each in told
+        if each.channel_id in entries
+        and (messages.shown_resolution(resolution) == "checkin" or entries[each.channel_id].is_machine)
+    ]
+    project = projects.names(conn, {subject.project_id}).get(subject.project_id, "")
+    message = messages.closing(subject, closed, heartbeat_status=heartbeat_status, project=project)
+    drafts = [
+        _draft(
+            closed,
+            Target("channel", each.target, each.channel_id, each.dest),
+            message,
+            PRIORITY_RESOLVE,
+            closed.next_seq + position,
+        )
+        for position, each in enumerate(hears)
+    ]
+    outbox.enqueue(conn, drafts, now)
+    columns = ("status", "escalation", "resolved_at", "resolved_by", "ack_actor", "ack_message")
+    store.save_incidents(
+        conn,
+        {incident_id: {name: getattr(closed, name) for name in columns} | {"next_seq": closed.next_seq + len(drafts)}},
+    )
+    return closed
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+def get_incident(conn: Connection, project_id: str, incident_id: str) -> Incident:
+    """One incident. Raises IncidentNotFound."""
+    found = store.incident_by_id(conn, project_id, incident_id)
+    if found is None:
+        raise IncidentNotFound
+    return found
+
+
+list_incidents = store.incidents_of
+count_open = store.count_open
+
+
+# Policies -----------------------------------------------------------------------------------------------------------
+def get_policy(conn: Connection, project_id: str, policy_id: str) -> Policy:
+    """One policy. Raises PolicyNotFound."""
+    found = store.policy_by_id(conn, project_id, policy_id)
+    if found is None:
+        raise PolicyNotFound
+    return found
+
+
+list_policies = store.policies_of
+
+
+def is_policy(conn: Connection, project_id: str, policy_id: str) -> bool:
+    """Whether the project has this policy; it stays until the transaction ends."""
+    return store.policy_by_id(conn, project_id, policy_id, lock=True) is not None
+
+
+def create_policy(conn: Connection, project_id: str, *, name: str, plan: Plan, now: EpochMs) -> Policy:
+    """A new policy. Raises InvalidInput naming each channel the project does not have."""
+    _check_channels(conn, project_id, plan.steps)
+    policy = Policy(new_id("pol", now), project_id, name, plan, now, None)
+    store.insert_policy(conn, policy)
+    return policy
+
+
+def update_policy(
+    conn: Connection,
+    project_id: str,
+    policy_id: str,
+    *,
+    name: str | None,
+    steps: tuple[Step, ...] | None,
+    repeat_last_step: bool | None,
+    min_repeat_ms: int,
+    now: EpochMs,
+) -> Policy:
+    """Change a policy; running escalations go on by the new one. Raises PolicyNotFound, InvalidInput."""
+    policy = store.policy_by_id(conn, project_id, policy_id, lock=True)
+    if policy is None:
+        raise PolicyNotFound
+    if steps is not None:
+        _check_channels(conn, project_id, steps)
+    if name is None and steps is None and repeat_last_step is None:
+        return policy
+    plan = Plan(
+        policy.plan.steps if steps is None else steps,
+        policy.plan.repeat_last_step if repeat_last_step is None else repeat_last_step,
+    )
+    changed = replace(policy, name=policy.name if name is None else name, plan=plan, updated_at=now)
+    store.save_policy(conn, changed)
+    if plan != policy.plan:
+        _replan(conn, store.lock_open_of_policy(conn, policy_id), plan, min_repeat_ms=min_repeat_ms, now=now)
+    return changed
+
+
+def _check_channels(conn: Connection, project_id: str, steps: Iterable[Step]) -> None:
+    named = [
+        (f"steps[{n}].channels[{m}]", channel)
+        for n, step in enumerate(steps)
+        for m, channel in enumerate(step.channels)
+    ]
+    known = channels.known_channels(conn, project_id, {channel for _, channel in named})
+    faults = [
+        Fault(field, "unknown channel", channel, has_value=True) for field, channel in named if channel not in known
+    ]
+    if faults:
+        raise InvalidInput(*faults)
+
+
+def _replan(conn: Connection, running: Sequence[Incident], plan: Plan, *, min_repeat_ms: int, now: EpochMs) -> None:
+    """Point open incidents at a changed plan: steps that have run stay run, the next one is due by its new wait."""
+    timers: dict[str, tuple[str, EpochMs]] = {}
+    finished: list[Event] = []
+    changes: dict[str, dict[str, Any]] = {}
+    for incident in running:
+        since = incident.opened_at if incident.last_step_at is None else incident.last_step_at
+        due = rules.due_after(plan, steps_run=incident.steps_run, since=since, min_repeat_ms=min_repeat_ms)
+        if due is not None:
+            timers[incident.id] = (incident.project_id, max(now, due))
+        elif incident.escalation == "running":
+            metadata = {"incident": incident.id, "steps": len(plan.steps)}
+            finished.append(Event(incident.project_id, incident.heartbeat_id, "escalation_finished", metadata))
+        changes[incident.id] = {"escalation": "done" if due is None else "running"}
+    store.clear_timers(conn, [incident.id for incident in running if incident.id not in timers])
+    store.set_timers(conn, timers)
+    store.save_incidents(conn, changes)
+    events.record(conn, finished, now)
+    wake_after_commit(conn, "escalate")
+
+
+def change_policy(conn: Connection, incident_id: str, subject: Subject, *, min_repeat_ms: int, now: EpochMs) -> None:
+    """The firing heartbeat `subject` has another policy now, or none: its escalation goes on there, or ends."""
+    incident = store.lock_open(conn, incident_id)
+    if incident is None:
+        return
+    plan = store.plans(conn, [subject.policy_id]).get(subject.policy_id) if subject.policy_id else None
+    store.save_incidents(conn, {incident_id: {"policy_id": subject.policy_id}})
+    if plan is not None:
+        _replan(conn, [incident], plan, min_repeat_ms=min_repeat_ms, now=now)
+        return
+    store.clear_timers(conn, [incident_id])
+    store.save_incidents(conn, {incident_id: {"escalation": "done"}})
+    if not subject.own_channels and incident.unattended is None:
+        store.save_incidents(conn, {incident_id: {"unattended": "no_policy"}})
+        events.record(conn, [_unattended(incident, "no_policy")], now)
+
+
+def delete_policy(
+    conn: Connection, project_id: str, policy_id: str, users_of: PolicyUsers, *, force: bool, key_id: str, now: EpochMs
+) -> None:
+    """Remove a policy. Raises PolicyNotFound; PolicyInUse unless `force`."""
+    if store.policy_by_id(conn, project_id, policy_id, lock=True) is None:
+        raise PolicyNotFound
+    users = users_of.policy_users(conn, project_id, policy_id)
+    if users and not force:
+        raise PolicyInUse(users[:MAX_USERS_SHOWN], len(users))
+    users_of.detach_policy(conn, project_id, policy_id, key_id=key_id, now=now)
+    store.delete_policy(conn, policy_id)
+
+
+def policies_naming_channel(conn: Connection, project_id: str, channel_id: str) -> list[str]:
+    """Ids of the policies with a step that tells the channel."""
+    return [policy.id for policy in store.policies_naming_channel(conn, project_id, channel_id)]
+
+
+class PoliciesAsChannelUsers:
+    """Policies name channels in their steps."""
+
+    def channel_users(self, conn: Connection, project_id: str, channel_id: str) -> list[User]:
+        """The policies that tell the channel."""
+        return [
+            User("policy", policy.id, policy.name)
+            for policy in store.policies_naming_channel(conn, project_id, channel_id)
+        ]
+
+    def detach_channel(self, conn: Connection, project_id: str, channel_id: str, *, key_id: str, now: EpochMs) -> None:
+        """Take the channel out of every step; a step left without channels stays, runs and tells nobody."""
+        del key_id, now
+        for policy in store.policies_naming_channel(conn, project_id, channel_id):
+            steps = tuple(
+                replace(step, channels=tuple(c for c in step.channels if c != channel_id)) for step in policy.plan.steps
+            )
+            store.save_policy(conn, replace(policy, plan=replace(policy.plan, steps=steps)))

@@ -1,0 +1,239 @@
+"""SQL of the tables `incidents`, `timers` and `policies`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import incidents, policies, timers
+from lifesign.db.sql import contains
+from lifesign.incidents.rules import Plan, Reason, Resolution, Step
+
+I = incidents.c  # noqa: E741 - the columns of the one table this module is about
+_OPEN = I.status != "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy as stored."""
+
+    id: str
+    project_id: str
+    name: str
+    plan: Plan
+    created_at: EpochMs
+    updated_at: EpochMs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident as stored."""
+
+    id: str
+    project_id: str
+    heartbeat_id: str
+    policy_id: str | None
+    reason: Reason
+    status: Literal["open", "resolved"]
+    escalation: Literal["running", "done"]
+    deadline_at: EpochMs | None
+    expected_at: EpochMs | None
+    opened_at: EpochMs
+    resolved_at: EpochMs | None
+    resolved_by: Resolution | None
+    ack_message: str | None
+    ack_actor: str | None
+    steps_run: int
+    loop: int
+    last_step_at: EpochMs | None
+    unattended: str | None
+    next_seq: int
+
+
+_COLUMNS = tuple(I[name] for name in Incident.__dataclass_fields__)
+
+
+# Policies -----------------------------------------------------------------------------------------------------------
+def insert_policy(conn: Connection, policy: Policy) -> None:
+    """A new policy."""
+    conn.execute(
+        policies.insert().values(
+            id=policy.id, project_id=policy.project_id, created_at=policy.created_at, **_policy_values(policy)
+        )
+    )
+
+
+def save_policy(conn: Connection, policy: Policy) -> None:
+    """Change a policy."""
+    conn.execute(
+        update(policies)
+        .where(policies.c.id == policy.id)
+        .values(updated_at=policy.updated_at, **_policy_values(policy))
+    )
+
+
+def _policy_values(policy: Policy) -> dict[str, Any]:
+    steps = [
+        {"channels": step.channels}
+        | ({} if step.wait_s is None else {"wait": step.wait_s})
+        | ({} if step.message is None else {"message": step.message})
+        for step in policy.plan.steps
+    ]
+    return {
+        "name": policy.name,
+        "steps": orjson.dumps(steps).decode(),
+        "repeat_last_step": int(policy.plan.repeat_last_step),
+    }
+
+
+def policy_by_id(conn: Connection, project_id: str, policy_id: str, *, lock: bool = False) -> Policy | None:
+    """One policy of a project."""
+    query = select(policies).where(policies.c.id == policy_id, policies.c.project_id == project_id)
+    row = conn.execute(query.with_for_update() if lock else query).first()
+    return None if row is None else _policy(row)
+
+
+def policies_of(conn: Connection, project_id: str, *, limit: int, after: str | None) -> list[Policy]:
+    """Policies of a project, oldest first."""
+    query = select(policies).where(policies.c.project_id == project_id)
+    if after is not None:
+        query = query.where(policies.c.id > after)
+    return [_policy(row) for row in conn.execute(query.order_by(policies.c.id).limit(limit))]
+
+
+def plans(conn: Connection, ids: Iterable[str]) -> dict[str, Plan]:
+    """The plans of several policies, by id."""
+    rows = conn.execute(select(policies).where(policies.c.id.in_(set(ids))))
+    return {row.id: _policy(row).plan for row in rows}
+
+
+def policies_naming_channel(conn: Connection, project_id: str, channel_id: str) -> list[Policy]:
+    """Policies with a step that tells the channel."""
+    query = select(policies).where(
+        policies.c.project_id == project_id, contains(conn, policies.c.steps, f'"{channel_id}"')
+    )
+    return [_policy(row) for row in conn.execute(query.order_by(policies.c.id))]
+
+
+def delete_policy(conn: Connection, policy_id: str) -> None:
+    """Remove a policy."""
+    conn.execute(delete(policies).where(policies.c.id == policy_id))
+
+
+def _policy(row: Any) -> Policy:  # Any: a row of a table whose columns mypy does not know
+    steps = tuple(
+        Step(tuple(step["channels"]), step.get("wait"), step.get("message")) for step in orjson.loads(row.steps)
+    )
+    return Policy(
+        row.id, row.project_id, row.name, Plan(steps, bool(row.repeat_last_step)), row.created_at, row.updated_at
+    )
+
+
+# Incidents ----------------------------------------------------------------------------------------------------------
+def insert_incidents(conn: Connection, rows: Sequence[Incident]) -> None:
+    """New incidents."""
+    if rows:
+        conn.execute(
+            incidents.insert(), [{name: getattr(row, name) for name in Incident.__dataclass_fields__} for row in rows]
+        )
+
+
+def save_incidents(conn: Connection, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Change the same columns of several incidents, in id order."""
+    if not changes:
+        return
+    names = list(next(iter(changes.values())))
+    statement = (
+        update(incidents)
+        .where(I.id == bindparam("incident"))
+        .values({name: bindparam(f"new_{name}") for name in names})
+    )
+    rows = [{"incident": key} | {f"new_{name}": changes[key][name] for name in names} for key in sorted(changes)]
+    conn.execute(statement, rows)
+
+
+def incident_by_id(conn: Connection, project_id: str, incident_id: str) -> Incident | None:
+    """One incident of a project."""
+    row = conn.execute(select(*_COLUMNS).where(I.id == incident_id, I.project_id == project_id)).first()
+    return None if row is None else Incident(*row)
+
+
+def lock_open(conn: Connection, incident_id: str) -> Incident | None:
+    """An open incident, locked until the transaction ends."""
+    row = conn.execute(select(*_COLUMNS).where(I.id == incident_id, _OPEN).with_for_update()).first()
+    return None if row is None else Incident(*row)
+
+
+def lock_free(conn: Connection, ids: Iterable[str]) -> dict[str, Incident]:
+    """Those of `ids` that nobody else is working on, locked."""
+    query = select(*_COLUMNS).where(I.id.in_(set(ids))).order_by(I.id).with_for_update(skip_locked=True)
+    return {row.id: Incident(*row) for row in conn.execute(query)}
+
+
+def existing(conn: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that are open incidents."""
+    return set(conn.scalars(select(I.id).where(I.id.in_(set(ids)), _OPEN)))
+
+
+def lock_open_of_policy(conn: Connection, policy_id: str) -> list[Incident]:
+    """Open incidents that a policy escalates, locked. Index: ix_incidents_open_policy."""
+    query = select(*_COLUMNS).where(I.policy_id == policy_id, _OPEN).order_by(I.id).with_for_update()
+    return [Incident(*row) for row in conn.execute(query)]
+
+
+def incidents_of(
+    conn: Connection, project_id: str, *, limit: int, before: str | None, status: str | None, heartbeat_id: str | None
+) -> list[Incident]:
+    """Incidents of a project, newest first. Indexes: ix_incidents_project, ix_incidents_heartbeat."""
+    query = select(*_COLUMNS).where(I.project_id == project_id)
+    if before is not None:
+        query = query.where(I.id < before)
+    if status is not None:
+        query = query.where(I.status == status)
+    if heartbeat_id is not None:
+        query = query.where(I.heartbeat_id == heartbeat_id)
+    return [Incident(*row) for row in conn.execute(query.order_by(I.id.desc()).limit(limit))]
+
+
+def count_open(conn: Connection) -> tuple[int, int]:
+    """Open incidents, and those of them that nobody is told of."""
+    row = conn.execute(select(func.count(), func.count(I.unattended)).where(_OPEN)).one()
+    return row[0], row[1]
+
+
+# Timers -------------------------------------------------------------------------------------------------------------
+def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]]) -> None:
+    """Set the `escalate` timers of incidents: incident id -> (project id, due)."""
+    if not due:
+        return
+    clear_timers(conn, due)
+    rows = [
+        {"kind": "escalate", "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)
+    ]
+    conn.execute(timers.insert(), rows)
+
+
+def clear_timers(conn: Connection, incident_ids: Iterable[str]) -> None:
+    """Delete the `escalate` timers of incidents."""
+    conn.execute(delete(timers).where(timers.c.kind == "escalate", timers.c.subject_id.in_(list(incident_ids))))
+
+
+def lock_due_timers(conn: Connection, now: EpochMs, limit: int) -> list[str]:
+    """Incidents whose `escalate` timer is due, longest due first, locked. Index: ix_timers_due."""
+    query = (
+        select(timers.c.subject_id)
+        .where(timers.c.due_at <= now, timers.c.kind == "escalate")
+        .order_by(timers.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return list(conn.scalars(query))
+
+
+def next_timer(conn: Connection) -> EpochMs | None:
+    """When the next timer is due. Index: ix_timers_due."""
+    due: EpochMs | None = conn.scalar(select(func.min(timers.c.due_at)))
+    return due

@@ -1,0 +1,48 @@
+"""Structured logging: one event per thing that happened, as JSON, or readable on a terminal.
+
+Never logged: keys, passwords, `Authorization`, channel settings, full webhook URLs, bodies, addresses.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_HIDDEN_KEYS = frozenset({"authorization", "token", "password", "secret", "config", "body", "admin_key"})
+
+
+def configure(log_format: Literal["auto", "json", "text"], level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Set up logging for this process; everything goes to stderr."""
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _hide,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    ending: list[structlog.typing.Processor] = (
+        # Plain tracebacks: the colourful ones print local variables, and those may hold a secret.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if is_text
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # What libraries log: warnings and worse only, and nothing about single requests.
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True
+    )
+
+
+def _hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A field with a telling name never leaves, whoever put it there."""
+    for key in _HIDDEN_KEYS.intersection(event):
+        event[key] = "****"
+    return event

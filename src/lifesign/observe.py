@@ -1,0 +1,145 @@
+"""How the server tells of itself: `/health`, `/ready`, `/metrics`; and, for tests, its clock."""
+
+import asyncio
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from sqlalchemy import Connection, text
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from lifesign import __version__
+from lifesign.channels import outbox
+from lifesign.clock import EpochMs, ManualClock, rfc3339
+from lifesign.db import StorageUnavailable
+from lifesign.engine import metrics
+from lifesign.engine.driver import Driver
+from lifesign.faults import Fault, InvalidInput
+from lifesign.http.answers import json_answer, without_absent
+from lifesign.http.body import parse_object, read_body, validate
+from lifesign.http.context import context_of
+from lifesign.http.fields import Body, Integer
+from lifesign.incidents import service as incidents
+
+router = APIRouter(tags=["Server"])
+testing_router = APIRouter(include_in_schema=False)
+
+_S = 1000
+_DATABASE_TIMEOUT_S = 5.0
+_MAX_LAG_MS = 30_000
+_LONGEST_ADVANCE_MS = 10 * 365 * 24 * 3600 * _S
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str
+    version: str
+
+
+class Readiness(BaseModel):
+    """Whether the server does its work."""
+
+    ready: bool
+    database: str
+    loops: dict[str, Any]
+    outbox: dict[str, Any]
+
+
+@router.get("/health", response_model=Health, operation_id="health")
+async def health() -> Response:
+    """Answer while the process lives."""
+    return json_answer({"status": "ok", "version": __version__})
+
+
+@router.get(
+    "/ready",
+    response_model=Readiness,
+    operation_id="ready",
+    responses={503: {"model": Readiness, "description": "Not ready."}},
+)
+async def ready(request: Request) -> Response:
+    """Tell whether the database answers and every loop of the engine runs."""
+    context = context_of(request)
+    driver = cast("Driver", request.app.state.driver)
+    now = context.now()
+    database, figures = "ok", {"oldestPendingSeconds": 0, "dead": 0}
+    try:
+        async with asyncio.timeout(_DATABASE_TIMEOUT_S):
+            figures = await context.db.read(_outbox_figures, now)
+    except (StorageUnavailable, TimeoutError) as error:
+        database = f"unavailable: {type(error).__name__}"
+    loops = {loop.name: _pulse(driver, loop.name) for loop in driver.loops}
+    runs = all(_is_alive(driver, loop.name, loop.idle_ms, now) for loop in driver.loops)
+    is_ready = database == "ok" and runs and driver.pulses["sweep"].lag_ms < _MAX_LAG_MS
+    return json_answer(
+        {"ready": is_ready, "database": database, "loops": loops, "outbox": figures}, 200 if is_ready else 503
+    )
+
+
+def _outbox_figures(conn: Connection, now: EpochMs) -> dict[str, int]:
+    conn.execute(text("SELECT 1"))
+    ages = [age for _, age in outbox.figures(conn, now).values()]
+    return {"oldestPendingSeconds": max(ages, default=0) // _S, "dead": outbox.count_dead(conn)}
+
+
+def _pulse(driver: Driver, name: str) -> dict[str, Any]:
+    pulse = driver.pulses[name]
+    return without_absent(
+        {"lagMs": pulse.lag_ms, "lastTick": None if pulse.last_tick is None else rfc3339(pulse.last_tick)}
+    )
+
+
+def _is_alive(driver: Driver, name: str, idle_ms: int, now: EpochMs) -> bool:
+    if driver.is_manual:
+        return True
+    last_tick = driver.pulses[name].last_tick
+    return last_tick is not None and now - last_tick <= 3 * idle_ms + 5 * _S
+
+
+@router.get("/metrics", response_class=PlainTextResponse, operation_id="metrics")
+async def show_metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    context = context_of(request)
+    waiting, (opened, unattended) = await context.db.read(_gauges, context.now())
+    metrics.OUTBOX_PENDING.clear()
+    metrics.OUTBOX_OLDEST.clear()
+    for kind, (count, age_ms) in waiting.items():
+        metrics.OUTBOX_PENDING.labels(kind).set(count)
+        metrics.OUTBOX_OLDEST.labels(kind).set(age_ms / _S)
+    metrics.INCIDENTS_OPEN.set(opened)
+    metrics.INCIDENTS_UNATTENDED.set(unattended)
+    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
+    return outbox.figures(conn, now), incidents.count_open(conn)
+
+
+# For black-box tests ------------------------------------------------------------------------------------------------
+class Advance(Body):
+    """How far to turn the manual clock."""
+
+    ms: Annotated[int, Integer(0, _LONGEST_ADVANCE_MS)]
+
+
+@testing_router.post("/_test/advance")
+async def advance(request: Request) -> Response:
+    """Turn the manual clock; everything that falls due on the way happens, sends included."""
+    body = validate(Advance, parse_object(await read_body(request), required=True))
+    context = context_of(request)
+    if not isinstance(context.clock, ManualClock):
+        raise InvalidInput(Fault("ms", "only a manual clock can be turned: set LIFESIGN_CLOCK=manual"))
+    driver = cast("Driver", request.app.state.driver)
+    next_due = await driver.advance(body.ms)
+    return json_answer(
+        without_absent({"now": rfc3339(context.now()), "nextDue": None if next_due is None else rfc3339(next_due)})
+    )
+
+
+@testing_router.get("/_test/clock")
+async def show_clock(request: Request) -> Response:
+    """Tell the node's time."""
+    return json_answer({"now": rfc3339(context_of(request).now())})

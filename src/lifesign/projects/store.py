@@ -1,0 +1,27 @@
+"""SQL of the table `projects`."""
+
+from sqlalchemy import Connection, select
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import projects
+
+
+def project_id(conn: Connection, name: str) -> str | None:
+    """The id of the project named `name`."""
+    return conn.scalar(select(projects.c.id).where(projects.c.name == name))
+
+
+def project_name(conn: Connection, project_id: str) -> str | None:
+    """The name of a project."""
+    return conn.scalar(select(projects.c.name).where(projects.c.id == project_id))
+
+
+def project_names(conn: Connection, ids: set[str]) -> dict[str, str]:
+    """The names of several projects, by id."""
+    rows = conn.execute(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids)))
+    return {row.id: row.name for row in rows}
+
+
+def insert_project(conn: Connection, project_id: str, name: str, now: EpochMs) -> None:
+    """A new project."""
+    conn.execute(projects.insert().values(id=project_id, name=name, created_at=now))

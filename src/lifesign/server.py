@@ -1,0 +1,190 @@
+"""The server process: sockets, signals, and the order in which everything starts and stops."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import httptools  # noqa: F401 - required: without it uvicorn falls back to a parser several times slower
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from lifesign import __version__, log
+from lifesign.app import Node, admin_socket, open_node, operator_way_in
+from lifesign.channels.outbound import CaFileUnusable
+from lifesign.channels.secrets import SecretKeyUnusable
+from lifesign.db.migrate import SchemaTooNew
+from lifesign.db.open import DataDirectoryInUse, data_directory_lock, is_postgres
+from lifesign.settings import Settings
+
+logger = structlog.get_logger("lifesign.server")
+
+_DRAIN_S = 20
+_BACKLOG = 2048
+# sockaddr_un holds 108 bytes, the last of them a NUL.
+_LONGEST_SOCKET_PATH = 107
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+class CannotStart(Exception):
+    """Something about the settings or the machine keeps the server from starting; the message says what to do."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the exit code of the process."""
+    log.configure(settings.log_format, settings.log_level)
+    try:
+        _check_testing(settings)
+        with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
+            return uvloop.run(_serve(settings))
+    except (CannotStart, DataDirectoryInUse, SchemaTooNew, SecretKeyUnusable, CaFileUnusable) as error:
+        print(f"lifesign: {error}", file=sys.stderr)
+        return 1
+
+
+def _check_testing(settings: Settings) -> None:
+    if settings.testing:
+        if settings.host not in _LOOPBACK:
+            msg = f"LIFESIGN_TESTING=1 is for loopback only, not for {settings.host}"
+            raise CannotStart(msg)
+    elif settings.clock != "system" or settings.clock_start or settings.failpoints:
+        logger.warning("settings.ignored", reason="LIFESIGN_CLOCK, CLOCK_START and FAILPOINTS need LIFESIGN_TESTING=1")
+
+
+async def _serve(settings: Settings) -> int:
+    try:
+        node = await open_node(settings)
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "psycopg")):
+            logger.debug("database.unreachable", exc_info=True)
+            msg = f"the database cannot be opened: {getattr(error, 'orig', error)}"
+            raise CannotStart(msg) from error
+        raise
+    try:
+        return await _run_node(node)
+    finally:
+        await node.close()
+
+
+async def _run_node(node: Node) -> int:
+    settings = node.settings
+    listener = _listener(settings.host, settings.port)
+    servers = [(_server(node.app), [listener])]
+    with _admin_listener(settings) as admin:
+        if admin is not None:
+            servers.append((_server(operator_way_in(node)), [admin]))
+        stopping = _stop_on_signals()
+        node.driver.start()
+        serving = [asyncio.create_task(server.serve(sockets=sockets)) for server, sockets in servers]
+        _announce(node, listener)
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait([stop, *serving], return_when=asyncio.FIRST_COMPLETED)
+        logger.info("server.stopping")
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(node.driver.stop(), *serving)
+        stop.cancel()
+    logger.info("server.stopped")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: two servers run here, and the engine stops beside them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_keep_alive=75,
+        )
+    )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CannotStart(f"cannot listen on {host}:{port}: {why}; choose another with --port") from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+@contextmanager
+def _admin_listener(settings: Settings) -> Iterator[socket.socket | None]:
+    """The operator's socket, for its owner only; with PostgreSQL the operator's commands open the database."""
+    if is_postgres(settings):
+        yield None
+        return
+    path = admin_socket(settings)
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        logger.warning("admin_socket.left_out", reason="the path of the data directory is too long for a socket")
+        yield None
+        return
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(16)
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT; the second one ends the process at once."""
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stopping
+
+
+def _announce(node: Node, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Lifesign {__version__}")
+    print(f"listening on http://{shown}:{port}  (docs: http://{shown}:{port}/docs)")
+    if node.new_admin_key is not None:
+        print(f"admin key: {node.new_admin_key}")
+        print("           shown this once; keep it. More keys: lifesign keys create --name NAME")
+    sys.stdout.flush()
+    logger.info(
+        "server.started", version=__version__, node_id=node.id, database="sqlite" if node.db.is_sqlite else "postgresql"
+    )

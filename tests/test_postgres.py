@@ -1,0 +1,137 @@
+import os
+import pwd
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from tests import postgres
+
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture(scope="module", params=[postgres.installed_programs, postgres.bundled_programs])
+def cluster(request: pytest.FixtureRequest) -> Iterator[postgres.Cluster]:
+    find: Callable[[], Path | None] = request.param
+    programs = find()
+    if programs is None:
+        pytest.skip(f"no PostgreSQL here: {find.__name__} finds none")
+    started = postgres.start(programs=programs)
+    yield started
+    started.stop()
+
+
+def test_a_database_keeps_what_was_written_to_it_across_a_restart(cluster: postgres.Cluster) -> None:
+    cluster.create_database("kept")
+    with psycopg.connect(cluster.url("kept")) as connection:
+        connection.execute("CREATE TABLE greeting AS SELECT 'hello' AS word")
+
+    cluster.restart()
+
+    with psycopg.connect(cluster.url("kept")) as connection:
+        assert connection.execute("SELECT word FROM greeting").fetchall() == [("hello",)]
+
+
+def test_a_restart_breaks_open_connections(cluster: postgres.Cluster) -> None:
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+        cluster.restart()
+
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+def test_a_dropped_database_is_gone_although_somebody_was_connected(cluster: postgres.Cluster) -> None:
+    cluster.create_database("dropped")
+    with psycopg.connect(cluster.url("dropped"), autocommit=True):
+        cluster.drop_database("dropped")
+
+    with pytest.raises(psycopg.OperationalError, match='database "dropped" does not exist'):
+        psycopg.connect(cluster.url("dropped"))
+
+
+def test_two_clusters_run_side_by_side_and_share_nothing(cluster: postgres.Cluster) -> None:
+    other = postgres.start()
+    try:
+        other.create_database("theirs")
+
+        with pytest.raises(psycopg.OperationalError, match='database "theirs" does not exist'):
+            psycopg.connect(cluster.url("theirs"))
+    finally:
+        other.stop()
+
+
+def test_only_a_durable_cluster_waits_for_the_disk(cluster: postgres.Cluster) -> None:
+    durable = postgres.start(durable=True)
+    try:
+        assert _setting(durable, "fsync") == "on"
+        assert _setting(durable, "full_page_writes") == "on"
+        assert _setting(durable, "synchronous_commit") == "on"
+        assert _setting(cluster, "fsync") == "off"
+    finally:
+        durable.stop()
+
+
+def test_a_stopped_cluster_leaves_neither_a_listener_nor_a_file() -> None:
+    cluster = postgres.start()
+    directory = Path(_setting(cluster, "data_directory")).parent
+    address = urlsplit(cluster.url("postgres"))
+    assert directory.is_dir()
+
+    cluster.stop()
+    cluster.stop()
+
+    assert not directory.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=5)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can run a server as somebody else")
+@pytest.mark.parametrize("find", [postgres.installed_programs, postgres.bundled_programs])
+def test_root_runs_the_server_as_an_account_without_rights(find: Callable[[], Path | None]) -> None:
+    programs = find()
+    if programs is None:
+        pytest.skip(f"no PostgreSQL here: {find.__name__} finds none")
+    cluster = postgres.start(programs=programs, account="nobody")
+    try:
+        server = int((Path(_setting(cluster, "data_directory")) / "postmaster.pid").read_text().splitlines()[0])
+
+        assert Path(f"/proc/{server}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root has to let another account at the programs")
+def test_programs_under_a_closed_directory_are_copied_to_where_the_account_can_run_them(tmp_path: Path) -> None:
+    programs = postgres.bundled_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL here: bundled_programs finds none")
+    site = programs.parents[2]
+    (tmp_path / "site").symlink_to(site)
+    tmp_path.chmod(0o700)
+
+    cluster = postgres.start(programs=tmp_path / "site" / programs.relative_to(site))
+    try:
+        assert _setting(cluster, "fsync") == "off"
+    finally:
+        cluster.stop()
+
+
+def test_a_server_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("initdb", "postgres"):
+        (programs / name).write_text("#!/bin/sh\necho 'the moon is in the wrong phase'\nexit 1\n")
+        (programs / name).chmod(0o755)
+
+    with pytest.raises(postgres.NoPostgres, match="the moon is in the wrong phase"):
+        postgres.start(programs=programs)
+
+
+def _setting(cluster: postgres.Cluster, name: str) -> str:
+    with psycopg.connect(cluster.url("postgres")) as connection:
+        row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+    assert row is not None
+    return str(row[0])
