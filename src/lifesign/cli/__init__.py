@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from lifesign.cli.errors import CommandFailed
+from lifesign.cli.quick import command_of
 
 _FAILED = 1
 _INTERRUPTED = 128 + signal.SIGINT
@@ -18,25 +19,36 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Whatever goes wrong is told in a line on stderr, never as a traceback."""
+    _never_fail_to_print()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        quick = command_of(given)
+        code = _parsed(given) if quick is None else quick()
+        sys.stdout.flush()
+    except CommandFailed as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _INTERRUPTED  # whoever pressed the keys knows
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except Exception as error:  # noqa: BLE001 - the edge of the process: a person is told, whatever it is
+        return _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", _FAILED)
+    return code
+
+
+def _parsed(arguments: Sequence[str]) -> int:
+    """Run a command through the full parser."""
     from typer import Abort
     from typer.exceptions import TyperException
 
     from lifesign.cli.app import app
 
-    _never_fail_to_print()
     try:
         code = app(arguments, prog_name="lifesign", standalone_mode=False)
-        sys.stdout.flush()
-    except CommandFailed as error:
-        return _fail(str(error), error.exit_code)
     except TyperException as error:
         return _usage(error)
-    except (KeyboardInterrupt, Abort):
-        return _fail("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        return _reader_is_gone()
-    except Exception as error:  # noqa: BLE001 - the edge of the process: a person is told, whatever it is
-        return _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", _FAILED)
+    except Abort:
+        return _INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
@@ -52,9 +64,7 @@ def _usage(error: Exception) -> int:
     code = int(getattr(error, "exit_code", 2))
     message = str(getattr(error, "format_message", lambda: str(error))())
     if type(error).__name__ == "NoArgsIsHelpError":
-        with contextlib.suppress(OSError):
-            print(message, file=sys.stderr)
-        return code
+        return code  # the help has been printed
     hint = f" (lifesign {command} --help says more)" if context and (command := _command(context.command_path)) else ""
     first = message[:1].lower() + message[1:].rstrip(".")
     return _fail(f"{' '.join(first.split())}{hint or ' (lifesign --help says more)'}", code)

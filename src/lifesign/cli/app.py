@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lifesign import __version__
-from lifesign.cli import channels, demo, doctor, heartbeats, incidents, keys, policies, report, serve
+from lifesign.cli import channels, doctor, heartbeats, incidents, jobs, keys, policies, serve
 
 app = typer.Typer(
     name="lifesign",
@@ -25,13 +25,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Knows whether everything you run is alive, and makes sure somebody finds out when it is not."""
 
 
-app.command("checkin")(report.checkin)
-app.command("run")(report.run)
+app.command("checkin")(jobs.checkin)
+app.command("run")(jobs.run)
 app.add_typer(heartbeats.app, name="heartbeats")
 app.add_typer(policies.app, name="policies")
 app.add_typer(channels.app, name="channels")
@@ -41,4 +43,11 @@ app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
+
+
+@app.command("demo")
+def demo() -> None:
+    """Show an outage from silence to recovery, with a server and receivers that live for half a minute only."""
+    from lifesign.cli.demo import play
+
+    play()

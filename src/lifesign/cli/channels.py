@@ -22,7 +22,11 @@ Name = Annotated[str, typer.Option("--name", help="Its name.")]
 
 @app.command("list")
 def list_channels(
-    limit: options.Limit = None, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+    *,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
 ) -> None:
     """List channels."""
     body = options.api(url, key).rows(_PATH, "channels", limit)
@@ -36,18 +40,25 @@ def list_channels(
         ("target", _target),
         ("broken", lambda row: row.get("broken", {}).get("reason")),
     ]
-    print_rows(body["channels"], columns, empty="no channels; make one: lifesign channels create email --name NAME --to ADDRESS")
+    print_rows(
+        body["channels"],
+        columns,
+        empty="no channels; make one: lifesign channels create email --name NAME --to ADDRESS",
+    )
     tell_more(body)
 
 
 @app.command("get")
-def get_channel(channel: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def get_channel(
+    *, channel: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
     """Show a channel; its secrets are masked."""
     _show(options.api(url, key).get(f"{_PATH}/{segment(channel)}"), as_json=as_json)
 
 
 @create.command("email")
 def create_email(
+    *,
     name: Name,
     to: Annotated[list[str], typer.Option("--to", metavar="ADDRESS", help="Who gets the mail; repeatable.")],
     as_json: options.AsJson = False,
@@ -60,12 +71,20 @@ def create_email(
 
 @create.command("webhook")
 def create_webhook(
+    *,
     name: Name,
     target: Annotated[str, typer.Option("--target", metavar="URL", help="Where to POST to.")],
     secret: Annotated[
-        str | None, typer.Option("--secret", envvar="LIFESIGN_WEBHOOK_SECRET", help="Signing secret, whsec_...; made and shown once by default.")
+        str | None,
+        typer.Option(
+            "--secret",
+            envvar="LIFESIGN_WEBHOOK_SECRET",
+            help="Signing secret, whsec_...; made and shown once by default.",
+        ),
     ] = None,
-    secret_file: Annotated[str | None, typer.Option("--secret-file", metavar="FILE", help="File with the secret; - is standard input.")] = None,
+    secret_file: Annotated[
+        str | None, typer.Option("--secret-file", metavar="FILE", help="File with the secret; - is standard input.")
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", metavar="HEADER", help="'Name: value', sent along; repeatable.")
     ] = None,
@@ -82,12 +101,17 @@ def create_webhook(
 
 @create.command("slack")
 def create_slack(
+    *,
     name: Name,
     webhook_url: Annotated[
-        str | None, typer.Option("--webhook-url", envvar="LIFESIGN_SLACK_WEBHOOK_URL", help="Incoming webhook of the Slack channel.")
+        str | None,
+        typer.Option(
+            "--webhook-url", envvar="LIFESIGN_SLACK_WEBHOOK_URL", help="Incoming webhook of the Slack channel."
+        ),
     ] = None,
     webhook_url_file: Annotated[
-        str | None, typer.Option("--webhook-url-file", metavar="FILE", help="File with the webhook; - is standard input.")
+        str | None,
+        typer.Option("--webhook-url-file", metavar="FILE", help="File with the webhook; - is standard input."),
     ] = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
@@ -100,14 +124,18 @@ def create_slack(
 
 @create.command("pagerduty")
 def create_pagerduty(
+    *,
     name: Name,
     routing_key: Annotated[
-        str | None, typer.Option("--routing-key", envvar="LIFESIGN_PAGERDUTY_ROUTING_KEY", help="Integration key of the service.")
+        str | None,
+        typer.Option("--routing-key", envvar="LIFESIGN_PAGERDUTY_ROUTING_KEY", help="Integration key of the service."),
     ] = None,
     routing_key_file: Annotated[
         str | None, typer.Option("--routing-key-file", metavar="FILE", help="File with the key; - is standard input.")
     ] = None,
-    severity: Annotated[str | None, typer.Option("--severity", help="critical (default), error, warning or info.")] = None,
+    severity: Annotated[
+        str | None, typer.Option("--severity", help="critical (default), error, warning or info.")
+    ] = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -119,8 +147,12 @@ def create_pagerduty(
 
 @create.command("sms")
 def create_sms(
+    *,
     name: Name,
-    to: Annotated[list[str], typer.Option("--to", metavar="NUMBER", help="Who gets the message, such as +15550100200; repeatable.")],
+    to: Annotated[
+        list[str],
+        typer.Option("--to", metavar="NUMBER", help="Who gets the message, such as +15550100200; repeatable."),
+    ],
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -131,13 +163,16 @@ def create_sms(
 
 @app.command("update")
 def update_channel(
+    *,
     channel: Id,
     name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     channel_type: Annotated[str | None, typer.Option("--type", help="A new type; needs --config.")] = None,
     config: Annotated[
         str | None,
         typer.Option(
-            "--config", metavar="JSON", help="New settings, replaced whole; masked secrets stay. @FILE reads a file, - standard input."
+            "--config",
+            metavar="JSON",
+            help="New settings, replaced whole; masked secrets stay. @FILE reads a file, - standard input.",
         ),
     ] = None,
     as_json: options.AsJson = False,
@@ -154,14 +189,18 @@ def update_channel(
 
 
 @app.command("delete")
-def delete_channel(channel: Id, force: options.Force = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def delete_channel(
+    *, channel: Id, force: options.Force = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
     """Delete a channel."""
     options.api(url, key).delete(f"{_PATH}/{segment(channel)}", force="true" if force else None)
     print(f"deleted channel {channel}")
 
 
 @app.command("test")
-def check_channel(channel: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def check_channel(
+    *, channel: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
     """Send a test message, once, and say what became of it."""
     body = options.api(url, key).post(f"{_PATH}/{segment(channel)}/test")
     if as_json:

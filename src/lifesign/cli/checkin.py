@@ -71,12 +71,12 @@ def _tried(send: Send, call: Call, *, give_up_at: float) -> dict[str, Json]:
             wait_s = pause_s
         else:
             if answer.status < _SERVER_ERRORS and answer.status != _TOO_MANY_REQUESTS:
-                return understood(answer)
+                return understood(answer, call.path)
             wait_s = max(pause_s, _retry_after(answer))
         if time.monotonic() + wait_s >= give_up_at:
             break
         time.sleep(wait_s)
-    return understood(send(call))
+    return understood(send(call), call.path)
 
 
 def _retry_after(answer: Answer) -> float:

@@ -21,7 +21,10 @@ def read_settings(**options: str | int | None) -> "Settings":
         # Any: options by the names of the settings, which pydantic checks.
         return Settings(**given)  # type: ignore[arg-type]  # as above
     except ValidationError as error:
-        faults = [f"{_name(str(fault['loc'][0]), given)}: {_lowered(fault['msg'])}" for fault in error.errors(include_input=False)]
+        faults = [
+            f"{_name(str(fault['loc'][0]), given)}: {_lowered(fault['msg'])}"
+            for fault in error.errors(include_input=False)
+        ]
         raise WrongUsage("\n  ".join(["settings are faulty", *faults])) from None
     except SettingsError as error:
         raise WrongUsage(f"settings cannot be read: {error}") from None

@@ -15,25 +15,47 @@ app = typer.Typer(help="What must check in, and when.", no_args_is_help=True)
 _PATH = "/v1/heartbeats"
 
 Reference = Annotated[str, typer.Argument(metavar="REF", help="Id or slug of the heartbeat.")]
-Every = Annotated[str | None, typer.Option("--every", metavar="DURATION", help="Must check in again within this: 90, 90s, 5m, 1h, 2d.")]
-At = Annotated[str | None, typer.Option("--at", metavar="CRON", help="Must check in at the times of a cron expression: '0 2 * * *'.")]
-Once = Annotated[str | None, typer.Option("--once", metavar="DURATION", help="Must check in once, within this from now.")]
-Timezone = Annotated[str | None, typer.Option("--timezone", metavar="ZONE", help="Time zone of --at, such as Europe/Berlin; UTC by default.")]
-Grace = Annotated[str | None, typer.Option("--grace", metavar="DURATION", help="How late it may be before it fires; 60 s by default.")]
+Every = Annotated[
+    str | None,
+    typer.Option("--every", metavar="DURATION", help="Must check in again within this: 90, 90s, 5m, 1h, 2d."),
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="CRON", help="Must check in at the times of a cron expression: '0 2 * * *'."),
+]
+Once = Annotated[
+    str | None, typer.Option("--once", metavar="DURATION", help="Must check in once, within this from now.")
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option("--timezone", metavar="ZONE", help="Time zone of --at, such as Europe/Berlin; UTC by default."),
+]
+Grace = Annotated[
+    str | None, typer.Option("--grace", metavar="DURATION", help="How late it may be before it fires; 60 s by default.")
+]
 Policy = Annotated[str | None, typer.Option("--policy", metavar="ID", help="Policy that says whom to tell.")]
 Slug = Annotated[str | None, typer.Option("--slug", help="Short name for paths; made from the name by default.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", help="Groups heartbeats.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; repeatable.")]
-Channels = Annotated[list[str] | None, typer.Option("--channel", metavar="ID", help="Channel told at once, beside the policy; repeatable.")]
-Metadata = Annotated[str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object; @FILE reads a file, - standard input.")]
+Channels = Annotated[
+    list[str] | None,
+    typer.Option("--channel", metavar="ID", help="Channel told at once, beside the policy; repeatable."),
+]
+Metadata = Annotated[
+    str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object; @FILE reads a file, - standard input.")
+]
 Description = Annotated[str | None, typer.Option("--description", help="What the next person should know.")]
 StickyPause = Annotated[
-    bool | None, typer.Option("--sticky-pause/--no-sticky-pause", help="Whether a pause outlasts the next check-in; it does by default.")
+    bool | None,
+    typer.Option(
+        "--sticky-pause/--no-sticky-pause", help="Whether a pause outlasts the next check-in; it does by default."
+    ),
 ]
 
 
 @app.command("list")
 def list_heartbeats(
+    *,
     status: Annotated[str | None, typer.Option("--status", help="active, firing, paused or resolved.")] = None,
     namespace: Annotated[str | None, typer.Option("--namespace", help="Exactly this namespace.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Has this tag; repeatable, all must match.")] = None,
@@ -64,7 +86,11 @@ def list_heartbeats(
 
 @app.command("get")
 def get_heartbeat(
-    reference: Reference, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+    *,
+    reference: Reference,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
 ) -> None:
     """Show a heartbeat."""
     _show(options.api(url, key).get(_path(reference)), as_json=as_json)
@@ -72,6 +98,7 @@ def get_heartbeat(
 
 @app.command("create")
 def create_heartbeat(
+    *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
     every: Every = None,
     at: At = None,
@@ -114,6 +141,7 @@ def create_heartbeat(
 
 @app.command("update")
 def update_heartbeat(
+    *,
     reference: Reference,
     name: Annotated[str | None, typer.Option("--name", help="A new name; the slug stays.")] = None,
     every: Every = None,
@@ -162,7 +190,7 @@ def update_heartbeat(
 
 
 @app.command("delete")
-def delete_heartbeat(reference: Reference, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def delete_heartbeat(*, reference: Reference, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
     """Delete a heartbeat with its history; an open incident closes."""
     options.api(url, key).delete(_path(reference))
     print(f"deleted heartbeat {reference}")
@@ -170,7 +198,11 @@ def delete_heartbeat(reference: Reference, url: options.Url = options.DEFAULT_UR
 
 @app.command("pause")
 def pause_heartbeat(
-    reference: Reference, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+    *,
+    reference: Reference,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
 ) -> None:
     """Stop watching until resumed; an open incident closes."""
     body = options.api(url, key).post(f"{_path(reference)}/pause")
@@ -179,15 +211,20 @@ def pause_heartbeat(
 
 @app.command("resume")
 def resume_heartbeat(
-    reference: Reference, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+    *,
+    reference: Reference,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
 ) -> None:
     """Watch a paused heartbeat again, from now."""
     body = options.api(url, key).post(f"{_path(reference)}/resume")
-    _tell(body, f"resumed {reference}; {next_line(body)}", as_json=as_json)
+    _tell(body, f"resumed {reference}; {_next(body)}", as_json=as_json)
 
 
 @app.command("ack")
 def ack_heartbeat(
+    *,
     reference: Reference,
     message: Annotated[str | None, typer.Option("--message", help="What the others should know.")] = None,
     as_json: options.AsJson = False,
@@ -201,8 +238,11 @@ def ack_heartbeat(
 
 @app.command("events")
 def list_events(
+    *,
     reference: Reference,
-    event_type: Annotated[str | None, typer.Option("--type", help="Only events of this type, such as firing or checkin.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option("--type", help="Only events of this type, such as firing or checkin.")
+    ] = None,
     limit: options.NewestLimit = 50,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
@@ -223,14 +263,14 @@ def list_events(
     tell_more(body)
 
 
-def next_line(body: dict[str, Json]) -> str:
+def _path(reference: str) -> str:
+    return f"{_PATH}/{segment(reference)}"
+
+
+def _next(body: dict[str, Json]) -> str:
     """When the next check-in is expected, in words."""
     deadline = body.get("nextDeadline")
     return f"next check-in expected {relative(deadline)} ({deadline})" if deadline else "no check-in is expected"
-
-
-def _path(reference: str) -> str:
-    return f"{_PATH}/{segment(reference)}"
 
 
 def _timing(every: str | None, at: str | None, once: str | None) -> dict[str, Json]:

@@ -15,8 +15,11 @@ notifications = typer.Typer(help="Who was told, and what became of the message."
 
 @app.command("list")
 def list_incidents(
+    *,
     status: Annotated[str | None, typer.Option("--status", help="open or resolved.")] = None,
-    heartbeat: Annotated[str | None, typer.Option("--heartbeat", metavar="REF", help="Of this heartbeat only: its id or slug.")] = None,
+    heartbeat: Annotated[
+        str | None, typer.Option("--heartbeat", metavar="REF", help="Of this heartbeat only: its id or slug.")
+    ] = None,
     limit: options.NewestLimit = 50,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
@@ -46,6 +49,7 @@ def list_incidents(
 
 @app.command("get")
 def get_incident(
+    *,
     incident: Annotated[str, typer.Argument(metavar="ID", help="Id of the incident.")],
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
@@ -63,7 +67,10 @@ def get_incident(
 
 @notifications.command("list")
 def list_notifications(
-    status: Annotated[str | None, typer.Option("--status", help="pending, sending, sent, delivered, dead or canceled.")] = None,
+    *,
+    status: Annotated[
+        str | None, typer.Option("--status", help="pending, sending, sent, delivered, dead or canceled.")
+    ] = None,
     channel: Annotated[str | None, typer.Option("--channel", metavar="ID", help="Of this channel only.")] = None,
     limit: options.NewestLimit = 50,
     as_json: options.AsJson = False,

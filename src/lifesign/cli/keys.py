@@ -20,10 +20,17 @@ _DEFAULT_PROJECT = "default"
 
 @app.command("create")
 def create_key(
+    *,
     name: Annotated[str, typer.Option("--name", help="Whose key it is, or what for.")],
     project: Project = _DEFAULT_PROJECT,
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="What it allows, such as checkins:write; repeatable, everything by default.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", metavar="WHEN", help="RFC 3339, or a duration such as 30d; never by default.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="What it allows, such as checkins:write; repeatable, everything by default."),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="WHEN", help="RFC 3339, or a duration such as 30d; never by default."),
+    ] = None,
     as_json: options.AsJson = False,
     data_dir: options.DataDir = None,
 ) -> None:
@@ -38,7 +45,11 @@ def create_key(
 
 @app.command("list")
 def list_keys(
-    project: Project = _DEFAULT_PROJECT, limit: options.Limit = None, as_json: options.AsJson = False, data_dir: options.DataDir = None
+    *,
+    project: Project = _DEFAULT_PROJECT,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+    data_dir: options.DataDir = None,
 ) -> None:
     """List keys; the keys themselves are not kept, only their first characters."""
     body = Operator(data_dir, project).rows(_PATH, "keys", limit)
@@ -60,6 +71,7 @@ def list_keys(
 
 @app.command("revoke")
 def revoke_key(
+    *,
     key: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")],
     project: Project = _DEFAULT_PROJECT,
     data_dir: options.DataDir = None,

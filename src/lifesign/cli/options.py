@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from lifesign.cli.errors import WrongUsage
-from lifesign.cli.remote import GET_A_KEY, Api, over_network
+from lifesign.cli import remote
+from lifesign.cli.remote import Api, over_network, required_key
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_URL = remote.DEFAULT_URL
 
 Url = Annotated[str, typer.Option("--url", envvar="LIFESIGN_URL", help="Address of the server.")]
 Key = Annotated[
@@ -17,7 +17,9 @@ Key = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's JSON instead of a table.")]
 DataDir = Annotated[
     str | None,
-    typer.Option("--data-dir", metavar="DIR", help="Directory of the database.  [env var: LIFESIGN_DATA_DIR; default: data]"),
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Directory of the database.  [env var: LIFESIGN_DATA_DIR; default: data]"
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows; all when not given.")]
 NewestLimit = Annotated[int, typer.Option("--limit", min=1, help="At most so many rows, the newest.")]
@@ -27,10 +29,3 @@ Force = Annotated[bool, typer.Option("--force", help="Delete it even while it is
 def api(url: str, key: str | None) -> Api:
     """The API of the server at `url`. Raises WrongUsage, with the way to a key, when there is none."""
     return Api(over_network(url, required_key(key)))
-
-
-def required_key(key: str | None) -> str:
-    """The key, which there must be. Raises WrongUsage."""
-    if not key:
-        raise WrongUsage(f"no API key: set LIFESIGN_KEY, or give --key; {GET_A_KEY}")
-    return key

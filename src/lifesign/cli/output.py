@@ -90,7 +90,11 @@ def now() -> NowMs:
 
 def short_span(seconds: int) -> str:
     """The two largest units of a number of seconds: `45s`, `5m`, `1h 30m`, `2d 3h`."""
-    for unit_s, unit, next_s, next_unit in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "m"), (_MINUTE, "m", 1, "s")):
+    for unit_s, unit, next_s, next_unit in (
+        (_DAY, "d", _HOUR, "h"),
+        (_HOUR, "h", _MINUTE, "m"),
+        (_MINUTE, "m", 1, "s"),
+    ):
         if seconds >= unit_s:
             rest = seconds % unit_s // next_s
             return f"{seconds // unit_s}{unit} {rest}{next_unit}" if rest else f"{seconds // unit_s}{unit}"
@@ -103,9 +107,9 @@ def safe(text: str) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None or value in ("", [], {}):
+        return ""
     match value:
-        case None | "" | [] | {}:
-            return ""
         case bool():
             return "yes" if value else "no"
         case list() if all(isinstance(each, str) for each in value):
@@ -145,5 +149,10 @@ def _print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> Non
     for line in lines:
         cells = zip(headings, line, strict=True)
         # Text, not strings: a name with [brackets] is no markup.
-        table.add_row(*(Text(cell, style=_STATE_STYLES.get(cell, "") if heading in _STATE_COLUMNS else "") for heading, cell in cells))
+        table.add_row(
+            *(
+                Text(cell, style=_STATE_STYLES.get(cell, "") if heading in _STATE_COLUMNS else "")
+                for heading, cell in cells
+            )
+        )
     Console().print(table)

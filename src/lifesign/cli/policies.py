@@ -18,18 +18,29 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the policy.")]
 Steps = Annotated[
     list[str] | None,
     typer.Option(
-        "--step", metavar="STEP", help="CHANNEL[,CHANNEL][:wait=5m][:message=TEXT]; repeatable, in order. The wait counts from the step before."
+        "--step",
+        metavar="STEP",
+        help="CHANNEL[,CHANNEL][:wait=5m][:message=TEXT]; repeatable, in order. The wait counts from the step before.",
     ),
 ]
 JsonSteps = Annotated[
-    str | None, typer.Option("--json-steps", metavar="JSON", help="All steps as a JSON list; @FILE reads a file, - standard input.")
+    str | None,
+    typer.Option(
+        "--json-steps", metavar="JSON", help="All steps as a JSON list; @FILE reads a file, - standard input."
+    ),
 ]
-Repeat = Annotated[bool | None, typer.Option("--repeat/--no-repeat", help="Whether the last step repeats until it is over.")]
+Repeat = Annotated[
+    bool | None, typer.Option("--repeat/--no-repeat", help="Whether the last step repeats until it is over.")
+]
 
 
 @app.command("list")
 def list_policies(
-    limit: options.Limit = None, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+    *,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
 ) -> None:
     """List policies."""
     body = options.api(url, key).rows(_PATH, "policies", limit)
@@ -48,13 +59,16 @@ def list_policies(
 
 
 @app.command("get")
-def get_policy(policy: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def get_policy(
+    *, policy: Id, as_json: options.AsJson = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
     """Show a policy."""
     _show(options.api(url, key).get(f"{_PATH}/{segment(policy)}"), as_json=as_json)
 
 
 @app.command("create")
 def create_policy(
+    *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
     step: Steps = None,
     json_steps: JsonSteps = None,
@@ -66,13 +80,16 @@ def create_policy(
     """Make a policy of one step or more."""
     steps = _steps(step, json_steps)
     if steps is None:
-        raise WrongUsage("give at least one step: --step CHANNEL, where 'lifesign channels list' shows the ids of channels")
+        raise WrongUsage(
+            "give at least one step: --step CHANNEL, where 'lifesign channels list' shows the ids of channels"
+        )
     body = {"name": name, "steps": steps} | given(repeatLastStep=repeat)
     _show(options.api(url, key).post(_PATH, body), as_json=as_json)
 
 
 @app.command("update")
 def update_policy(
+    *,
     policy: Id,
     name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     step: Steps = None,
@@ -90,7 +107,9 @@ def update_policy(
 
 
 @app.command("delete")
-def delete_policy(policy: Id, force: options.Force = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None) -> None:
+def delete_policy(
+    *, policy: Id, force: options.Force = False, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
     """Delete a policy."""
     options.api(url, key).delete(f"{_PATH}/{segment(policy)}", force="true" if force else None)
     print(f"deleted policy {policy}")

@@ -3,19 +3,20 @@
 A client library would take longer to load than the whole check-in takes to travel.
 """
 
-import http.client
 import json
-import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from lifesign.cli.errors import CommandFailed, Refused, Unreachable, WrongUsage
 from lifesign.cli.values import Json
 
+if TYPE_CHECKING:
+    # Loaded with the first call: `lifesign run` starts its command before it needs any of this.
+    from email.message import Message
+
+DEFAULT_URL = "http://127.0.0.1:8080"
 # Longer than the 20 s that the test of a channel may take.
 TIMEOUT_S = 30.0
 MAX_PAGE = 1000
@@ -24,6 +25,7 @@ _MAX_ANSWER_BYTES = 64 * 2**20
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _NO_CONTENT = 204
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _MAX_SHOWN_VALUE = 200
 
 GET_A_KEY = (
@@ -51,32 +53,28 @@ class Answer:
     content: bytes
 
 
+class _Body(Protocol):
+    """What a response can be read from."""
+
+    def read(self, amount: int, /) -> bytes: ...
+
+
 Send = Callable[[Call], Answer]
 """Carries a call to a server, whatever status it answers with. Raises Unreachable."""
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The server never redirects; whoever does must not be handed the key."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over the Unix socket of a data directory."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(self._path)
-
-
 def over_network(url: str, key: str | None, *, timeout_s: float = TIMEOUT_S) -> Send:
     """Calls to the server at `url`. timeout_s: of each connect, write and read. Raises WrongUsage for a bad address."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        """The server never redirects; whoever does must not be handed the key."""
+
+        def redirect_request(self, *_: object) -> None:
+            return None
+
     base = url.rstrip("/")
     try:
         parts = urlsplit(base)
@@ -89,40 +87,23 @@ def over_network(url: str, key: str | None, *, timeout_s: float = TIMEOUT_S) -> 
         raise WrongUsage(f"{url!r} is not the address of a server; write for example http://127.0.0.1:8080")
     # A proxy could not reach a server of this machine, and should not see the key.
     proxies = urllib.request.ProxyHandler({} if host in _LOOPBACK else None)
-    opener = urllib.request.build_opener(_NoRedirects, proxies)
+    opener = urllib.request.build_opener(NoRedirects, proxies)
     authorization = {"Authorization": f"Bearer {key}"} if key else {}
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise WrongUsage("the key has characters that no key has; was it copied whole, without line breaks?")
 
     def send(call: Call) -> Answer:
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
-            base + call.path, call.content, _headers(call) | authorization, method=call.method
+            base + call.path, call.content, headers_of(call) | authorization, method=call.method
         )
         try:
             with opener.open(request, timeout=timeout_s) as response:
-                return _answer(response.status, response.headers, response)
+                return answer_of(response.status, response.headers, response)
         except urllib.error.HTTPError as error:
             with error:
-                return _answer(error.code, error.headers, error)
+                return answer_of(error.code, error.headers, error)
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"cannot reach {base}: {_reason(error)}") from error
-
-    return send
-
-
-def over_socket(path: str, project: str) -> Send:
-    """Calls as the operator, over the Unix socket of a data directory."""
-
-    def send(call: Call) -> Answer:
-        connection = _SocketConnection(path)
-        try:
-            connection.request(call.method, call.path, call.content, _headers(call) | {"X-Lifesign-Project": project})
-            response = connection.getresponse()
-            return _answer(response.status, response.headers, response)
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"cannot reach {path}: {_reason(error)}") from error
-        finally:
-            connection.close()
+            raise Unreachable(f"cannot reach {base}: {reason_of(error)}") from error
 
     return send
 
@@ -171,11 +152,14 @@ class Api:
         wanted = {name: value for name, value in (query or {}).items() if value is not None and value != []}
         target = f"{path}?{urlencode(wanted, doseq=True)}" if wanted else path
         content = None if body is None else encoded(body)
-        return understood(self._send(Call(method, target, content, headers or {})))
+        return understood(self._send(Call(method, target, content, headers or {})), path)
 
 
-def understood(answer: Answer) -> dict[str, Json]:
-    """The JSON of a good answer, `{}` of an empty one. Raises Refused for a 4xx, CommandFailed for any other."""
+def understood(answer: Answer, path: str) -> dict[str, Json]:
+    """The JSON of a good answer, `{}` of an empty one. Raises Refused for a 4xx, CommandFailed for any other.
+
+    path: what was asked for, so that a refusal can name what is missing.
+    """
     if answer.status == _NO_CONTENT:
         return {}
     try:
@@ -184,11 +168,12 @@ def understood(answer: Answer) -> dict[str, Json]:
         body = None
     if not isinstance(body, dict):
         raise CommandFailed(
-            f"got an answer with status {answer.status} that is not Lifesign's; does the address belong to a Lifesign server?"
+            f"got an answer with status {answer.status} that is not Lifesign's; "
+            "does the address belong to a Lifesign server?"
         )
     if 200 <= answer.status <= 299:  # noqa: PLR2004 - the class of statuses
         return body
-    message = _refusal(body, answer.status)
+    message = _refusal(body, answer.status, path)
     if 400 <= answer.status <= 499:  # noqa: PLR2004 - the class of statuses
         raise Refused(message, status=answer.status)
     raise CommandFailed(message)
@@ -211,33 +196,36 @@ def encoded(body: Json) -> bytes:
         raise WrongUsage("JSON knows neither NaN nor Infinity") from None
 
 
-def _headers(call: Call) -> dict[str, str]:
+def headers_of(call: Call) -> dict[str, str]:
+    """The headers a call is sent with."""
     # Without a type of ours, urllib would call a body an HTML form.
     content_type = {} if call.content is None else {"Content-Type": "application/json"}
     return {"User-Agent": "lifesign-cli", "Accept": "application/json", **content_type, **call.headers}
 
 
-def _answer(
-    status: int, headers: Mapping[str, str], body: IO[bytes] | http.client.HTTPResponse | urllib.error.HTTPError
-) -> Answer:
+def answer_of(status: int, headers: "Message", body: _Body) -> Answer:
+    """A whole response. Raises CommandFailed for one without end."""
     content = body.read(_MAX_ANSWER_BYTES + 1)
     if len(content) > _MAX_ANSWER_BYTES:
         raise CommandFailed("the answer is far too long to be Lifesign's")
     return Answer(status, {name.lower(): value for name, value in headers.items()}, content)
 
 
-def _refusal(body: dict[str, Json], status: int) -> str:
+def _refusal(body: dict[str, Json], status: int, path: str) -> str:
     error = body.get("error")
     told = error if isinstance(error, dict) else {}
     lines = [str(told.get("message") or f"the server answered with status {status}")]
     if status == _UNAUTHORIZED:
         lines[0] += f"; {GET_A_KEY}"
+    elif status == _NOT_FOUND:
+        lines[0] += f": {path}"
     return "\n  ".join([*lines, *_details(told.get("details"))])
 
 
 def _details(details: Json) -> list[str]:
     match details:
-        case list():
+        # The message tells the first fault already; a list of one would say it twice.
+        case [_, _, *_]:
             return [_fault(each) for each in details if isinstance(each, dict)]
         case {"users": list() as users}:
             named = [each for each in users if isinstance(each, dict)]
@@ -257,11 +245,21 @@ def _fault(fault: dict[str, Json]) -> str:
     )
 
 
-def _reason(error: BaseException) -> str:
-    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+def reason_of(error: BaseException) -> str:
+    """Why nobody could be reached, in a few words."""
+    # A URLError wraps what went wrong below it.
+    inner = getattr(error, "reason", None)
+    inner = inner if isinstance(inner, BaseException) else error
     if isinstance(inner, TimeoutError):
         return "no answer in time"
     if isinstance(inner, ConnectionRefusedError):
         return "connection refused; is the server running there?"
     text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
     return text or type(inner).__name__
+
+
+def required_key(key: str | None) -> str:
+    """The key, which there must be. Raises WrongUsage, with the way to one."""
+    if not key:
+        raise WrongUsage(f"no API key: set LIFESIGN_KEY, or give --key; {GET_A_KEY}")
+    return key

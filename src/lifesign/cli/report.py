@@ -1,23 +1,22 @@
-"""`lifesign checkin` and `lifesign run`: proof of life, from a script or around any command."""
+"""`lifesign checkin` and `lifesign run`: proof of life, from a script or around any command.
+
+Free of the parser of the command line, which `quick` goes around.
+"""
 
 import codecs
+import contextlib
 import json
 import re
 import socket
 import sys
 import unicodedata
-from typing import Annotated
 
-import typer
-
-from lifesign.cli import options, values
+from lifesign.cli import values
 from lifesign.cli.checkin import TRY_S, Proof, check_in, warning
 from lifesign.cli.errors import CommandFailed, WrongUsage
-from lifesign.cli.heartbeats import next_line
-from lifesign.cli.job import Ended, NotStarted
-from lifesign.cli.job import run as run_job
+from lifesign.cli.job import Ended, NotStarted, run
 from lifesign.cli.output import print_json
-from lifesign.cli.remote import over_network, segment
+from lifesign.cli.remote import over_network, required_key, segment
 from lifesign.cli.values import Json, given
 
 _MAX_KEY = 255
@@ -28,56 +27,55 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07
 _CONTINUATION_BYTE = range(0x80, 0xC0)
 
 
-def checkin(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="Id or slug of the heartbeat.")],
-    unhealthy: Annotated[bool, typer.Option("--unhealthy", help="Say that it went wrong: it fires at once.")] = False,
-    metadata: Annotated[
-        str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object kept with it; @FILE reads a file, - standard input.")
-    ] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", metavar="TEXT", help="A repeat with the same text counts once; new for each run by default.")
-    ] = None,
-    as_json: options.AsJson = False,
-    url: options.Url = options.DEFAULT_URL,
-    key: options.Key = None,
-) -> None:
-    """Check in once; tries again for up to 10 s when the server cannot be reached."""
+def check_in_once(
+    reference: str,
+    *,
+    unhealthy: bool,
+    metadata: str | None,
+    idempotency_key: str | None,
+    as_json: bool,
+    url: str,
+    key: str | None,
+) -> int:
+    """`lifesign checkin`."""
     if idempotency_key is not None and not _is_good_key(idempotency_key):
         raise WrongUsage(f"--idempotency-key: must be 1 to {_MAX_KEY} printable ASCII characters")
     told = None if metadata is None else values.json_object(metadata, "--metadata")
-    send = over_network(url, options.required_key(key), timeout_s=TRY_S)
+    send = over_network(url, required_key(key), timeout_s=TRY_S)
     answer = check_in(send, Proof(reference, not unhealthy, told, idempotency_key))
     if as_json:
         print_json(answer)
-    else:
-        print(f"{answer.get('status')}; {next_line(answer)}")
+        return 0
+    # Absolute: to tell the distance, the clock would have to be loaded, which takes as long as the check-in itself.
+    deadline = answer.get("nextDeadline")
+    print(
+        f"{answer.get('status')}; {f'next check-in expected by {deadline}' if deadline else 'no check-in is expected'}"
+    )
+    return 0
 
 
-def run(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[REF] -- COMMAND [ARGUMENT]...", help="What to run, after the two dashes.")] = None,
-    heartbeat: Annotated[str | None, typer.Option("--heartbeat", metavar="REF", help="Id or slug of the heartbeat, instead of REF.")] = None,
-    no_output: Annotated[
-        bool, typer.Option("--no-output", help="Keep the command's output out of the report; it writes to our own output directly.")
-    ] = False,
-    url: options.Url = options.DEFAULT_URL,
-    key: options.Key = None,
-) -> None:
-    """Run a command and check in for it: healthy when it exits with 0, unhealthy otherwise.
-
-    Output, input, signals and the exit code pass through unchanged. An absent server never fails or delays the command.
-    """
-    reference, command = _parted(words or [], heartbeat)
-    ended = run_job(command, keep_output=not no_output)
+def run_and_tell(words: list[str], *, heartbeat: str | None, no_output: bool, url: str, key: str | None) -> int:
+    """`lifesign run`; returns the exit code of the command."""
+    reference, command = _parted(words, heartbeat)
+    ended = run(command, keep_output=not no_output)
     if isinstance(ended, NotStarted):
-        print(f"lifesign: cannot run {command[0]}: {ended.reason}", file=sys.stderr)
+        _warn(f"cannot run {command[0]}: {ended.reason}")
     try:
-        send = over_network(url, options.required_key(key), timeout_s=TRY_S)
+        send = over_network(url, required_key(key), timeout_s=TRY_S)
         check_in(send, Proof(reference, ended.exit_code == 0, metadata_of(command[0], ended)))
     except CommandFailed as error:
-        print(f"lifesign: {warning(error, reference)}", file=sys.stderr)
+        _warn(warning(error, reference))
     except KeyboardInterrupt:
-        print(f"lifesign: the check-in of {reference} was interrupted", file=sys.stderr)
-    raise typer.Exit(ended.exit_code)
+        _warn(f"the check-in of {reference} was interrupted")
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the exit code stays the command's
+        _warn(f"the check-in of {reference} did not arrive: unexpected {type(error).__name__}: {error}")
+    return ended.exit_code
+
+
+def _warn(line: str) -> None:
+    # Whoever reads our errors may be gone, as the reader of the command's output may.
+    with contextlib.suppress(OSError):
+        print(f"lifesign: {line}", file=sys.stderr)
 
 
 def metadata_of(program: str, ended: Ended | NotStarted) -> dict[str, Json]:
@@ -85,7 +83,9 @@ def metadata_of(program: str, ended: Ended | NotStarted) -> dict[str, Json]:
     told: dict[str, Json] = {"command": clean(program)[:_MAX_NAME], "host": clean(socket.gethostname())[:_MAX_NAME]}
     if isinstance(ended, NotStarted):
         return told | {"exitCode": ended.exit_code, "error": ended.reason}
-    told |= given(signal=ended.signal_name, exitCode=None if ended.signal_name else ended.exit_code, durationMs=ended.duration_ms)
+    told |= given(
+        signal=ended.signal_name, exitCode=None if ended.signal_name else ended.exit_code, durationMs=ended.duration_ms
+    )
     output = clean_output(ended.tail)
     while output and _bytes(told | {"output": output}) > _MAX_METADATA_BYTES:
         output = output[len(output) // 8 + 1 :]

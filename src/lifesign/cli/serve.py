@@ -9,10 +9,18 @@ from lifesign.cli.environment import read_settings, storage_failure
 
 
 def serve(
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.  [env var: LIFESIGN_HOST; default: 127.0.0.1]")] = None,
+    *,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on.  [env var: LIFESIGN_HOST; default: 127.0.0.1]")
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.  [env var: LIFESIGN_PORT; default: 8080]"),
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 takes a free one.  [env var: LIFESIGN_PORT; default: 8080]",
+        ),
     ] = None,
     data_dir: options.DataDir = None,
 ) -> None:
@@ -33,7 +41,11 @@ def migrate(data_dir: options.DataDir = None) -> None:
 
     try:
         with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
-            engine = postgres_engine(settings, size=1) if is_postgres(settings) else sqlite_engine(settings.data_dir / SQLITE_FILE)
+            engine = (
+                postgres_engine(settings, size=1)
+                if is_postgres(settings)
+                else sqlite_engine(settings.data_dir / SQLITE_FILE)
+            )
             try:
                 before = upgrade(engine)
             finally:
