@@ -1,0 +1,68 @@
+"""Loaded by schemathesis: which requests the server may refuse although its schema allows them, and for which words.
+
+It stands in for the built-in check `positive_data_acceptance`, which knows statuses only and so would have to be told
+that 400 is fine for every operation named here.
+"""
+
+import json
+import re
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, CheckContext, Response
+
+# Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
+EXPLAINED = [
+    # Objects of the project, by id: only the database knows.
+    (r"createHeartbeat|updateHeartbeat", r"policy", r"unknown policy"),
+    (r"createHeartbeat|updateHeartbeat", r"channels\[\d+\]", r"unknown channel"),
+    (r"createPolicy|updatePolicy", r"steps\[\d+\]\.channels\[\d+\]", r"unknown channel"),
+    # Names that are taken already.
+    (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
+    # Which timing field goes with which mode, given or stored.
+    (r"createHeartbeat|updateHeartbeat", r"interval", r"is (for recurring and oneshot only|required for \w+)"),
+    (r"createHeartbeat|updateHeartbeat", r"schedule", r"is (for scheduled only|required for scheduled)"),
+    # A grammar, an almanac, and sizes counted in bytes of JSON.
+    (r"createHeartbeat|updateHeartbeat", r"schedule", r".+"),
+    (r"createHeartbeat|updateHeartbeat", r"timezone", r"is not an IANA time zone"),
+    (r"createHeartbeat|updateHeartbeat", r"tags", r"must be at most 500 characters together, joined by blanks"),
+    (r"createHeartbeat|updateHeartbeat|checkin", r"metadata", r"must (be at most 16\d* .+|not contain U\+0000)"),
+    # A channel's settings go with its type, given or stored; an address may be forbidden.
+    (r"createChannel|updateChannel", r"config(\..*)?", r".+"),
+    # The clock.
+    (r"createApiKey", r"expiresAt", r"must lie in the future"),
+    (r"createApiKey", r"expiresAt", r"is not a date that exists"),
+    # Cursors are made by the server.
+    (r"list\w+", r"cursor", r"is not a cursor of this list"),
+    # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
+    (r"\w+", r"body", r"is not valid JSON: .*surrogate.*"),
+]
+STATES = {"ackHeartbeat", "pauseHeartbeat", "resumeHeartbeat"}
+FINE = {401, 403, 404, 409, 429}
+
+
+@schemathesis.check
+def schema_valid_requests_are_refused_for_a_known_reason_only(
+    _context: CheckContext, response: Response, case: "Case[Any]"
+) -> None:
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if response.status_code < 300 or response.status_code in FINE:
+        return
+    operation_id = case.operation.definition.raw["operationId"]
+    assert response.status_code == 400, f"{operation_id} answered {response.status_code} to a request its schema allows"
+    error = json.loads(response.content)["error"]
+    if error["code"] == "INVALID_STATE":
+        assert operation_id in STATES, f"{operation_id} refuses states, but does not say so"
+        return
+    unexplained = [fault for fault in error["details"] if not _is_explained(operation_id, fault)]
+    assert not unexplained, f"{operation_id} refuses what its schema allows: {unexplained}"
+
+
+def _is_explained(operation_id: str, fault: dict[str, str]) -> bool:
+    return any(
+        re.fullmatch(operations, operation_id)
+        and re.fullmatch(field, fault["field"], re.DOTALL)
+        and re.fullmatch(words, fault["message"], re.DOTALL)
+        for operations, field, words in EXPLAINED
+    )

@@ -1,0 +1,378 @@
+"""The published contract, asked of the real app: every operation, every documented status, every body and header.
+
+The same is then asked of the server's own `/openapi.json`, which says more: it must say nothing that is not so.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import pytest
+import referencing
+from referencing.jsonschema import DRAFT202012
+
+from lifesign.db import StorageUnavailable
+from lifesign.http.context import Context
+from tests.harness import Json, Lifesign
+from tests.peers.process import LedgerPeer, ledger_peer
+
+CONTRACT: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
+UNKNOWN = {
+    "heartbeats": "hb_" + "0" * 32,
+    "policies": "pol_" + "0" * 32,
+    "channels": "ch_" + "0" * 32,
+    "incidents": "inc_" + "0" * 32,
+    "keys": "key_" + "0" * 32,
+}
+TOO_LARGE = {"name": "x" * 262_144}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send; `{name}` in the path, and as a value in the body, stands for the id of a prepared object."""
+
+    method: str
+    path: str
+    body: Any = None
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How to be answered as well as possible, and, where that is possible, with 400 and other refusals."""
+
+    good: Request
+    bad: Request | None = None
+    refused: dict[int, Request] = field(default_factory=dict)
+
+
+def _of(method: str, path: str, body: Any = None, *, bad: Any = None, **refused: Request) -> Operation:
+    """An operation whose 400 is provoked by another body or another path's state."""
+    if isinstance(bad, str):
+        worse: Request | None = Request(method, bad, body)
+    else:
+        worse = None if bad is None else Request(method, path, bad)
+    return Operation(Request(method, path, body), worse, {int(name[1:]): each for name, each in refused.items()})
+
+
+BAD_LIMIT = "?limit=0"
+NEW_CHANNEL = {"name": "Hook", "type": "webhook", "config": {"url": "{hook}"}}
+NEW_POLICY = {"name": "Critical", "steps": [{"channels": ["{channel}"], "wait": 300, "message": "{{name}}"}]}
+NEW_HEARTBEAT = {
+    "name": "Nightly Export",
+    "mode": "recurring",
+    "interval": 3600,
+    "policy": "{policy}",
+    "namespace": "prod",
+    "metadata": {"rows": 7},
+}
+
+OPERATIONS: dict[str, Operation] = {
+    "createHeartbeat": _of("POST", "/heartbeats", NEW_HEARTBEAT, bad={"name": "x", "mode": "weekly"}),
+    "listHeartbeats": _of("GET", "/heartbeats?status=active", bad="/heartbeats?status=dead"),
+    "getHeartbeat": _of("GET", "/heartbeats/{active}"),
+    "updateHeartbeat": _of("PATCH", "/heartbeats/{active}", {"grace": 5}, bad={"grace": -1}),
+    "deleteHeartbeat": _of("DELETE", "/heartbeats/{active}"),
+    "checkin": _of("POST", "/heartbeats/{active}/checkin", {"metadata": {"rows": 8}}, bad={"healthy": "yes"}),
+    "ackHeartbeat": _of("POST", "/heartbeats/{firing}/ack", {"message": "on it"}, bad="/heartbeats/{active}/ack"),
+    "pauseHeartbeat": _of("POST", "/heartbeats/{active}/pause", bad="/heartbeats/{paused}/pause"),
+    "resumeHeartbeat": _of("POST", "/heartbeats/{paused}/resume", bad="/heartbeats/{active}/resume"),
+    "listHeartbeatEvents": _of("GET", "/heartbeats/{firing}/events", bad="/heartbeats/{firing}/events?type=nap"),
+    "createPolicy": _of("POST", "/policies", NEW_POLICY, bad={"name": "x", "steps": []}),
+    "listPolicies": _of("GET", "/policies", bad="/policies" + BAD_LIMIT),
+    "getPolicy": _of("GET", "/policies/{policy}"),
+    "updatePolicy": _of("PATCH", "/policies/{policy}", {"name": "Calm"}, bad={"name": ""}),
+    "deletePolicy": _of(
+        "DELETE",
+        "/policies/{policy}?force=true",
+        bad="/policies/{policy}?force=maybe",
+        _409=Request("DELETE", "/policies/{policy}"),
+    ),
+    "createChannel": _of("POST", "/channels", NEW_CHANNEL, bad={"name": "x", "type": "webhook", "config": {}}),
+    "listChannels": _of("GET", "/channels", bad="/channels" + BAD_LIMIT),
+    "getChannel": _of("GET", "/channels/{channel}"),
+    "updateChannel": _of("PATCH", "/channels/{channel}", {"name": "Other"}, bad={"type": "pigeon"}),
+    "deleteChannel": _of(
+        "DELETE",
+        "/channels/{channel}?force=true",
+        bad="/channels/{channel}?force=maybe",
+        _409=Request("DELETE", "/channels/{channel}"),
+    ),
+    # Ten tests a minute are allowed, and the good request was one of them.
+    "testChannel": _of("POST", "/channels/{channel}/test", _429=Request("POST", "/channels/{channel}/test", times=10)),
+    "createApiKey": _of("POST", "/keys", {"name": "jobs", "expiresAt": "2099-01-01T00:00:00+01:00"}, bad={"name": 1}),
+    "listApiKeys": _of("GET", "/keys", bad="/keys" + BAD_LIMIT),
+    "deleteApiKey": _of("DELETE", "/keys/{key}"),
+    # Beyond the contract
+    "listIncidents": _of("GET", "/incidents", bad="/incidents?status=shut"),
+    "getIncident": _of("GET", "/incidents/{incident}"),
+    "listNotifications": _of("GET", "/notifications", bad="/notifications?status=lost"),
+}
+SERVER = {"health": "/health", "ready": "/ready", "metrics": "/metrics", "llms": "/llms.txt"}
+
+
+def _operations(document: Json) -> dict[str, tuple[str, str, Json]]:
+    """Of each operation: verb, path and description."""
+    return {
+        each["operationId"]: (verb.upper(), path, each)
+        for path, item in document["paths"].items()
+        for verb, each in item.items()
+    }
+
+
+PUBLISHED = _operations(CONTRACT)
+
+
+def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
+    assert len(PUBLISHED) == 23
+    for operation_id, (verb, path, _) in PUBLISHED.items():
+        good = OPERATIONS[operation_id].good
+        asked = good.path.partition("?")[0]
+        assert (good.method, re.sub(r"\{\w+\}", "{}", asked)) == (verb, re.sub(r"\{\w+\}", "{}", path))
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerPeer]:
+    with ledger_peer(tmp_path_factory.mktemp("ledger")) as started:
+        yield started
+
+
+async def test_the_servers_own_description_has_every_operation_and_status_of_the_contract(lifesign: Lifesign) -> None:
+    own = _operations(await _description(lifesign))
+
+    for operation_id, (verb, path, described) in PUBLISHED.items():
+        assert own[operation_id][:2] == (verb, f"/v1{path}")
+        assert set(own[operation_id][2]["responses"]) >= set(described["responses"])
+
+
+async def test_the_tables_know_every_operation_that_the_server_describes(lifesign: Lifesign) -> None:
+    assert sorted(_operations(await _description(lifesign))) == sorted([*OPERATIONS, *SERVER])
+
+
+@pytest.mark.parametrize("operation_id", sorted(OPERATIONS))
+async def test_every_described_answer_can_be_had_and_is_as_the_contract_and_the_own_description_say(
+    lifesign: Lifesign, ledger: LedgerPeer, operation_id: str
+) -> None:
+    document = await _description(lifesign)
+    described = _operations(document)[operation_id][2]
+    published = PUBLISHED[operation_id][2] if operation_id in PUBLISHED else {"responses": {}}
+    names = await _prepared(lifesign, ledger)
+
+    for status in _in_order(described["responses"]):
+        answer = await _provoke(lifesign, operation_id, status, names)
+
+        assert answer.status_code == status, f"{operation_id} {status}: {answer.text}"
+        _check(answer, _response(document, described, status), document)
+        if str(status) in published["responses"]:
+            _check(answer, _response(CONTRACT, published, status), CONTRACT)
+        if status >= 400:
+            _check_examples(answer.json(), described["responses"][str(status)], document)
+
+
+@pytest.mark.parametrize("operation_id", sorted(SERVER))
+async def test_what_the_server_tells_of_itself_is_as_described(lifesign: Lifesign, operation_id: str) -> None:
+    document = await _description(lifesign)
+    described = _operations(document)[operation_id][2]
+
+    answer = await lifesign.client(None).get(SERVER[operation_id])
+
+    assert answer.status_code == 200
+    _check(answer, _response(document, described, 200), document)
+
+
+async def test_a_server_without_its_storage_says_so_as_described(lifesign: Lifesign) -> None:
+    document = await _description(lifesign)
+    described = _operations(document)["ready"][2]
+
+    with _failing(lifesign, StorageUnavailable("gone")):
+        answer = await lifesign.client(None).get("/ready")
+
+    assert answer.status_code == 503
+    assert answer.json()["ready"] is False
+    _check(answer, _response(document, described, 503), document)
+
+
+async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    names = await _prepared(lifesign, ledger)
+    example_channel = "ch_0199e6a1b2c37d4e8f00112233445566"
+    tried = 0
+
+    for operation_id, (_, path, described) in _operations(await _description(lifesign)).items():
+        content = described.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for title, example in content.get("examples", {}).items():
+            # The one thing a reader has to fill in is the id of a channel of their own.
+            text = json.dumps(example["value"]).replace(example_channel, names["channel"])
+            url = path.replace("{idOrSlug}", names["active"])
+            answer = await lifesign.http.request(OPERATIONS[operation_id].good.method, url, content=text)
+            assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
+            tried += 1
+
+    assert tried == 17
+
+
+# Asking -------------------------------------------------------------------------------------------------------------
+async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
+    """One of everything: names for paths and bodies."""
+    channel = await lifesign.webhook(f"{ledger.url}/hook/contract")
+    policy = await lifesign.policy({"channels": [channel["id"]]})
+    silent = await lifesign.heartbeat("Silent", interval=1, grace=0, policy=policy["id"], channels=[channel["id"]])
+    await lifesign.advance(1)
+    paused = await lifesign.heartbeat("Paused")
+    await lifesign.ask("POST", f"/v1/heartbeats/{paused['id']}/pause")
+    active = await lifesign.heartbeat("Active", policy=policy["id"], metadata={"rows": 7}, tags=["db"], description="d")
+    key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
+    async with lifesign.client(key["token"]) as once:
+        assert (await once.get("/v1/keys")).status_code == 200
+    return {
+        "channel": channel["id"],
+        "policy": policy["id"],
+        "firing": silent["id"],
+        "incident": (await lifesign.get(silent["id"]))["incident"],
+        "paused": paused["id"],
+        "active": active["id"],
+        "key": key["id"],
+        "hook": f"{ledger.url}/hook/contract",
+    }
+
+
+def _in_order(responses: Json) -> list[int]:
+    """Refusals first, as what is done takes away what they are about; 429 last, as it refuses all that follow."""
+    return sorted(map(int, responses), key=lambda status: (status == 429, status < 400, status))
+
+
+_known: list[Json] = []
+
+
+async def _description(lifesign: Lifesign) -> Json:
+    """The server's own `/openapi.json`, the same for every server of one version, so fetched once."""
+    if not _known:
+        _known.append(await lifesign.ask("GET", "/openapi.json"))
+    return _known[0]
+
+
+async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: dict[str, str]) -> httpx2.Response:
+    """The answer to a request that ought to be answered with `status`."""
+    operation = OPERATIONS[operation_id]
+    good = operation.good
+    match status:
+        case 200 | 201 | 204:
+            return await _send(lifesign.http, good, names)
+        case 400:
+            assert operation.bad is not None, f"{operation_id} documents 400, but the table has no bad request"
+            return await _send(lifesign.http, operation.bad, names)
+        case 401:
+            return await _send(lifesign.client(None), good, names)
+        case 403:
+            scope = "keys:read" if operation_id == "checkin" else "checkins:write"
+            made = await lifesign.ask("POST", "/v1/keys", {"name": "narrow", "scopes": [scope]}, expect=201)
+            return await _send(lifesign.client(made["token"]), good, names)
+        case 404:
+            noun = good.path.split("/")[1]
+            return await _send(lifesign.http, replace(good, path=re.sub(r"\{\w+\}", UNKNOWN[noun], good.path)), names)
+        case 413:
+            return await _send(lifesign.http, replace(good, body=TOO_LARGE), names)
+        case 500:
+            with _failing(lifesign, RuntimeError("a fault of ours")):
+                return await _send(lifesign.http, good, names)
+        case 503:
+            with _failing(lifesign, StorageUnavailable("gone")):
+                return await _send(lifesign.http, good, names)
+        case _:
+            return await _send(lifesign.http, operation.refused[status], names)
+
+
+async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, str]) -> httpx2.Response:
+    url = "/v1" + request.path.format_map(names)
+    for _ in range(request.times - 1):
+        assert (await client.request(request.method, url)).is_success
+    return await client.request(request.method, url, json=_filled(request.body, names))
+
+
+def _filled(value: Any, names: dict[str, str]) -> Any:  # Any: JSON
+    if isinstance(value, dict):
+        return {key: _filled(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, names) for each in value]
+    if isinstance(value, str) and value[:1] == "{" and value[1:-1] in names:
+        return names[value[1:-1]]
+    return value
+
+
+class _Failing:
+    """A database that fails whatever is asked of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def read(self, *_: object, **__: object) -> None:
+        raise self._error
+
+    write = write_batched = read
+
+
+@contextmanager
+def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
+    """Routes are answered by a failing database; the keys are known already."""
+    state = lifesign.node.api.state
+    context: Context = state.context
+    state.context = replace(context, db=cast("Any", _Failing(error)))
+    try:
+        yield
+    finally:
+        state.context = context
+
+
+# Judging ------------------------------------------------------------------------------------------------------------
+def _is_our_time(value: object) -> bool:
+    """Stricter than the contract: what the specification promises of every time in an answer."""
+    return not isinstance(value, str) or bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value))
+
+
+FORMATS = jsonschema.FormatChecker(formats=())
+FORMATS.checks("date-time")(_is_our_time)
+
+
+def _response(document: Json, described: Json, status: int) -> Json:
+    response = described["responses"][str(status)]
+    if "$ref" in response:
+        return cast("Json", document["components"]["responses"][response["$ref"].rpartition("/")[2]])
+    return cast("Json", response)
+
+
+def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
+    """The body, the content type and the headers of an answer are those of `response`."""
+    for name, header in response.get("headers", {}).items():
+        assert name in answer.headers, f"{answer.status_code} without {name}"
+        _validate(answer.headers[name], header["schema"], document)
+    content = response.get("content")
+    if not content:
+        assert answer.content == b""
+        return
+    media_type = answer.headers["content-type"].partition(";")[0]
+    assert media_type in content
+    if media_type == "application/json":
+        _validate(answer.json(), content["application/json"]["schema"], document)
+        if answer.status_code >= 400 and "error" in answer.json():
+            assert answer.json()["error"]["statusCode"] == answer.status_code
+
+
+def _check_examples(body: Json, response: Json, document: Json) -> None:
+    """The example of an error has the members of the error that was answered."""
+    examples = response["content"]["application/json"]["examples"]
+    shown = examples[body["error"]["code"]]["value"]
+    assert set(shown) == set(body)
+    assert set(shown["error"]) == set(body["error"])
+    for example in examples.values():
+        _validate(example["value"], {"$ref": "#/components/schemas/Error"}, document)
+
+
+def _validate(value: Any, schema: Json, document: Json) -> None:  # Any: JSON
+    registry = referencing.Registry[Any]().with_resource("urn:document", DRAFT202012.create_resource(document))
+    rooted = json.loads(json.dumps(schema).replace('"#/', '"urn:document#/'))
+    jsonschema.Draft202012Validator(rooted, registry=registry, format_checker=FORMATS).validate(value)
