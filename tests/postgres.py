@@ -92,9 +92,10 @@ class Cluster:
         """The address of `database`, for LIFESIGN_DATABASE_URL and for psycopg."""
         return f"postgresql://{SUPERUSER}@127.0.0.1:{self._port}/{database}"
 
-    def create_database(self, name: str) -> None:
-        """Make an empty database."""
-        self._administer(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    def create_database(self, name: str, *, template: str = "template0") -> None:
+        """Make a database: empty, or a copy of another that nobody is connected to."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        self._administer(statement)
 
     def drop_database(self, name: str) -> None:
         """Remove a database, and throw out whoever is still connected to it."""
@@ -102,7 +103,15 @@ class Cluster:
 
     def restart(self) -> None:
         """Stop and start the server: every connection breaks, the address stays."""
+        self.halt()
+        self.resume()
+
+    def halt(self) -> None:
+        """Stop the server; its files and its address are kept for `resume`."""
         self._stop_server()
+
+    def resume(self) -> None:
+        """Start the server that was halted, on the same address."""
         self._launch()
 
     def stop(self) -> None:

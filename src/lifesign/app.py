@@ -4,6 +4,7 @@ Start-up opens the database, the keyring, the channels' kit and the engine, in t
 accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
+from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,13 +37,13 @@ from lifesign.db.open import data_directory_lock, is_postgres
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
-from lifesign.envelopes.edge import Edge, answer_error
+from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
 from lifesign.heartbeats import routes as heartbeat_routes
 from lifesign.heartbeats.checkins import CheckIns
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
-from lifesign.http.describe import component_schemas, path_item_of
+from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
 from lifesign.http.fields import parse_timestamp
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
@@ -51,6 +54,7 @@ from lifesign.settings import Settings
 
 _S = 1000
 _CHECK_IN_PATH = "/v1/heartbeats/{idOrSlug}/checkin"
+_CHECK_IN_PATTERN = re.compile(r"/v1/heartbeats/(?P<idOrSlug>[^/]+)/checkin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +87,27 @@ def clock_of(settings: Settings) -> Clock:
     return SystemClock()
 
 
-async def open_node(settings: Settings, *, clock: Clock | None = None, resolver: Resolver | None = None) -> Node:
-    """Open everything; the engine does not run yet. With SQLite the caller holds the data directory."""
+async def open_node(
+    settings: Settings, *, clock: Clock | None = None, resolver: Resolver | None = None, is_server: bool = True
+) -> Node:
+    """Open everything; the engine does not run yet. With SQLite the caller holds the data directory.
+
+    is_server: see to the admin key; the operator's commands need none, and would not show it.
+    """
     clock = clock or clock_of(settings)
     failpoints = Failpoints(settings.failpoints if settings.testing else "")
     db = open_database(settings, failpoints)
     try:
         now = clock.now()
         chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
-        new_admin_key = await db.write(_bootstrap, chosen, now)
+        new_admin_key = await db.write(_bootstrap, chosen, now) if is_server else None
+        if not is_server:
+            await db.write(projects.ensure_default, now)
         guard = GuardPolicy.from_settings(settings)
         kit = Kit(
-            SecretBox.from_settings(settings.data_dir, settings), guard, OutboundClient(settings, resolver=resolver)
+            SecretBox.from_settings(settings.data_dir, settings),
+            guard,
+            OutboundClient(settings, resolver=resolver, on_written=lambda: failpoints.hit("send.after_write")),
         )
     except BaseException:
         await db.close()
@@ -114,11 +127,13 @@ async def open_node(settings: Settings, *, clock: Clock | None = None, resolver:
     api.state.policy_users = heartbeats
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers()]
-    return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock), api, new_admin_key)
+    hot = HotRoute(api, "POST", _CHECK_IN_PATTERN, heartbeat_routes.check_in)
+    return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
 
 
-def _bootstrap(conn: Any, chosen: str | None, now: EpochMs) -> str | None:
-    project_id, is_first_start = projects.ensure_default(conn, now)
+def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None:
+    project_id = projects.ensure_default(conn, now)
+    is_first_start = projects.is_first_start(conn, project_id, now)
     return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
 
 
@@ -137,12 +152,14 @@ def _driver(
 
 
 def _api(settings: Settings) -> FastAPI:
-    api = FastAPI(
+    # The same FastAPI, but `/docs` loads nothing from elsewhere: servers that watch others often cannot reach it.
+    api = FastAPIOffline(
         title="Lifesign",
         version=__version__,
         description="Knows whether everything you run is alive, and makes sure somebody finds out when it is not.",
         redirect_slashes=False,
         redoc_url=None,
+        static_url="/docs/static",
         # Its spans would cost every check-in a tenth of its time; `/metrics` tells what is worth knowing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -173,7 +190,7 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
     def describe() -> dict[str, Any]:
         if api.openapi_schema is None:
             described = get_openapi(
-                title=api.title, version=api.version, description=api.description, routes=api.routes
+                title=api.title, version=api.version, description=ABOUT, routes=api.routes, tags=list(TAGS)
             )
             models: set[type[BaseModel]] = set()
             operation = path_item_of(
@@ -184,8 +201,9 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
                 models=models,
             )
             described["paths"].setdefault(_CHECK_IN_PATH, {})["post"] = operation
+            correct(described["paths"])
             components = described.setdefault("components", {})
-            components["schemas"] = component_schemas(models) | components.get("schemas", {})
+            components["schemas"] = component_schemas(models) | without_framework_errors(components.get("schemas", {}))
             components["securitySchemes"] = {
                 "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"}
             }
@@ -220,11 +238,10 @@ def operator_way_in(node: Node) -> ASGIApp:
 async def operator_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The operator's app without a server: opens the database itself, runs no engine. Raises DataDirectoryInUse."""
     with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
-        node = await open_node(settings)
+        node = await open_node(settings, is_server=False)
         try:
             yield operator_way_in(node)
         finally:
-            await node.keyring.save_last_used()
             await node.close()
 
 

@@ -21,6 +21,7 @@ from lifesign.http.answers import json_answer, without_absent
 from lifesign.http.body import parse_object, read_body, validate
 from lifesign.http.context import context_of
 from lifesign.http.fields import Body, Integer
+from lifesign.http.llms import llms_text
 from lifesign.incidents import service as incidents
 
 router = APIRouter(tags=["Server"])
@@ -116,6 +117,12 @@ async def show_metrics(request: Request) -> Response:
 
 def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
     return outbox.figures(conn, now), incidents.count_open(conn)
+
+
+@router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")
+async def show_llms(request: Request) -> Response:
+    """Tell what this API can do, in plain text."""
+    return PlainTextResponse(llms_text(request.app.openapi()))
 
 
 # For black-box tests ------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ def test_slack_accepts_whatever_a_message_says(title: str, text: str) -> None:
     ("answer", "outcome"),
     [
         (HttpReply(200, {}, b"ok"), Sent()),
+        (HttpReply(200, {}, b"o", is_whole=False), Sent()),
         (
             HttpReply(200, {}, b"no_text"),
             Permanent("expected ok, got: no_text", "unexpected_body", http_status=200),

@@ -16,7 +16,16 @@ from lifesign.http.paging import is_id, page_body, page_of
 router = APIRouter(tags=["Keys"])
 
 
-@router.post("/v1/keys", **operation("createApiKey", answer=(201, schemas.MadeKey), body=schemas.NewKey))
+@router.post(
+    "/v1/keys",
+    **operation(
+        "createApiKey",
+        answer=(201, schemas.MadeKey),
+        body=schemas.NewKey,
+        examples=schemas.NEW_KEYS,
+        links={"id=id": ("deleteApiKey",)},
+    ),
+)
 async def create_key(request: Request) -> Response:
     """Make a key. Nobody can hand on a scope they do not hold."""
     caller = await caller_of(request, "keys:write")

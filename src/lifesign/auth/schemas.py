@@ -15,24 +15,45 @@ from lifesign.http.fields import Body, Name, Timestamp, optional
 MAX_SCOPES = 50
 
 
-def _known(scope: str) -> str:
-    if scope not in KNOWN_SCOPES:
-        msg = f"unknown scope; known are {', '.join(KNOWN_SCOPES)}"
-        raise ValueError(msg)
-    return scope
+def _known(scopes: list[str]) -> list[str]:
+    unknown = [scope for scope in scopes if scope not in KNOWN_SCOPES]
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(unknown)[:100]}; known are {', '.join(KNOWN_SCOPES)}")
+    return scopes
 
 
-Scope = Annotated[StrictStr, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(KNOWN_SCOPES)})]
+Scopes = Annotated[
+    list[StrictStr],
+    Field(min_length=1, max_length=MAX_SCOPES),
+    AfterValidator(_known),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "enum": list(KNOWN_SCOPES)},
+            "minItems": 1,
+            "maxItems": MAX_SCOPES,
+        }
+    ),
+]
 
 
 class NewKey(Body):
     """What a key is made of."""
 
     name: Name = Field(examples=["deploy pipeline"])
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=MAX_SCOPES)] = optional(
-        "Omitted: all scopes of the calling key.", [["checkins:write"]]
-    )
+    scopes: Scopes = optional("Omitted: all scopes of the calling key.", [["checkins:write"]])
     expiresAt: Timestamp = optional("Must lie in the future.")
+
+
+# Bodies to paste, by what they show.
+NEW_KEYS: dict[str, dict[str, Any]] = {
+    "for jobs: may check in, nothing else": {"name": "jobs", "scopes": ["checkins:write"]},
+    "for a dashboard: may read": {
+        "name": "dashboard",
+        "scopes": ["heartbeats:read", "policies:read", "channels:read"],
+        "expiresAt": "2099-01-01T00:00:00Z",
+    },
+}
 
 
 def shown(key: Key, keyring: Keyring) -> dict[str, Any]:  # Any: JSON

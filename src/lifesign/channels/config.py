@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, assert_never
 
 from lifesign.channels import guard
+from lifesign.channels.email import can_carry
 from lifesign.channels.guard import GuardPolicy
 from lifesign.channels.secrets import SecretBox, SecretUnreadable
 from lifesign.channels.sender import ChannelType, Config
@@ -198,8 +199,7 @@ def _is_email(text: str) -> bool:
     local, at, domain = text.partition("@")
     if not (local and at and domain) or "@" in domain or len(text) > MAX_EMAIL_CHARACTERS:
         return False
-    # Blanks and angle brackets would end the address inside the SMTP command that carries it.
-    return _is_plain(text) and not any(character.isspace() or character in "<>" for character in text)
+    return _is_plain(text) and can_carry(text)
 
 
 def _is_e164(text: str) -> bool:

@@ -1,6 +1,7 @@
 """One attempt over the network: between the claim and the finish, with no transaction open."""
 
 import asyncio
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,9 @@ from lifesign.db import Database, StorageUnavailable
 from lifesign.settings import Settings
 
 log = structlog.get_logger("lifesign.channels")
+
+# Fewer characters of a secret than this say nothing about it, and would be found in any text.
+_SHORTEST_PART = 3
 
 
 class LeaseLost(Exception):
@@ -79,11 +83,14 @@ class Courier:
             outcome = Unknown(f"no answer within {SEND_TIMEOUT_S:.0f} s")
         except (LeaseLost, StorageUnavailable):
             raise LeaseLost from None
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged below, without the secrets that a plain traceback may quote
             # A fault of ours must cost neither the loop nor the page: it is logged and tried again.
-            log.exception("sender.failed", notification_id=row.id, type=channel.type)
+            trace = _without(
+                traceback.format_exc(), [*_secrets_of(claimed, config), *_secrets_of_operator(self.settings)]
+            )
+            log.error("sender.failed", notification_id=row.id, type=channel.type, exception=trace)  # noqa: TRY400 - as above
             outcome = Retry("a fault of this server, see its log", "internal")
-        return _redacted(outcome, _secrets_of(claimed, config))
+        return _redacted(outcome, [*_secrets_of(claimed, config), *_secrets_of_operator(self.settings)])
 
     async def _mark_called(self, claimed: Claimed) -> None:
         row = claimed.notification
@@ -99,11 +106,25 @@ def _secrets_of(claimed: Claimed, config: dict[str, Any]) -> list[str]:  # Any: 
     return [secret for secret in secrets if secret]
 
 
+def _secrets_of_operator(settings: Settings) -> list[str]:
+    """What the server itself logs in with at a gateway or mail server, which may echo it as well."""
+    secrets = (settings.twilio_auth_token, settings.twilio_api_secret, settings.smtp_password)
+    return [secret.get_secret_value() for secret in secrets if secret is not None]
+
+
 def _redacted(outcome: Outcome, secrets: Iterable[str]) -> Outcome:
     """The outcome without any secret that the other side may have echoed."""
     if isinstance(outcome, Sent):
         return outcome
-    why = outcome.why
+    return replace(outcome, why=_without(outcome.why, secrets))
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
-        why = why.replace(secret, "****")
-    return replace(outcome, why=why)
+        text = text.replace(secret, "****")
+        # What the other side said was cut to a length, perhaps in the middle of a secret.
+        for length in range(len(secret) - 1, _SHORTEST_PART, -1):
+            if text.endswith(secret[:length]):
+                text = f"{text[:-length]}****"
+                break
+    return text

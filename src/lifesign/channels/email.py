@@ -58,8 +58,9 @@ _COLOURS = {"page": "#c8372d", "resolve": "#2c8a4b", "test": "#1f5fbf"}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # Narrower than RFC 5321, which nobody uses whole: no quoted local parts and no address literals. What passes can
-# neither break out of its command nor trip the header parser of the standard library.
-_ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f-\x9f@<>()\[\]:;,\"\\]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+# neither break out of its command nor trip the header parser of the standard library. Whether the local part is too
+# long (64) is for the receiving server to say.
+_ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f-\x9f@<>()\[\]:;,\"\\]{1,252}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 
 # The standard library folds a long id in these two by encoding it (RFC 2047), which cuts the thread; as a Message-ID
@@ -67,7 +68,7 @@ _LEADING_DOT = re.compile(rb"(?m)^\.")
 _headers = HeaderRegistry()
 for _name in ("in-reply-to", "references"):
     # arg-type: typeshed wants a BaseHeader, which the registry mixes in by itself.
-    _headers.map_to_type(_name, MessageIDHeader)  # type: ignore[arg-type]
+    _headers.map_to_type(_name, MessageIDHeader)  # type: ignore[arg-type]  # typeshed knows the base class only
 _POLICY = SMTP.clone(header_factory=_headers)
 
 _layouts = jinja2.Environment(

@@ -59,16 +59,22 @@ class CaFileUnusable(Exception):
     """`LIFESIGN_CA_FILE` cannot be read or holds no certificates; the server must not start without its roots."""
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class _Exchange:
     """How far one request got, told by the trace events of httpcore2."""
 
     on_write: Callable[[], Awaitable[None]] | None
+    on_written: Callable[[], None]
     phase: Phase = "connect"
     own_fault: BaseException | None = None
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
+    is_whole: bool = False
 
     # Any: the details of an event differ by event, and none of them is used.
     async def trace(self, event: str, _details: Mapping[str, Any]) -> None:
@@ -80,6 +86,7 @@ class _Exchange:
                 await self._announce()
             case "http11.send_request_body.complete":
                 self.phase = "reply"
+                self.on_written()
 
     async def _announce(self) -> None:
         if self.on_write is None:
@@ -99,12 +106,14 @@ class OutboundClient:
         settings: Settings,
         *,
         resolver: Resolver | None = None,
+        on_written: Callable[[], None] = _nothing,
         total_timeout_s: float = SEND_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         tls = _tls_context(settings.ca_file)
         self._guarded = _pool(tls, GuardedBackend(GuardPolicy.from_settings(settings), resolver))
         self._unguarded = _pool(tls, WireBackend())
+        self._on_written = on_written
         self._total_timeout_s = total_timeout_s
         self._connect_timeout_s = connect_timeout_s
 
@@ -116,7 +125,7 @@ class OutboundClient:
         on_write: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpReply | Retry | Permanent | Unknown:
         """See `sender.Outbound`. What `on_write` raises is passed on: that is no fault of the network."""
-        exchange = _Exchange(on_write)
+        exchange = _Exchange(on_write, self._on_written)
         try:
             wire_request = self._wire_request(request, exchange)
         except BadUrl:
@@ -134,7 +143,7 @@ class OutboundClient:
             failure = judge_failure(error, exchange.phase)
         # A status that arrived counts, whatever became of the body.
         if exchange.status is not None:
-            return HttpReply(exchange.status, exchange.headers, bytes(exchange.body))
+            return HttpReply(exchange.status, exchange.headers, bytes(exchange.body), exchange.is_whole)
         return failure
 
     async def aclose(self) -> None:
@@ -287,6 +296,8 @@ async def _perform(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Reque
                 exchange.body += chunk[: MAX_BODY_BYTES - len(exchange.body)]
                 if len(exchange.body) >= MAX_BODY_BYTES:
                     break
+            else:
+                exchange.is_whole = True
     finally:
         # A connection whose answer was not read to its end is closed here, not kept.
         await response.aclose()

@@ -190,6 +190,18 @@ def finish(conn: Connection, finished: Finished, now: EpochMs) -> bool:
     return True
 
 
+def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> list[bool | Exception]:
+    """`finish` for each of several attempts, each with its own `now`; what it answers for each, in order.
+
+    Attempts of one channel that end together would wait for each other's commit: each moves the channel's one lane.
+    """
+    # Rows first, all of them, in the order in which everybody locks them; lanes after that.
+    store.lock_notifications(conn, [finished.claimed.notification.id for finished, _ in items])
+    by_channel = sorted(range(len(items)), key=lambda n: items[n][0].claimed.notification.channel_id)
+    kept: dict[int, bool | Exception] = {n: finish(conn, *items[n]) for n in by_channel}
+    return [kept[n] for n in range(len(items))]
+
+
 def reap(conn: Connection, now: EpochMs, limit: int) -> int:
     """Rows whose sender died go back into the queue at once; how many there were."""
     expired = store.expired_leases(conn, now, limit)

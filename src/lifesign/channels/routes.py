@@ -25,7 +25,7 @@ from lifesign.http.answers import json_answer, no_content
 from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
-from lifesign.http.paging import Page, is_id, page_body, page_of, query_flag
+from lifesign.http.paging import Page, is_id, page_body, page_of, query_flag, query_text
 from lifesign.projects import service as projects
 
 router = APIRouter(tags=["Channels"])
@@ -43,7 +43,16 @@ def _kit(request: Request) -> Kit:
     return courier_of(request).kit
 
 
-@router.post("/v1/channels", **operation("createChannel", answer=(201, schemas.ShownChannel), body=schemas.NewChannel))
+@router.post(
+    "/v1/channels",
+    **operation(
+        "createChannel",
+        answer=(201, schemas.ShownChannel),
+        body=schemas.NewChannel,
+        examples=schemas.NEW_CHANNELS,
+        links={"id=id": ("getChannel", "updateChannel", "testChannel", "deleteChannel")},
+    ),
+)
 async def create_channel(request: Request) -> Response:
     """Make a channel. A webhook without a secret gets one, shown in this answer only."""
     caller = await caller_of(request, "channels:write")
@@ -195,7 +204,7 @@ async def list_notifications(request: Request) -> Response:
     status = request.query_params.get("status")
     if status is not None and status not in _STATUSES:
         raise InvalidInput(Fault("status", f"must be one of {', '.join(_STATUSES)}", status[:100], has_value=True))
-    channel = request.query_params.get("channel")
+    channel = query_text(request, "channel")
     rows, attempts = await context_of(request).db.read(_log_page, caller.project_id, page, status, channel)
     with_errors = caller.allows("channels:write")
     return json_answer(

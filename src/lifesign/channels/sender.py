@@ -68,11 +68,15 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """A status line and headers that arrived whole. `headers` have lower-case names; `body` at most 64 KiB."""
+    """A status line and headers that arrived whole. `headers` have lower-case names; `body` at most 64 KiB.
+
+    is_whole: the body arrived to its end; otherwise only the status is worth judging.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_whole: bool = True
 
 
 class Outbound(Protocol):

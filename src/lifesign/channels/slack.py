@@ -70,7 +70,7 @@ def judge(reply: HttpReply, now: EpochMs) -> Outcome:
     """What an answer means: 200 alone is no success, Slack says `ok`."""
     why = clean_text(reply.body) or f"answered with status {reply.status}"
     status = reply.status
-    if status == 200 and reply.body == b"ok":  # noqa: PLR2004 - OK
+    if status == 200 and (reply.body == b"ok" or not reply.is_whole):  # noqa: PLR2004 - OK
         return Sent()
     if 200 <= status <= 299:  # noqa: PLR2004 - the class of statuses
         return Permanent(f"expected ok, got: {why}", code="unexpected_body", http_status=status)

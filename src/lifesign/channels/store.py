@@ -343,6 +343,11 @@ def finish(conn: Connection, notification_id: str, token: int, values: Mapping[s
     return conn.execute(fenced.values(lease_owner=None, lease_until=None, **values)).rowcount == 1
 
 
+def lock_notifications(conn: Connection, ids: Iterable[str]) -> None:
+    """Lock rows until the transaction ends, in id order."""
+    conn.execute(select(N.id).where(N.id.in_(set(ids))).order_by(N.id).with_for_update())
+
+
 def is_withdrawn(conn: Connection, notification_id: str) -> bool:
     """Whether nobody wants this message any more; locks the row."""
     return bool(conn.scalar(select(N.is_withdrawn).where(N.id == notification_id).with_for_update()))
@@ -443,4 +448,4 @@ def outbox_figures(conn: Connection, now: EpochMs) -> dict[str, tuple[int, int]]
 
 def count_dead(conn: Connection) -> int:
     """Messages that nobody could deliver."""
-    return conn.scalar(select(func.count()).where(N.status == "dead", N.finished_at.is_not(None))) or 0
+    return conn.scalar(select(func.count()).where(N.status == word("dead"))) or 0

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 MAX_BATCH = 500
 MAX_QUEUE = 20_000
+# How long callers are gathered for one commit, at most.
+_GATHER_S = 0.002
 _RETRYABLE = {"40001", "40P01"}
 _MAX_RETRIES = 5
 
@@ -68,6 +70,7 @@ class Database:
         self._queue: deque[_Caller] = deque()
         self._ready = threading.Condition()
         self._stopping = False
+        self._gather_until: float | None = None
         self._threads = [
             threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
             for n in range(writers)
@@ -109,8 +112,25 @@ class Database:
             if self._stopping or len(self._queue) >= MAX_QUEUE:
                 raise WriterBusy
             self._queue.append(_Caller(future, loop, fn, item, batched))
-            self._ready.notify()
+            # Only the first of a batch begins to gather: what the writer was told of once is never held back again.
+            if len(self._queue) == 1:
+                self._gather_until = loop.time() + _GATHER_S
+                loop.call_soon(self._gather, loop, 1)
         return await future
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, waiting: int) -> None:
+        """Let the writer begin, unless the last turn of the loop brought more callers: they will share its commit.
+
+        A caller who is alone waits for one turn of the loop, some microseconds. Told at the first of many, the writer
+        would fight the loop for Python's lock over a batch of one.
+        """
+        with self._ready:
+            count = len(self._queue)
+            if waiting < count < MAX_BATCH and self._gather_until is not None and loop.time() < self._gather_until:
+                loop.call_soon(self._gather, loop, count)
+                return
+            self._gather_until = None
+            self._ready.notify()
 
     async def close(self) -> None:
         """Commit what is queued, then let go of every connection."""
@@ -140,10 +160,10 @@ class Database:
     def _next_callers(self) -> list[_Caller]:
         """Wait for work and take what shares the next transaction; empty when stopping and done."""
         with self._ready:
-            while not self._queue:
-                if self._stopping:
-                    return []
+            while not self._stopping and (not self._queue or self._gather_until is not None):
                 self._ready.wait()
+            if not self._queue:
+                return []
             first = self._queue.popleft()
             callers = [first]
             while self._queue and len(callers) < MAX_BATCH:

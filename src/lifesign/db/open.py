@@ -68,16 +68,14 @@ def open_database(settings: Settings, failpoints: Failpoints | None = None) -> D
     """
     failpoints = failpoints or Failpoints()
     if is_postgres(settings):
-        writer = postgres_engine(settings, size=_POSTGRES_WRITERS)
+        writer = _migrated(postgres_engine(settings, size=_POSTGRES_WRITERS))
         reader = postgres_engine(settings, size=_POSTGRES_READERS, read_only=True)
-        migrate.upgrade(writer)
         return Database(
             writer=writer, reader=reader, writers=_POSTGRES_WRITERS, readers=_POSTGRES_READERS, failpoints=failpoints
         )
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data_dir / SQLITE_FILE
-    writer = sqlite_engine(path)
-    migrate.upgrade(writer)
+    writer = _migrated(sqlite_engine(path))
     return Database(
         writer=writer,
         reader=sqlite_engine(path, read_only=True),
@@ -85,6 +83,15 @@ def open_database(settings: Settings, failpoints: Failpoints | None = None) -> D
         readers=_SQLITE_READERS,
         failpoints=failpoints,
     )
+
+
+def _migrated(engine: Engine) -> Engine:
+    try:
+        migrate.upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
 
 
 def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:

@@ -15,6 +15,8 @@ projects = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
+    # When a server made (or was given) the admin key of the first start.
+    Column("started_at", BigInteger),
 )
 
 # Slice `auth` -------------------------------------------------------------------------------------------------------
@@ -261,6 +263,7 @@ notifications = Table(
 for _name, _columns, _where in (
     ("ix_notifications_pending", ("channel_id", "priority", "not_before"), notifications.c.status == "pending"),
     ("ix_notifications_lease", ("lease_until",), notifications.c.status == "sending"),
+    ("ix_notifications_dead", ("finished_at",), notifications.c.status == "dead"),
     ("ix_notifications_finished", ("finished_at",), notifications.c.finished_at.is_not(None)),
     ("ix_notifications_provider", ("provider_id",), notifications.c.provider_id.is_not(None)),
 ):

@@ -1,24 +1,128 @@
 """The few statements that SQLite and PostgreSQL spell differently."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, bindparam, case, func, literal_column, or_
+import orjson
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Table,
+    TableValuedAlias,
+    Text,
+    Update,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+
+# Fewer rows are not worth a second spelling.
+_MANY = 4
 
 
 def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]], *, unique: Sequence[str]) -> None:
     """Insert `rows`, leaving out those whose `unique` columns are already taken."""
     if not rows:
         return
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-    conn.execute(dialect.insert(table).on_conflict_do_nothing(index_elements=list(unique)), list(rows))
+    if conn.dialect.name == "sqlite":
+        conn.execute(sqlite.insert(table).on_conflict_do_nothing(index_elements=list(unique)), list(rows))
+    elif len(rows) < _MANY:
+        conn.execute(postgresql.insert(table).on_conflict_do_nothing(index_elements=list(unique)), list(rows))
+    else:
+        statement = _insert_from_records(table, tuple(rows[0]))
+        conn.execute(
+            statement.on_conflict_do_nothing(index_elements=list(unique)), {"rows": orjson.dumps(list(rows)).decode()}
+        )
 
 
-def earlier(column: "Column[int]", parameter: str) -> ColumnElement[int]:
+def insert_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert `rows`, which all have the same members, in the order given.
+
+    Many: one statement over one JSON text. SQLite's driver takes Python's lock back after each step, so that row by row
+    the writer waits for the event loop once per row; PostgreSQL is spared a message and a plan for each row.
+    """
+    if not rows:
+        return
+    names = tuple(rows[0])
+    if len(rows) < _MANY:
+        conn.execute(table.insert(), list(rows))
+    elif conn.dialect.name == "sqlite":
+        values = json_rows([[row[name] for name in names] for row in rows])
+        conn.execute(_insert_from_json(table, names), {"rows": values})
+    else:
+        conn.execute(_insert_from_records(table, names), {"rows": orjson.dumps(list(rows)).decode()})
+
+
+@lru_cache
+def _insert_from_json(table: Table, names: tuple[str, ...]) -> Insert:
+    rows = json_each("rows")
+    return insert(table).from_select(names, select(*(json_member(rows, n) for n in range(len(names)))))
+
+
+@lru_cache
+def _insert_from_records(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
+    rows = _records(table, names)
+    return postgresql.insert(table).from_select(names, select(*(rows.c[name] for name in names)))
+
+
+def update_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Set the members of each row, the same in all, where `id` is the row's own. The caller has locked them all."""
+    if not rows:
+        return
+    names = tuple(rows[0])
+    values = [[row[name] for name in names] for row in rows] if conn.dialect.name == "sqlite" else list(rows)
+    conn.execute(_update_from(table, names, conn.dialect.name), {"rows": json_rows(values)})
+
+
+@lru_cache
+def _update_from(table: Table, names: tuple[str, ...], dialect: str) -> Update:
+    if dialect == "sqlite":
+        each = json_each("rows")
+        values = {name: json_member(each, n) for n, name in enumerate(names)}
+    else:
+        rows = _records(table, names)
+        values = {name: rows.c[name] for name in names}
+    key = values.pop("id")
+    return update(table).where(table.c.id == key).values(values)
+
+
+def _records(table: Table, names: Sequence[str]) -> TableValuedAlias:
+    """PostgreSQL's table of the members of the JSON array that is bound to `rows`, typed like columns of `table`."""
+    records = func.json_to_recordset(cast(bindparam("rows", type_=Text), postgresql.JSON))
+    typed = (column(name, table.c[name].type) for name in names)
+    return records.table_valued(*typed, name="records").render_derived(with_types=True)
+
+
+def json_rows(rows: Sequence[Any]) -> str:
+    """Rows as the JSON text that `json_each` reads. Strings, integers and None only."""
+    return orjson.dumps(rows).decode()
+
+
+def json_each(parameter: str) -> TableValuedAlias:
+    """SQLite's table of the members of the JSON array that is bound to `parameter`."""
+    return func.json_each(bindparam(parameter)).table_valued("value", name=f"each_{parameter}")
+
+
+def json_member(rows: TableValuedAlias, position: int) -> ColumnElement[Any]:
+    """What stands at `position` of a row that is itself a JSON array."""
+    return func.json_extract(rows.c.value, literal_column(f"'$[{position}]'"))
+
+
+def earlier(instant: "Column[int]", parameter: str) -> ColumnElement[int]:
     """The earlier of a nullable instant and a bound one."""
-    at: ColumnElement[int] = bindparam(parameter, type_=column.type)
-    return case((or_(column.is_(None), column > at), at), else_=column)
+    at: ColumnElement[int] = bindparam(parameter, type_=instant.type)
+    return case((or_(instant.is_(None), instant > at), at), else_=instant)
 
 
 def word(text: str) -> ColumnElement[str]:
@@ -26,7 +130,7 @@ def word(text: str) -> ColumnElement[str]:
     return literal_column(f"'{text}'")
 
 
-def contains(conn: Connection, column: "Column[Any]", text: str) -> ColumnElement[bool]:
-    """Rows whose `column` contains `text`, to the letter: LIKE ignores case on SQLite and needs escapes on both."""
+def contains(conn: Connection, within: "Column[Any]", text: str) -> ColumnElement[bool]:
+    """Rows that contain `text`, to the letter: LIKE ignores case on SQLite and needs escapes on both."""
     find = func.instr if conn.dialect.name == "sqlite" else func.strpos
-    return find(column, text) > 0
+    return find(within, text) > 0

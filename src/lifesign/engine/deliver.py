@@ -44,7 +44,8 @@ class Deliver:
         used = Counter(each.channel.type for each in self._sends.values())
         free = {kind: slots - used[kind] for kind, slots in SLOTS.items()}
         claimed, next_due = await self._db.write(self._claim, now, free=free, in_flight=in_flight)
-        self._db.failpoints.hit("claim.after_commit")
+        if claimed:
+            self._db.failpoints.hit("claim.after_commit")
         for each in claimed:
             task = asyncio.create_task(self._send(each), name=f"send.{each.notification.id}")
             self._sends[task] = each
@@ -55,7 +56,8 @@ class Deliver:
         self, conn: Connection, now: EpochMs, *, free: dict[ChannelType, int], in_flight: Counter[Flight]
     ) -> tuple[list[Claimed], EpochMs | None]:
         result = outbox.claim_due(conn, now, node_id=self._node_id, free=free, in_flight=in_flight)
-        self._db.failpoints.hit("claim.before_commit")
+        if result[0]:
+            self._db.failpoints.hit("claim.before_commit")
         return result
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -77,7 +79,7 @@ class Deliver:
         metrics.ATTEMPTS.labels(kind, type(outcome).__name__.lower()).inc()
         finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
         try:
-            kept = await self._db.write(outbox.finish, finished, clock.now())
+            kept: bool = await self._db.write_batched(outbox.finish_many, (finished, clock.now()))
         except StorageUnavailable:
             # The lease runs out and the message is sent again, under the same idempotency key.
             log.warning("notification.unfinished", notification_id=claimed.notification.id)

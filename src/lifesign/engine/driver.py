@@ -142,10 +142,13 @@ class Driver:
     async def _settle(self, now: EpochMs) -> EpochMs | None:
         """Tick until nothing is due at `now`; the next due instant, if one is known."""
         for _ in range(_MAX_ROUNDS):
+            self._wakeups.any.clear()
             dues = [await self._tick(loop, now) for loop in self.loops]
             in_flight = [await loop.settle() for loop in self.loops]
             known = [due for due in dues if due is not None]
-            if not any(in_flight) and all(due > now for due in known):
+            # A wake-up tells of work for a loop that had its turn already, such as a send that ended meanwhile.
+            is_awake = self._wakeups.any.is_set() or any(in_flight)
+            if not is_awake and all(due > now for due in known):
                 return min(known, default=None)
         msg = "the engine does not come to rest"
         raise RuntimeError(msg)

@@ -55,7 +55,8 @@ class Sweep(Idle):
         judged = EpochMs(now - self._landing_ms)
         began = self._monotonic()
         swept = await self._db.write(self._sweep, judged)
-        self._db.failpoints.hit("sweep.after_commit")
+        if swept.looked_at:
+            self._db.failpoints.hit("sweep.after_commit")
         self._resize(self._monotonic() - began)
         for late_ms in swept.late_ms:
             metrics.LATENESS.observe(late_ms / _S)
@@ -67,7 +68,8 @@ class Sweep(Idle):
 
     def _sweep(self, conn: Connection, judged: EpochMs) -> heartbeats.Swept:
         swept = heartbeats.sweep(conn, judged, self._batch)
-        self._db.failpoints.hit("sweep.before_commit")
+        if swept.looked_at:
+            self._db.failpoints.hit("sweep.before_commit")
         return swept
 
     def _resize(self, took_s: float) -> None:
@@ -93,7 +95,8 @@ class Escalate(Idle):
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Run the steps that are due."""
         looked_at = await self._db.write(self._escalate, now)
-        self._db.failpoints.hit("escalate.after_commit")
+        if looked_at:
+            self._db.failpoints.hit("escalate.after_commit")
         if looked_at >= self._limit:
             return now
         return await self._db.read(incidents.next_timer)
@@ -102,7 +105,8 @@ class Escalate(Idle):
         due, looked_at = incidents.lock_due(conn, now, self._limit)
         subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
         incidents.run_due(conn, due, subjects, now=now, min_repeat_ms=self._min_repeat_ms)
-        self._db.failpoints.hit("escalate.before_commit")
+        if looked_at:
+            self._db.failpoints.hit("escalate.before_commit")
         return looked_at
 
 
@@ -127,7 +131,8 @@ class Reap(Idle):
 
     def _reap(self, conn: Connection, now: EpochMs) -> int:
         reaped = outbox.reap(conn, now, self._limit)
-        self._db.failpoints.hit("reap.before_commit")
+        if reaped:
+            self._db.failpoints.hit("reap.before_commit")
         return reaped
 
 

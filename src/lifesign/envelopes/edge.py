@@ -3,17 +3,20 @@
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifesign.clock import Clock
 from lifesign.envelopes import error_response
-from lifesign.envelopes.failures import failure_of
+from lifesign.envelopes.failures import INTERNAL, failure_of
 from lifesign.http.context import context_of
 
 log = structlog.get_logger("lifesign.http")
@@ -24,12 +27,39 @@ _SERVER_ERROR = 500
 _METHOD_NOT_ALLOWED = 405
 
 
+@dataclass(frozen=True, slots=True)
+class HotRoute:
+    """A route that requests reach without passing the layers of the framework, which take longer than a check-in.
+
+    app: what the endpoint finds in `request.app`; it has the same route, for every request that does not match here.
+    """
+
+    app: ASGIApp
+    method: str
+    path: re.Pattern[str]
+    endpoint: Callable[[Request], Awaitable[Response]]
+
+    def matches(self, scope: Scope) -> bool:
+        """Whether the request is for this route; notes in `scope` what the framework would note."""
+        found = self.path.fullmatch(scope["path"]) if scope["method"] == self.method else None
+        if found is None:
+            return False
+        scope["app"], scope["path_params"] = self.app, found.groupdict()
+        return True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request that matches."""
+        response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
 class Edge:
     """The outermost layer. Everything that leaves passes here and carries `X-Request-Id`."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, hot: HotRoute | None = None) -> None:
         self._app = app
         self._clock = clock
+        self._hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -50,9 +80,13 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app_for(scope)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            # Whoever asked is gone; there is nobody to answer, and nothing went wrong here.
+            log.info("request.abandoned", method=scope["method"], path=scope["path"], request_id=request_id)
+            return
         except Exception as error:  # the edge of the app: logged with its traceback, answered without
-            if failure_of(error).status >= _SERVER_ERROR:
+            if failure_of(error) is INTERNAL:
                 log.exception("request.failed", method=scope["method"], path=scope["path"], request_id=request_id)
             if status == 0:
                 response = error_response(scope["path"], error, request_id=request_id, now=self._clock.now())
@@ -67,6 +101,16 @@ class Edge:
                 took_ms=took_ms,
                 request_id=request_id,
             )
+
+    def _app_for(self, scope: Scope) -> ASGIApp:
+        if "\x00" in scope["path"]:
+            # No object has such a name, and PostgreSQL cannot even be asked for it.
+            return _nowhere
+        return self._hot if self._hot is not None and self._hot.matches(scope) else self._app
+
+
+async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise HTTPException(404)
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import events
+from lifesign.db.sql import insert_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,7 @@ class StoredEvent:
 
 def insert_events(conn: Connection, rows: Sequence[dict[str, object]]) -> None:
     """Append rows in order."""
-    if rows:
-        conn.execute(events.insert(), rows)
+    insert_many(conn, events, rows)
 
 
 def events_of(

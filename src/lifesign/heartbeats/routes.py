@@ -3,11 +3,14 @@
 from typing import Any, cast
 
 from fastapi import APIRouter
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign.auth.rules import Caller
 from lifesign.auth.service import caller_of
-from lifesign.clock import rfc3339
+from lifesign.clock import EpochMs, rfc3339
+from lifesign.db.failpoints import Failpoints
 from lifesign.events.rules import EVENT_TYPES
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import schemas, service
@@ -16,8 +19,9 @@ from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model, validate
 from lifesign.http.context import context_of
-from lifesign.http.describe import PAGING, operation
+from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
+from lifesign.incidents.service import Incident
 
 router = APIRouter(tags=["Heartbeats"])
 
@@ -31,26 +35,44 @@ _FILTERS: tuple[dict[str, Any], ...] = (
         "name": "namespace",
         "in": "query",
         "description": "Exactly this namespace.",
-        "schema": {"type": "string", "minLength": 1},
+        "schema": FILTER_TEXT,
     },
     {
         "name": "tag",
         "in": "query",
         "description": "Repeatable; all must match.",
-        "schema": {"type": "array", "items": {"type": "string", "minLength": 1}},
+        "schema": {"type": "array", "items": FILTER_TEXT},
         "explode": True,
     },
     {
         "name": "q",
         "in": "query",
         "description": "Part of name or slug, in any case.",
-        "schema": {"type": "string", "minLength": 1},
+        "schema": FILTER_TEXT,
     },
 )
 
 
 @router.post(
-    "/v1/heartbeats", **operation("createHeartbeat", answer=(201, schemas.ShownHeartbeat), body=schemas.NewHeartbeat)
+    "/v1/heartbeats",
+    **operation(
+        "createHeartbeat",
+        answer=(201, schemas.ShownHeartbeat),
+        body=schemas.NewHeartbeat,
+        examples=schemas.NEW_HEARTBEATS,
+        links={
+            "idOrSlug=id": (
+                "getHeartbeat",
+                "updateHeartbeat",
+                "checkin",
+                "ackHeartbeat",
+                "pauseHeartbeat",
+                "resumeHeartbeat",
+                "listHeartbeatEvents",
+                "deleteHeartbeat",
+            )
+        },
+    ),
 )
 async def create_heartbeat(request: Request) -> Response:
     """Make a heartbeat; it is watched from now on."""
@@ -111,7 +133,13 @@ async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
 
 @router.patch(
     "/v1/heartbeats/{idOrSlug}",
-    **operation("updateHeartbeat", answer=(200, schemas.ShownHeartbeat), body=schemas.HeartbeatChanges, errors=(404,)),
+    **operation(
+        "updateHeartbeat",
+        answer=(200, schemas.ShownHeartbeat),
+        body=schemas.HeartbeatChanges,
+        examples=schemas.HEARTBEAT_CHANGES,
+        errors=(404,),
+    ),
 )
 async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
     """Change a heartbeat. A changed timing moves the deadline; an edit never makes it fire."""
@@ -141,7 +169,12 @@ async def delete_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
 
 
 ACK = operation(
-    "ackHeartbeat", answer=(200, schemas.AckAnswer), body=schemas.AckBody, is_body_required=False, errors=(404,)
+    "ackHeartbeat",
+    answer=(200, schemas.AckAnswer),
+    body=schemas.AckBody,
+    is_body_required=False,
+    errors=(404,),
+    refuses_states=True,
 )
 
 
@@ -152,7 +185,9 @@ async def ack_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, idOrSlug)
     body = await read_model(request, schemas.AckBody, required=False)
-    closed = await context.db.write(service.ack, caller, idOrSlug, body.message, context.now())
+    closed = await context.db.write(
+        _ack, context.db.failpoints, caller, idOrSlug, message=body.message, now=context.now()
+    )
     context.db.failpoints.hit("ack.after_commit")
     answer = {
         "status": "resolved",
@@ -163,9 +198,17 @@ async def ack_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
     return json_answer(without_absent(answer))
 
 
+def _ack(
+    conn: Connection, failpoints: Failpoints, caller: Caller, ref: str, *, message: str | None, now: EpochMs
+) -> Incident:
+    closed = service.ack(conn, caller, ref, message, now)
+    failpoints.hit("ack.before_commit")
+    return closed
+
+
 @router.post(
     "/v1/heartbeats/{idOrSlug}/pause",
-    **operation("pauseHeartbeat", answer=(200, schemas.PauseAnswer), errors=(400, 404)),
+    **operation("pauseHeartbeat", answer=(200, schemas.PauseAnswer), errors=(404,), refuses_states=True),
 )
 async def pause_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
     """Stop watching until resumed; an open incident closes."""
@@ -177,7 +220,7 @@ async def pause_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa:
 
 @router.post(
     "/v1/heartbeats/{idOrSlug}/resume",
-    **operation("resumeHeartbeat", answer=(200, schemas.ResumeAnswer), errors=(400, 404)),
+    **operation("resumeHeartbeat", answer=(200, schemas.ResumeAnswer), errors=(404,), refuses_states=True),
 )
 async def resume_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
     """Watch a paused heartbeat again, from now."""
@@ -226,7 +269,12 @@ def _is_seq(value: str) -> bool:
 
 # The hot route ------------------------------------------------------------------------------------------------------
 CHECK_IN = operation(
-    "checkin", answer=(200, schemas.CheckInAnswer), body=schemas.CheckInBody, is_body_required=False, errors=(404,)
+    "checkin",
+    answer=(200, schemas.CheckInAnswer),
+    body=schemas.CheckInBody,
+    is_body_required=False,
+    examples=schemas.CHECK_INS,
+    errors=(404,),
 )
 CHECK_IN["openapi_extra"]["parameters"] = [
     {"name": "idOrSlug", "in": "path", "required": True, "schema": {"type": "string"}},

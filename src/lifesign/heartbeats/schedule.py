@@ -112,7 +112,7 @@ def _due_once(reading: datetime, zone: ZoneInfo) -> tuple[EpochMs, ...]:
     # In a gap the earlier instant (fold=1) shows a time before the gap and the later one a time after it, so that the
     # end of the gap is the first instant between them at which the clock shows more than the skipped reading.
     between = range(second, first + 1)
-    index = bisect.bisect_left(between, True, key=lambda at: _wall_clock(EpochMs(at), zone) > reading)  # noqa: FBT003
+    index = bisect.bisect_left(between, True, key=lambda at: _wall_clock(EpochMs(at), zone) > reading)  # noqa: FBT003 - the value looked for
     return (EpochMs(between[index]),)
 
 

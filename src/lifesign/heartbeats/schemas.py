@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, StrictStr, WithJsonSchema
 
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.events.service import StoredEvent
@@ -15,7 +15,7 @@ from lifesign.heartbeats import schedule, slugs
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.heartbeats.service import Definition
 from lifesign.http.answers import without_absent
-from lifesign.http.fields import Body, Bool, Integer, Line, LongText, Name, optional
+from lifesign.http.fields import Body, Bool, Integer, Line, LongText, Name, Ref, optional
 
 _S = 1000
 MAX_INTERVAL_S = 315_360_000
@@ -99,15 +99,26 @@ Slug = Annotated[
 Timezone = Annotated[
     StrictStr, AfterValidator(_timezone), WithJsonSchema({"type": "string", "examples": ["Europe/Berlin"]})
 ]
-Tag = Annotated[StrictStr, AfterValidator(_tag), WithJsonSchema({"type": "string", "pattern": r"^[!-~]{1,100}$"})]
+Tag = Annotated[
+    StrictStr, AfterValidator(_tag), WithJsonSchema({"type": "string", "pattern": r"^[^\s\x00-\x20\x7f\x85]{1,100}$"})
+]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_tags)]
-OwnChannels = Annotated[list[StrictStr], Field(max_length=MAX_OWN_CHANNELS), AfterValidator(_distinct)]
+OwnChannels = Annotated[list[Ref], Field(max_length=MAX_OWN_CHANNELS), AfterValidator(_distinct)]
 ModeWord = Literal["recurring", "oneshot", "scheduled"]
 StatusWord = Literal["active", "firing", "paused", "resolved"]
 
 
+# What each mode cannot do without.
+_BY_MODE: list[Any] = [  # Any: a fragment of JSON Schema
+    {"properties": {"mode": {"enum": ["recurring", "oneshot"]}}, "required": ["mode", "interval"]},
+    {"properties": {"mode": {"enum": ["scheduled"]}}, "required": ["mode", "schedule"]},
+]
+
+
 class NewHeartbeat(Body):
     """What must check in, and when."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _BY_MODE})
 
     name: Name = Field(examples=["Nightly Export"])
     mode: ModeWord
@@ -120,7 +131,7 @@ class NewHeartbeat(Body):
     )
     timezone: Timezone = Field(default="UTC", description="IANA name; used by scheduled.")
     slug: Slug = optional("Made from the name when omitted.")
-    policy: StrictStr = optional("Id of the policy that says whom to tell.")
+    policy: Ref = optional("Id of the policy that says whom to tell.")
     namespace: Annotated[str, Line(100)] = optional("Groups heartbeats.")
     metadata: Metadata = optional("At most 16 KiB; a check-in may replace it.")
     description: Annotated[str, LongText(10_000)] = optional()
@@ -140,7 +151,7 @@ class HeartbeatChanges(Body):
     grace: Annotated[int, Integer(0, MAX_GRACE_S)] = optional()
     timezone: Timezone = optional()
     slug: Slug | None = optional()
-    policy: StrictStr | None = optional()
+    policy: Ref | None = optional()
     namespace: Annotated[str, Line(100)] | None = optional()
     metadata: Metadata | None = optional()
     description: Annotated[str, LongText(10_000)] | None = optional()
@@ -160,6 +171,30 @@ class AckBody(Body):
     """What the person who acknowledges has to say."""
 
     message: Annotated[str, LongText(MAX_ACK_MESSAGE)] = optional(examples=["Looking into it"])
+
+
+# Bodies to paste, by what they show.
+NEW_HEARTBEATS: dict[str, dict[str, Any]] = {
+    "every hour": {"name": "Nightly Export", "mode": "recurring", "interval": 3600, "grace": 300},
+    "by cron expression": {
+        "name": "Backup",
+        "mode": "scheduled",
+        "schedule": "0 2 * * *",
+        "timezone": "Europe/Berlin",
+        "grace": 1800,
+        "tags": ["db"],
+    },
+    "once": {"name": "Migration to the new disk", "mode": "oneshot", "interval": 7200},
+}
+HEARTBEAT_CHANGES: dict[str, dict[str, Any]] = {
+    "more time": {"grace": 900},
+    "no policy any more": {"policy": None},
+}
+CHECK_INS: dict[str, dict[str, Any]] = {
+    "alive": {},
+    "alive, with figures": {"metadata": {"rows": 1200, "host": "db1"}},
+    "unhealthy: fires at once": {"healthy": False, "metadata": {"error": "disk full"}},
+}
 
 
 class ShownHeartbeat(Body):

@@ -23,8 +23,8 @@ from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, Heartbea
 from lifesign.ids import new_id
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import Subject
-from lifesign.incidents.service import Ack, Firing
-from lifesign.incidents.store import Incident
+from lifesign.incidents.service import Ack, Firing, Incident
+from lifesign.projects import service as projects
 
 _SLUG_WINDOW = 64
 _MAX_SLUG_WINDOW = 4096
@@ -78,6 +78,7 @@ def create(
     has_slug: the slug was chosen, so it is refused when taken; otherwise the lowest free one is made from the name.
     """
     _check_references(conn, caller.project_id, definition)
+    projects.lock(conn, caller.project_id)  # or two creations at once would both see room for the last one
     if store.count_of(conn, caller.project_id) >= max_heartbeats:
         raise HeartbeatLimitReached(max_heartbeats)
     blank = Heartbeat(
@@ -162,14 +163,9 @@ def edit(
     if wanted == present:
         return before
     _check_references(conn, caller.project_id, wanted)
-    if (
-        wanted.slug != before.slug
-        and wanted.slug is not None
-        and store.taken_slugs(conn, caller.project_id, [wanted.slug])
-    ):
-        raise _slug_taken(wanted.slug)
     after = rules.after_edit(before, replace(before, **_values(wanted), updated_at=now), now)
-    store.save(conn, after)
+    if not store.save_if_free(conn, after):
+        raise _slug_taken(wanted.slug)
     changed = sorted(
         WIRE_NAMES.get(name, name) for name, value in _values(wanted).items() if value != getattr(present, name)
     )

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, false, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import heartbeats, idempotency_keys
-from lifesign.db.sql import contains, insert_new
+from lifesign.db.sql import contains, insert_new, json_each, json_rows, update_many
 from lifesign.heartbeats.rules import Heartbeat
 
 H = heartbeats.c
@@ -20,6 +21,10 @@ _STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
 _ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
 
 _BY_ID = select(*_COLUMNS).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+# SQLite: one step for all rows (see db.sql.insert_many); its one writer needs no row locks.
+_BY_ID_AS_JSON = select(func.json_group_array(func.json_array(*_COLUMNS))).where(
+    H.id.in_(select(json_each("ids").c.value))
+)
 
 
 def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
@@ -56,6 +61,16 @@ def save(conn: Connection, heartbeat: Heartbeat) -> None:
     conn.execute(update(heartbeats).where(H.id == heartbeat.id).values(values))
 
 
+def save_if_free(conn: Connection, heartbeat: Heartbeat) -> bool:
+    """The same; False, and nothing written, when its slug is another heartbeat's: the index decides between two."""
+    try:
+        with conn.begin_nested():
+            save(conn, heartbeat)
+    except IntegrityError:
+        return False
+    return True
+
+
 def delete_heartbeat(conn: Connection, heartbeat_id: str) -> None:
     """Remove a heartbeat and the keys of its repeated requests; its history is left to retention."""
     conn.execute(delete(heartbeats).where(H.id == heartbeat_id))
@@ -85,6 +100,9 @@ def ids_by_slug(conn: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tup
 
 def lock_many(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     """Heartbeats by id, locked in id order until the transaction ends."""
+    if conn.dialect.name == "sqlite":
+        found = orjson.loads(conn.scalar(_BY_ID_AS_JSON, {"ids": json_rows(list(ids))}) or "[]")
+        return {row[0]: _heartbeat(row) for row in found}
     return {row[0]: _heartbeat(row) for row in conn.execute(_BY_ID, {"ids": sorted(ids)})}
 
 
@@ -94,35 +112,26 @@ def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     return {row[0]: _heartbeat(row) for row in rows}
 
 
-_CHECKED_IN = ("last_checkin_at", "checkin_count", "anchor_at", "next_deadline", "fires_at", "armed_at")
-_SAVE_CHECK_IN = (
-    update(heartbeats).where(H.id == bindparam("hb")).values({name: bindparam(f"new_{name}") for name in _CHECKED_IN})
-)
-_SAVE_CHECK_IN_WITH_METADATA = _SAVE_CHECK_IN.values(metadata=bindparam("new_metadata"))
-
-
 def save_check_ins(conn: Connection, checked_in: Iterable[Heartbeat], with_metadata: set[str]) -> None:
-    """The columns an ordinary check-in changes: none of them is in an index. Rows in id order."""
+    """The columns an ordinary check-in changes: none of them is in an index. Rows are locked already."""
     plain: list[dict[str, Any]] = []
     full: list[dict[str, Any]] = []
     for heartbeat in checked_in:
         row = {
-            "hb": heartbeat.id,
-            "new_last_checkin_at": heartbeat.last_checkin_at,
-            "new_checkin_count": heartbeat.checkin_count,
-            "new_anchor_at": heartbeat.anchor_at,
-            "new_next_deadline": heartbeat.next_deadline,
-            "new_fires_at": heartbeat.fires_at,
-            "new_armed_at": heartbeat.armed_at,
+            "id": heartbeat.id,
+            "last_checkin_at": heartbeat.last_checkin_at,
+            "checkin_count": heartbeat.checkin_count,
+            "anchor_at": heartbeat.anchor_at,
+            "next_deadline": heartbeat.next_deadline,
+            "fires_at": heartbeat.fires_at,
+            "armed_at": heartbeat.armed_at,
         }
         if heartbeat.id in with_metadata:
-            full.append(row | {"new_metadata": heartbeat.metadata})
+            full.append(row | {"metadata": heartbeat.metadata})
         else:
             plain.append(row)
-    if plain:
-        conn.execute(_SAVE_CHECK_IN, plain)
-    if full:
-        conn.execute(_SAVE_CHECK_IN_WITH_METADATA, full)
+    update_many(conn, heartbeats, plain)
+    update_many(conn, heartbeats, full)
 
 
 def heartbeats_of(
@@ -148,7 +157,8 @@ def heartbeats_of(
     if namespace is not None:
         query = query.where(H.namespace == namespace)
     for tag in tags:
-        query = query.where(contains(conn, H.tags, f" {tag} "))
+        # Two tags that happen to be neighbours are not one with a blank in it.
+        query = query.where(contains(conn, H.tags, f" {tag} ") if tag.split() == [tag] else false())
     if search is not None:
         query = query.where(contains(conn, H.search, search.casefold()))
     return [_heartbeat(row) for row in conn.execute(query.order_by(H.id).limit(limit))]
@@ -187,28 +197,20 @@ def lock_due(conn: Connection, now: EpochMs, limit: int) -> list[Heartbeat]:
 
 def set_bounds(conn: Connection, bounds: Mapping[str, EpochMs | None]) -> None:
     """Move the bounds of heartbeats, in id order."""
-    if bounds:
-        statement = update(heartbeats).where(H.id == bindparam("hb")).values(check_at=bindparam("bound"))
-        conn.execute(statement, [{"hb": key, "bound": bounds[key]} for key in sorted(bounds)])
+    update_many(conn, heartbeats, [{"id": key, "check_at": bounds[key]} for key in sorted(bounds)])
 
 
 def save_firing(conn: Connection, incidents: Mapping[str, str]) -> None:
     """Turn heartbeats to firing: heartbeat id -> incident id."""
-    if incidents:
-        statement = (
-            update(heartbeats)
-            .where(H.id == bindparam("hb"))
-            .values(
-                status="firing",
-                is_armed=1,
-                next_deadline=None,
-                fires_at=None,
-                armed_at=None,
-                check_at=None,
-                incident_id=bindparam("inc"),
-            )
-        )
-        conn.execute(statement, [{"hb": key, "inc": incidents[key]} for key in sorted(incidents)])
+    fired = {
+        "status": "firing",
+        "is_armed": 1,
+        "next_deadline": None,
+        "fires_at": None,
+        "armed_at": None,
+        "check_at": None,
+    }
+    update_many(conn, heartbeats, [{"id": key, "incident_id": incidents[key], **fired} for key in sorted(incidents)])
 
 
 def next_bound(conn: Connection) -> EpochMs | None:

@@ -1,11 +1,16 @@
 """What `/openapi.json` says of an operation: bodies, answers and errors, told once beside the route."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
+
+from lifesign.http.fields import optional
 
 _REF = "#/components/schemas/{model}"
 
@@ -13,36 +18,122 @@ _REF = "#/components/schemas/{model}"
 Schema = Mapping[str, Any]
 
 _bodies: set[type[BaseModel]] = set()
+_BAD_REQUEST = 400
+_EXAMPLE_REQUEST_ID = "req_5f0c8d3b9a7e4f21b6c0d9e8f7a6b5c4"
+
+
+def example_id(prefix: str) -> str:
+    """An id as examples show it: of the right form, and of no object."""
+    return f"{prefix}_0199e6a1b2c37d4e8f00112233445566"
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong with an error's request."""
+    """What is wrong with the request."""
 
-    code: str = Field(examples=["BAD_REQUEST"])
-    message: str = Field(examples=["Invalid request: name: is required"])
-    statusCode: int = Field(examples=[400])
-    details: Any = Field(default=None, description="Faults by field, missing scopes, users of an object, or its state.")
+    code: str = Field(description="A word for programs.")
+    message: str = Field(description="A sentence for people.")
+    statusCode: int = Field(description="The status of the answer.")
+    details: Any = optional("Faults by field, missing scopes, users of an object, or its state.")
 
 
 class Error(BaseModel):
     """The error envelope of the Heartbeats API."""
 
     error: ErrorDetail
-    requestId: str
-    timestamp: str
+    requestId: str = Field(description="The answer's `X-Request-Id`; the server's log has it too.")
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """How an error status is described. `message` and `details` make the example."""
+
+    description: str
+    code: str
+    message: str
+    details: Any = None
+    header: str | None = None
 
 
 _ERRORS = {
-    400: "Something in the request is wrong; `details` names the fields.",
-    401: "No key, or one that is unknown, revoked or expired.",
-    403: "The key lacks a scope, or a limit of the project is reached.",
-    404: "No such object in this project.",
-    409: "The object is in use; `details.users` lists by whom.",
-    413: "The body is larger than 262,144 bytes.",
-    429: "Too many requests; see the header `Retry-After`.",
-    500: "A fault of the server; `requestId` is in its log.",
-    503: "The storage did not take it; nothing was written. Try again after `Retry-After` seconds.",
+    400: _Refusal(
+        "Something in the request is wrong; `details` names each field.",
+        "BAD_REQUEST",
+        "Invalid request: name is required",
+        [{"field": "name", "message": "is required"}],
+    ),
+    401: _Refusal(
+        "No key, or one that is unknown, revoked or expired.",
+        "UNAUTHORIZED",
+        "Missing or invalid API key",
+        header="WWW-Authenticate",
+    ),
+    403: _Refusal(
+        "The key lacks a scope, or a limit of the project is reached.",
+        "FORBIDDEN",
+        "Missing scope: policies:write",
+        {"scopes": ["policies:write"]},
+    ),
+    404: _Refusal("No such object in this project.", "NOT_FOUND", "Resource not found"),
+    409: _Refusal(
+        "The object is in use; `details.users` lists by whom, `force=true` takes it away from them.",
+        "CONFLICT",
+        "Policy is in use",
+        {"users": [{"type": "heartbeat", "id": example_id("hb"), "name": "Nightly Export"}], "total": 1},
+    ),
+    413: _Refusal("The body is larger than 262,144 bytes.", "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    429: _Refusal(
+        "Too many requests; wait for the seconds in `Retry-After`.",
+        "RATE_LIMITED",
+        "Too many requests",
+        header="Retry-After",
+    ),
+    500: _Refusal("A fault of the server; `requestId` is in its log.", "INTERNAL_ERROR", "Internal server error"),
+    503: _Refusal(
+        "The storage did not take it and nothing was written: try again after `Retry-After` seconds.",
+        "UNAVAILABLE",
+        "Storage is not available, try again",
+        header="Retry-After",
+    ),
 }
+_INVALID_STATE = _Refusal(
+    "The object is in a state that does not allow this.",
+    "INVALID_STATE",
+    "Heartbeat is active, not firing",
+    {"status": "active"},
+)
+_HEADERS: Mapping[str, Schema] = {
+    "WWW-Authenticate": {"description": "`Bearer`", "required": True, "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+}
+_PATH_PARAMETERS = {
+    "heartbeats": "Id (`hb_...`) or slug, like `nightly-export`.",
+    "policies": "Id, `pol_...`.",
+    "channels": "Id, `ch_...`.",
+    "incidents": "Id, `inc_...`.",
+    "keys": "Id, `key_...`.",
+}
+ABOUT = """\
+Knows whether everything you run is alive, and makes sure somebody finds out when it is not.
+
+A **heartbeat** is something that must check in. When its **deadline** and its **grace** pass without a check-in, an
+**incident** opens and the steps of its **policy** send messages to **channels**, until it checks in again or somebody
+acknowledges.
+
+Send `Authorization: Bearer <key>`; the first start of the server prints an admin key. A `2xx` answer to a write is
+sent after the write is on disk. Every answer carries `X-Request-Id`; send your own and it is used. Lists take `limit`
+(1-1000, default 100) and `cursor`, which is the `nextCursor` of the page before. Members without a value are omitted,
+never null. Times are RFC 3339: with `Z` and milliseconds in answers, with any offset in requests.
+"""
+TAGS: tuple[dict[str, Any], ...] = (
+    {"name": "Heartbeats", "description": "What must check in, its check-ins and its history."},
+    {"name": "Policies", "description": "The steps to take when a heartbeat fires: wait, then tell channels."},
+    {"name": "Channels", "description": "Where messages go: e-mail, Slack, webhooks, PagerDuty, SMS."},
+    {"name": "Incidents", "description": "Outages, and every message about them with every attempt to deliver it."},
+    {"name": "Keys", "description": "API keys and what they may do."},
+    {"name": "Server", "description": "How the server itself does; no key needed."},
+)
+FILTER_TEXT: Schema = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"}
 PAGING: tuple[Schema, ...] = (
     {
         "name": "limit",
@@ -73,20 +164,32 @@ def operation(
     body: type[BaseModel] | None = None,
     is_body_required: bool = True,
     parameters: Sequence[Schema] = (),
+    examples: Mapping[str, Schema] | None = None,
+    links: Mapping[str, Sequence[str]] | None = None,
+    refuses_states: bool = False,
 ) -> dict[str, Any]:
-    """Keyword arguments of a FastAPI route. 401, 403, 500 and 503 go without saying; a body adds 400 and 413."""
+    """Keyword arguments of a FastAPI route. 401, 403, 500 and 503 go without saying; a body adds 400 and 413.
+
+    examples: bodies to paste, by what they show.
+    links: from a path parameter and where the answer has its value (`idOrSlug=id`), to the operations that take it.
+    refuses_states: it answers 400 INVALID_STATE to an object that is not in the right state.
+    """
     status, model = answer
-    statuses = {401, 403, 500, 503, *errors, *({400, 413} if body else ())}
+    statuses = {401, 403, 500, 503, *errors, *({400, 413} if body else ()), *({400} if refuses_states else ())}
     responses: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {}}
-    responses[status]["description"] = "Done." if model is None else "As asked."
-    responses |= {code: {"model": Error, "description": _ERRORS[code]} for code in sorted(statuses)}
+    responses[status]["description"] = "Done." if model is None else inspect.cleandoc(model.__doc__ or "")
+    if links:
+        responses[status]["links"] = _links(links)
+    responses |= {code: _error_response(code, refuses_states=refuses_states) for code in sorted(statuses)}
     extra: dict[str, Any] = {"security": [{"BearerAuth": []}]}
     if parameters:
         extra["parameters"] = list(parameters)
     if body is not None:
         _bodies.add(body)
-        schema = {"$ref": _REF.format(model=body.__name__)}
-        extra["requestBody"] = {"required": is_body_required, "content": {"application/json": {"schema": schema}}}
+        content: dict[str, Any] = {"schema": {"$ref": _REF.format(model=body.__name__)}}
+        if examples:
+            content["examples"] = {summary: {"summary": summary, "value": each} for summary, each in examples.items()}
+        extra["requestBody"] = {"required": is_body_required, "content": {"application/json": content}}
     return {
         "operation_id": operation_id,
         "status_code": status,
@@ -95,6 +198,41 @@ def operation(
         "responses": responses,
         "openapi_extra": extra,
     }
+
+
+def _error_response(status: int, *, refuses_states: bool) -> dict[str, Any]:
+    refusal = _ERRORS[status]
+    shown = {refusal.code: refusal}
+    if refuses_states and status == _BAD_REQUEST:
+        shown[_INVALID_STATE.code] = _INVALID_STATE
+    examples = {code: {"summary": each.message, "value": _envelope(status, each)} for code, each in shown.items()}
+    response: dict[str, Any] = {
+        "model": Error,
+        "description": " ".join(each.description for each in shown.values()),
+        "content": {"application/json": {"examples": examples}},
+    }
+    if refusal.header:
+        response["headers"] = {refusal.header: _HEADERS[refusal.header]}
+    return response
+
+
+def _envelope(status: int, refusal: _Refusal) -> dict[str, Any]:
+    error = {"code": refusal.code, "message": refusal.message, "statusCode": status}
+    if refusal.details is not None:
+        error["details"] = refusal.details
+    return {"error": error, "requestId": _EXAMPLE_REQUEST_ID, "timestamp": "2026-03-08T07:00:00.000Z"}
+
+
+def _links(links: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for where, operation_ids in links.items():
+        parameter, _, member = where.partition("=")
+        for operation_id in operation_ids:
+            found[operation_id] = {
+                "operationId": operation_id,
+                "parameters": {parameter: f"$response.body#/{member}"},
+            }
+    return found
 
 
 def path_item_of(
@@ -110,9 +248,12 @@ def path_item_of(
     responses: dict[str, Any] = {}
     for status, response in operation_arguments["responses"].items():
         entry: dict[str, Any] = {"description": response["description"]}
+        entry |= {key: response[key] for key in ("headers", "links") if key in response}
         if model := response.get("model"):
             models.add(model)
-            entry["content"] = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+            told_already = response.get("content", {}).get("application/json", {})
+            schema = {"$ref": _REF.format(model=model.__name__)}
+            entry["content"] = {"application/json": {"schema": schema, **told_already}}
         responses[str(status)] = entry
     told = {
         "operationId": operation_arguments["operation_id"],
@@ -121,6 +262,22 @@ def path_item_of(
         "tags": tags,
     }
     return {**told, **extra, "responses": responses}
+
+
+def correct(paths: Mapping[str, Any]) -> None:
+    """Put right what the framework cannot know: what the parameters in paths mean, and that no answer is a 422."""
+    for path, item in paths.items():
+        noun = path.removeprefix("/v1/").partition("/")[0]
+        for described in item.values():
+            described["responses"].pop("422", None)
+            for parameter in described.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["description"] = _PATH_PARAMETERS.get(noun, "Id of the object.")
+
+
+def without_framework_errors(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """`schemas` without those of the framework's own 422."""
+    return {name: schema for name, schema in schemas.items() if name not in {"HTTPValidationError", "ValidationError"}}
 
 
 def component_schemas(further: set[type[BaseModel]]) -> dict[str, Any]:

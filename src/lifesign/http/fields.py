@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,6 +14,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StrictBool,
+    StrictStr,
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -22,6 +24,7 @@ from lifesign.clock import EpochMs, from_datetime
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NO_NUL = r"^[^\x00]*$"
 MAX_NAME = 200
 
 
@@ -77,8 +80,10 @@ class Line:
         return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # The pattern is what a generator of examples needs: something that stays non-empty when trimmed.
-        return {"type": "string", "minLength": 1, "maxLength": self.longest, "pattern": r"^[!-~](.*[!-~])?$"}
+        # The length counts once trimmed, so it stands in the pattern.
+        never = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+        pattern = rf"^\s*[^\s{never}]([^{never}]{{0,{self.longest - 2}}}[^\s{never}])?\s*$"
+        return {"type": "string", "minLength": 1, "pattern": pattern}
 
     def _check(self, value: str) -> str:
         value = value.strip()
@@ -99,14 +104,19 @@ class LongText:
         return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "maxLength": self.longest, "pattern": r"^[^\x00]*$"}
+        return {"type": "string", "maxLength": self.longest, "pattern": _NO_NUL}
 
     def _check(self, value: str) -> str:
         if len(value) > self.longest:
             raise ValueError(f"must be at most {self.longest} characters")
-        if "\x00" in value:
-            raise ValueError("must not contain U+0000")
-        return value
+        return without_nul(value)
+
+
+def without_nul(value: str) -> str:
+    """`value`, which holds no U+0000: PostgreSQL cannot even be asked for it. Raises ValueError."""
+    if "\x00" in value:
+        raise ValueError("must not contain U+0000")
+    return value
 
 
 def has_control_characters(value: str) -> bool:
@@ -125,6 +135,8 @@ def parse_timestamp(value: object) -> EpochMs:
 
 
 Name = Annotated[str, Line(MAX_NAME)]
+Ref = Annotated[StrictStr, AfterValidator(without_nul), WithJsonSchema({"type": "string", "pattern": _NO_NUL})]
+"""The id of an object; whether there is one the database knows."""
 Bool = StrictBool
 _DATE_TIME = {"type": "string", "format": "date-time"}
 Timestamp = Annotated[EpochMs, BeforeValidator(parse_timestamp), WithJsonSchema(_DATE_TIME)]

@@ -65,6 +65,14 @@ def is_id(prefix: str) -> Callable[[str], bool]:
 _HEX = frozenset("0123456789abcdef")
 
 
+def query_text(request: Request, name: str) -> str | None:
+    """A query parameter that is compared with what is stored. Raises InvalidInput for U+0000."""
+    value = request.query_params.get(name)
+    if value is not None and "\x00" in value:
+        raise InvalidInput(Fault(name, "must not contain U+0000"))
+    return value
+
+
 def query_flag(request: Request, name: str) -> bool:
     """A query parameter that is `true` or `false` (absent: false). Raises InvalidInput."""
     value = request.query_params.get(name, "false")

@@ -13,7 +13,7 @@ from lifesign.http.answers import json_answer, no_content
 from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
-from lifesign.http.paging import is_id, page_body, page_of, query_flag
+from lifesign.http.paging import is_id, page_body, page_of, query_flag, query_text
 from lifesign.incidents import schemas, service
 from lifesign.incidents.rules import Plan
 from lifesign.incidents.service import PolicyUsers
@@ -26,7 +26,16 @@ _S = 1000
 _STATUSES = ("open", "resolved")
 
 
-@router.post("/v1/policies", **operation("createPolicy", answer=(201, schemas.ShownPolicy), body=schemas.NewPolicy))
+@router.post(
+    "/v1/policies",
+    **operation(
+        "createPolicy",
+        answer=(201, schemas.ShownPolicy),
+        body=schemas.NewPolicy,
+        examples=schemas.NEW_POLICIES,
+        links={"id=id": ("getPolicy", "updatePolicy", "deletePolicy")},
+    ),
+)
 async def create_policy(request: Request) -> Response:
     """Make a policy: the steps to take when a heartbeat fires."""
     caller = await caller_of(request, "policies:write")
@@ -126,7 +135,7 @@ async def list_incidents(request: Request) -> Response:
         limit=page.limit + 1,
         before=page.after,
         status=status,
-        heartbeat_id=request.query_params.get("heartbeat"),
+        heartbeat_id=query_text(request, "heartbeat"),
     )
     return json_answer(page_body("incidents", rows, page, key=lambda row: row.id, show=schemas.shown_incident))
 

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictStr
+from pydantic import AfterValidator, Field
 
 from lifesign.channels.schemas import ShownNotification
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
-from lifesign.http.fields import Body, Bool, Integer, LongText, Name, optional
+from lifesign.http.describe import example_id
+from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Ref, optional
 from lifesign.incidents.messages import shown_resolution
 from lifesign.incidents.rules import Step
 from lifesign.incidents.store import Incident, Policy
@@ -30,9 +31,9 @@ def _distinct(ids: list[str]) -> list[str]:
 class PolicyStep(Body):
     """One step: wait, then tell every channel."""
 
-    channels: Annotated[
-        list[StrictStr], Field(min_length=1, max_length=MAX_STEP_CHANNELS), AfterValidator(_distinct)
-    ] = Field(examples=[["ch_0199e6a1b2c37d4e8f00112233445566"]], json_schema_extra={"uniqueItems": True})
+    channels: Annotated[list[Ref], Field(min_length=1, max_length=MAX_STEP_CHANNELS), AfterValidator(_distinct)] = (
+        Field(examples=[["ch_0199e6a1b2c37d4e8f00112233445566"]], json_schema_extra={"uniqueItems": True})
+    )
     wait: Annotated[int, Integer(0, MAX_WAIT_S)] = optional(
         "Seconds before this step, counted from the step before (the first: from firing).", [300]
     )
@@ -45,6 +46,20 @@ class NewPolicy(Body):
     name: Name = Field(examples=["Critical"])
     steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)]
     repeatLastStep: Bool = False
+
+
+# Bodies to paste, by what they show.
+NEW_POLICIES: dict[str, dict[str, Any]] = {
+    "tell one channel at once": {"name": "Standard", "steps": [{"channels": [example_id("ch")]}]},
+    "escalate, then repeat": {
+        "name": "Critical",
+        "steps": [
+            {"channels": [example_id("ch")]},
+            {"wait": 300, "channels": [example_id("ch")], "message": "{{name}} is {{late}} s late, please look"},
+        ],
+        "repeatLastStep": True,
+    },
+}
 
 
 class PolicyChanges(Body):

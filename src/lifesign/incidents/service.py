@@ -37,6 +37,30 @@ from lifesign.incidents.rules import (
 from lifesign.incidents.store import Incident, Policy
 from lifesign.projects import service as projects
 
+__all__ = [
+    "Ack",
+    "Firing",
+    "Incident",
+    "PoliciesAsChannelUsers",
+    "PolicyUsers",
+    "change_policy",
+    "close_incident",
+    "count_open",
+    "create_policy",
+    "delete_policy",
+    "get_incident",
+    "get_policy",
+    "is_policy",
+    "list_incidents",
+    "list_policies",
+    "lock_due",
+    "next_timer",
+    "open_incidents",
+    "policies_naming_channel",
+    "run_due",
+    "update_policy",
+]
+
 MAX_USERS_SHOWN = 100
 _NO_PLAN = Plan((), repeat_last_step=False)
 
@@ -180,7 +204,8 @@ def run_due(
         runs.append(_Run(subjects[incident.heartbeat_id], incident, plan, move.step, move.loop))
         changes[incident.id] = {
             "steps_run": max(incident.steps_run, move.step),
-            "loop": move.loop,
+            # Never back to 0: a policy that loses and regains steps would meet its own old idempotency keys.
+            "loop": max(incident.loop, move.loop),
             "last_step_at": now,
             "escalation": "done" if move.then_at is None else "running",
         }

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, timers
-from lifesign.db.sql import contains
+from lifesign.db.sql import contains, insert_many, update_many, word
 from lifesign.incidents.rules import Plan, Reason, Resolution, Step
 
 I = incidents.c  # noqa: E741 - the columns of the one table this module is about
-_OPEN = I.status != "resolved"
+_OPEN = I.status != word("resolved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +135,12 @@ def _policy(row: Any) -> Policy:  # Any: a row of a table whose columns mypy doe
 # Incidents ----------------------------------------------------------------------------------------------------------
 def insert_incidents(conn: Connection, rows: Sequence[Incident]) -> None:
     """New incidents."""
-    if rows:
-        conn.execute(
-            incidents.insert(), [{name: getattr(row, name) for name in Incident.__dataclass_fields__} for row in rows]
-        )
+    insert_many(conn, incidents, [{name: getattr(row, name) for name in Incident.__dataclass_fields__} for row in rows])
 
 
 def save_incidents(conn: Connection, changes: Mapping[str, Mapping[str, Any]]) -> None:
     """Change the same columns of several incidents, in id order."""
-    if not changes:
-        return
-    names = list(next(iter(changes.values())))
-    statement = (
-        update(incidents)
-        .where(I.id == bindparam("incident"))
-        .values({name: bindparam(f"new_{name}") for name in names})
-    )
-    rows = [{"incident": key} | {f"new_{name}": changes[key][name] for name in names} for key in sorted(changes)]
-    conn.execute(statement, rows)
+    update_many(conn, incidents, [{"id": key, **changes[key]} for key in sorted(changes)])
 
 
 def incident_by_id(conn: Connection, project_id: str, incident_id: str) -> Incident | None:
@@ -213,7 +201,7 @@ def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]]) -> None
     rows = [
         {"kind": "escalate", "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)
     ]
-    conn.execute(timers.insert(), rows)
+    insert_many(conn, timers, rows)
 
 
 def clear_timers(conn: Connection, incident_ids: Iterable[str]) -> None:

@@ -8,16 +8,22 @@ from lifesign.projects import store
 from lifesign.projects.rules import DEFAULT_PROJECT, ProjectNotFound
 
 names = store.project_names
+lock = store.lock_project
 
 
-def ensure_default(conn: Connection, now: EpochMs) -> tuple[str, bool]:
-    """The id of the default project, and whether it was made just now: the first start."""
+def ensure_default(conn: Connection, now: EpochMs) -> str:
+    """The id of the default project, which is made when missing."""
     found = store.project_id(conn, DEFAULT_PROJECT)
     if found is not None:
-        return found, False
+        return found
     made = new_id("prj", now)
     store.insert_project(conn, made, DEFAULT_PROJECT, now)
-    return made, True
+    return made
+
+
+def is_first_start(conn: Connection, project_id: str, now: EpochMs) -> bool:
+    """True once: for the first server that starts on this project."""
+    return store.mark_started(conn, project_id, now)
 
 
 def id_of(conn: Connection, name: str) -> str:

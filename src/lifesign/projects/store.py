@@ -1,6 +1,6 @@
 """SQL of the table `projects`."""
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import projects
@@ -22,6 +22,17 @@ def project_names(conn: Connection, ids: set[str]) -> dict[str, str]:
     return {row.id: row.name for row in rows}
 
 
+def lock_project(conn: Connection, project_id: str) -> None:
+    """Nobody else gets past here with this project until the transaction ends."""
+    conn.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update(key_share=True))
+
+
 def insert_project(conn: Connection, project_id: str, name: str, now: EpochMs) -> None:
     """A new project."""
     conn.execute(projects.insert().values(id=project_id, name=name, created_at=now))
+
+
+def mark_started(conn: Connection, project_id: str, now: EpochMs) -> bool:
+    """Note the first start of a server on a project; False when it was noted before."""
+    unmarked = update(projects).where(projects.c.id == project_id, projects.c.started_at.is_(None))
+    return conn.execute(unmarked.values(started_at=now)).rowcount == 1

@@ -233,6 +233,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_notifications_channel", "notifications", ["channel_id", "created_at"], unique=False)
     op.create_index(
+        "ix_notifications_dead",
+        "notifications",
+        ["finished_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'dead'"),
+        postgresql_where=sa.text("status = 'dead'"),
+    )
+    op.create_index(
         "ix_notifications_finished",
         "notifications",
         ["finished_at"],
@@ -284,6 +292,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )

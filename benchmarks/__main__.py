@@ -1,0 +1,62 @@
+"""`python -m benchmarks [NAME...] [--quick] [--json]`: run them all, or those named."""
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from rich.console import Console
+
+from benchmarks import checkins, delivery, expiry, reads
+from benchmarks.report import Figure, table
+from benchmarks.stage import QUICK, Options
+
+ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
+    "checkins": checkins.run,
+    "reads": reads.run,
+    "expiry": expiry.run,
+    "delivery": delivery.run,
+}
+_MILLION = 1_000_000
+
+
+def main() -> int:
+    """Measure and tell. A missed goal is told, not punished: machines differ; only a benchmark that breaks fails."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(ALL)}; all when absent")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, with less of everything")
+    parser.add_argument("--million", action="store_true", help="arm 1,000,000 heartbeats at rest instead of 100,000")
+    parser.add_argument("--rounds", type=int, help="rounds of each measurement; the median counts")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    asked = parser.parse_args()
+    unknown = set(asked.names) - set(ALL)
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    options = QUICK if asked.quick else Options()
+    if asked.million:
+        options = replace(options, armed=_MILLION)
+    if asked.rounds:
+        options = replace(options, rounds=asked.rounds)
+    console = Console(stderr=asked.json, width=None if sys.stdout.isatty() else 160)
+    console.print(
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, load {os.getloadavg()[0]:.1f} before the start",
+        highlight=False,
+    )
+    measured: dict[str, list[Figure]] = {}
+    for name, run in ALL.items():
+        if not asked.names or name in asked.names:
+            measured[name] = run(options)
+            if not asked.json:
+                console.print(table(name, measured[name]))
+    if asked.json:
+        print(json.dumps({name: [each.as_json() for each in figures] for name, figures in measured.items()}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Load from wrk, and the reference it is compared with: a route of uvicorn that does nothing."""
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.stage import ADMIN_KEY, Server, program
+
+_SPARE_S = 30
+_LISTENING = re.compile(r"listening on (\S+)")
+
+# Cycles through the heartbeats; with `keyed`, each request carries an Idempotency-Key of its own. `salt` keeps the keys
+# of two rounds apart. latency: microseconds.
+_SCRIPT = """
+local ids = {IDS}
+local n = 0
+local head = {["Authorization"] = "Bearer KEY"}
+function request()
+  n = n + 1
+  if KEYED then head["Idempotency-Key"] = "SALT-" .. n end
+  return wrk.format("POST", "/v1/heartbeats/" .. ids[n % #ids + 1] .. "/checkin", head)
+end
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format('LOAD {"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"failed":%d}',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk saw."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    requests: int
+
+
+def check_in_load(
+    server: Server, ids: Sequence[str], *, seconds: int, connections: int = 64, salt: str | None = None
+) -> Load:
+    """Check-ins for `seconds`, from one thread of wrk. Any answer but 2xx breaks the benchmark.
+
+    salt: each check-in carries an Idempotency-Key of its own.
+    """
+    script = (
+        _SCRIPT.replace("IDS", ",".join(f'"{each}"' for each in ids))
+        .replace("KEYED", "true" if salt else "false")
+        .replace("KEY", ADMIN_KEY)
+        .replace("SALT", salt or "")
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", file.name, server.url]
+        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + _SPARE_S)
+    found = json.loads(told.stdout[told.stdout.index("LOAD ") + 5 :])
+    if found["failed"]:
+        raise RuntimeError(f"{found['failed']} of {found['requests']} requests failed:\n{told.stdout}")
+    rate = found["requests"] / (found["duration_us"] / 1_000_000)
+    return Load(rate, found["p50_us"] / 1000, found["p99_us"] / 1000, found["requests"])
+
+
+@contextmanager
+def bare_route() -> Iterator[Server]:
+    """A process that answers every request with the same 60 bytes, with the server's own uvicorn settings."""
+    with program(["-m", "benchmarks.bare"], {"PYTHONPATH": str(Path(__file__).parents[1])}, _LISTENING) as server:
+        yield server

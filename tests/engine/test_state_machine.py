@@ -1,0 +1,332 @@
+"""Anything in any order: after every move the promises hold that the rest of the engine builds on.
+
+Names I1 to I8 are those of the specification "Engine", section 14. `LIFESIGN_TEST_PROFILE=long` looks further.
+"""
+
+import asyncio
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pydantic import SecretStr
+from sqlalchemy import Connection, func, select
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import attempts, heartbeats, incidents, notifications, projects, timers
+from lifesign.heartbeats.checkins import CheckIn
+from lifesign.settings import Settings
+from tests import postgres
+from tests.engine.steps import NOON
+from tests.harness import ADMIN_KEY, Json, Lifesign
+from tests.peers.process import LedgerPeer
+
+T = TypeVar("T")
+HB, INC, NTF = heartbeats.c, incidents.c, notifications.c
+
+_IS_LONG = os.environ.get("LIFESIGN_TEST_PROFILE") == "long"
+_MOST_HEARTBEATS = 4
+
+_pick = st.integers(0, _MOST_HEARTBEATS - 1)
+_intervals = st.sampled_from([10, 60, 300])
+_graces = st.sampled_from([0, 5, 60])
+_faults = st.sampled_from([{"status": 500}, {"status": 429}, {"close": "after_read"}, {"reset": True}])
+# Channels by position: the two webhooks that the example begins with.
+_steps = st.lists(
+    st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=2, unique=True), st.sampled_from([0, 30, 120])),
+    min_size=1,
+    max_size=3,
+)
+
+NewDatabase = Callable[[], AbstractContextManager[Settings]]
+
+
+class Engine(RuleBasedStateMachine):
+    """One node, two webhooks, one policy, a few heartbeats."""
+
+    def __init__(self, ledger: LedgerPeer, new_database: NewDatabase) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._names = [f"{uuid.uuid4().hex[:8]}-{number}" for number in range(2)]
+        self._alive: list[str] = []
+        self._made = 0
+        self._faults = 0
+        self._runner = asyncio.Runner()
+        self._database = new_database()
+        settings = self._database.__enter__()
+        self._started = Lifesign.started(settings, at=NOON)
+        self._lifesign = self._run(self._started.__aenter__())
+        self._project = str(self._read(lambda conn: conn.scalar(select(projects.c.id))))
+        self._channels = [
+            self._run(self._lifesign.webhook(f"{ledger.url}/hook/{name}", name))["id"] for name in self._names
+        ]
+        self._policy = ""
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutine sends and receives
+        return self._runner.run(work)
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        return self._run(self._lifesign.node.db.read(query))
+
+    def _ask(self, method: str, path: str, body: object = None, *, expect: int = 200) -> Json:
+        return self._run(self._lifesign.ask(method, path, body, expect=expect))
+
+    def _step_list(self, steps: list[tuple[list[int], int]]) -> list[Json]:
+        return [{"channels": [self._channels[each] for each in who], "wait": wait} for who, wait in steps]
+
+    def _slug(self, pick: int) -> str:
+        return self._alive[pick % len(self._alive)]
+
+    def _status(self, slug: str) -> str:
+        return str(self._ask("GET", f"/v1/heartbeats/{slug}")["status"])
+
+    # Moves ----------------------------------------------------------------------------------------------------------
+    @initialize(steps=_steps, repeats=st.booleans())
+    def make_policy(self, steps: list[tuple[list[int], int]], repeats: bool) -> None:
+        made = self._run(self._lifesign.policy(*self._step_list(steps), repeatLastStep=repeats))
+        self._policy = made["id"]
+
+    @precondition(lambda self: len(self._alive) < _MOST_HEARTBEATS)
+    @rule(
+        interval=_intervals,
+        grace=_graces,
+        mode=st.sampled_from(["recurring", "oneshot", "scheduled"]),
+        has_policy=st.booleans(),
+        own=st.lists(st.integers(0, 1), max_size=2, unique=True),
+        sticky=st.booleans(),
+    )
+    def create(  # noqa: PLR0917 - hypothesis hands everything over by name
+        self, interval: int, grace: int, mode: str, has_policy: bool, own: list[int], sticky: bool
+    ) -> None:
+        self._made += 1
+        slug = f"job-{self._made}"
+        fields: Json = {"schedule": "* * * * *"} if mode == "scheduled" else {"interval": interval}
+        if has_policy:
+            fields["policy"] = self._policy
+        if own:
+            fields["channels"] = [self._channels[each] for each in own]
+        self._run(self._lifesign.heartbeat(slug=slug, mode=mode, grace=grace, stickyPause=sticky, **fields))
+        self._alive.append(slug)
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick, healthy=st.booleans())
+    def check_in(self, pick: int, healthy: bool) -> None:
+        self._run(self._lifesign.check_in(self._slug(pick), healthy=healthy))
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick, age_s=st.sampled_from([0.001, 1, 20, 400]))
+    def check_in_that_took_its_time(self, pick: int, age_s: float) -> None:
+        stamp = EpochMs(self._lifesign.now() - round(age_s * 1000))
+        item = CheckIn(self._project, "key_test", self._slug(pick), True, None, stamp)
+        node = self._lifesign.node
+        self._run(node.db.write_batched(node.api.state.check_ins.record, item))
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick)
+    def ack(self, pick: int) -> None:
+        slug = self._slug(pick)
+        expect = 200 if self._status(slug) == "firing" else 400
+        self._ask("POST", f"/v1/heartbeats/{slug}/ack", expect=expect)
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick)
+    def pause(self, pick: int) -> None:
+        slug = self._slug(pick)
+        shown = self._ask("GET", f"/v1/heartbeats/{slug}")
+        is_over = shown["mode"] == "oneshot" and shown["status"] == "resolved"
+        expect = 400 if shown["status"] == "paused" or is_over else 200
+        self._ask("POST", f"/v1/heartbeats/{slug}/pause", expect=expect)
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick)
+    def resume(self, pick: int) -> None:
+        slug = self._slug(pick)
+        expect = 200 if self._status(slug) == "paused" else 400
+        self._ask("POST", f"/v1/heartbeats/{slug}/resume", expect=expect)
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick)
+    def delete(self, pick: int) -> None:
+        slug = self._slug(pick)
+        self._ask("DELETE", f"/v1/heartbeats/{slug}", expect=204)
+        self._alive.remove(slug)
+
+    @precondition(lambda self: self._alive)
+    @rule(pick=_pick, grace=_graces, policy=st.sampled_from(["same", "none", "ours"]))
+    def edit_heartbeat(self, pick: int, grace: int, policy: str) -> None:
+        changes: dict[str, Json] = {"same": {}, "none": {"policy": None}, "ours": {"policy": self._policy}}
+        self._ask("PATCH", f"/v1/heartbeats/{self._slug(pick)}", {"grace": grace} | changes[policy])
+
+    @rule(steps=_steps, repeats=st.booleans())
+    def edit_policy(self, steps: list[tuple[list[int], int]], repeats: bool) -> None:
+        self._ask("PATCH", f"/v1/policies/{self._policy}", {"steps": self._step_list(steps), "repeatLastStep": repeats})
+
+    @rule(who=st.integers(0, 1), fault=_faults)
+    def make_a_peer_fail_once(self, who: int, fault: Json) -> None:
+        self._ledger.script(self._names[who], fault)
+        self._faults += 1
+
+    @rule(seconds=st.sampled_from([0, 1, 10, 31, 65, 400]))
+    def advance(self, seconds: int) -> None:
+        self._run(self._lifesign.advance(seconds))
+
+    # What must hold -------------------------------------------------------------------------------------------------
+    @invariant()
+    def i1_a_heartbeat_fires_exactly_while_it_has_one_open_incident(self) -> None:
+        open_ones = self._read(
+            lambda conn: list(conn.execute(select(INC.heartbeat_id, INC.id).where(INC.status == "open")))
+        )
+        firing = self._read(lambda conn: list(conn.execute(select(HB.id, HB.incident_id).where(HB.status == "firing"))))
+        idle = self._read(lambda conn: list(conn.scalars(select(HB.incident_id).where(HB.status != "firing"))))
+        assert sorted(map(tuple, open_ones)) == sorted(map(tuple, firing))
+        assert not any(idle)
+
+    @invariant()
+    def i2_the_bound_is_never_later_than_the_deadline(self) -> None:
+        for fires_at, check_at in self._read(lambda conn: conn.execute(select(HB.fires_at, HB.check_at)).all()):
+            if fires_at is None:
+                assert check_at is None
+            else:
+                assert check_at is not None
+                assert check_at <= fires_at
+
+    @invariant()
+    def i3_an_escalation_runs_exactly_while_it_has_a_timer(self) -> None:
+        running = self._read(
+            lambda conn: set(conn.scalars(select(INC.id).where(INC.status == "open", INC.escalation == "running")))
+        )
+        timed = self._read(lambda conn: set(conn.scalars(select(timers.c.subject_id))))
+        assert running == timed
+
+    @invariant()
+    def i4_no_message_is_there_twice(self) -> None:
+        rows, keys = self._read(
+            lambda conn: conn.execute(select(func.count(), func.count(NTF.idem_key.distinct()))).one()
+        )
+        assert rows == keys
+
+    @invariant()
+    def i5_nothing_is_sending_without_a_lease(self) -> None:
+        assert self._read(lambda conn: list(conn.scalars(select(NTF.id).where(NTF.status == "sending")))) == []
+        leased = select(NTF.id).where(NTF.status != "sending", NTF.lease_owner.is_not(None))
+        assert self._read(lambda conn: list(conn.scalars(leased))) == []
+
+    @invariant()
+    def i8_whoever_heard_of_an_incident_hears_of_its_recovery(self) -> None:
+        told = (
+            select(NTF.incident_id, NTF.target)
+            .join(incidents, INC.id == NTF.incident_id)
+            .where(NTF.kind == "page", INC.resolved_by.in_(("checkin", "late_checkin")))
+            .where(NTF.status.in_(("sent", "delivered")) | (NTF.maybe_sent == 1))
+        )
+        ended = select(NTF.incident_id, NTF.target).where(NTF.kind == "resolve")
+        pages = self._read(lambda conn: {tuple(each) for each in conn.execute(told)})
+        resolves = self._read(lambda conn: {tuple(each) for each in conn.execute(ended)})
+        assert pages <= resolves
+
+    def teardown(self) -> None:
+        try:
+            self._end_well()
+        finally:
+            self._run(self._started.__aexit__(None, None, None))
+            self._runner.close()
+            self._database.__exit__(None, None, None)
+
+    def _end_well(self) -> None:
+        """Heal the peers and let time pass: nothing hangs, nothing came more often than faults explain (I7)."""
+        for name in self._names:
+            self._ledger.script(name)
+        for slug in self._alive:
+            self._ask("DELETE", f"/v1/heartbeats/{slug}", expect=204)
+        self._run(self._lifesign.advance(25 * 3600))
+        left = select(NTF.id).where(NTF.status.in_(("pending", "sending")))
+        assert self._read(lambda conn: list(conn.scalars(left))) == []
+        requests = [each for name in self._names for each in self._ledger.requests(f"/hook/{name}")]
+        times = Counter(each.headers["webhook-id"] for each in requests)
+        assert sum(count - 1 for count in times.values()) <= self._faults
+        tries = self._read(lambda conn: conn.scalar(select(func.count()).select_from(attempts)))
+        assert len(requests) == tries
+
+
+def _factory(ledger: LedgerPeer, new_database: NewDatabase) -> type[Engine]:
+    """The machine with its surroundings: hypothesis makes one for each example, without arguments."""
+
+    class Surrounded(Engine):
+        def __init__(self) -> None:
+            super().__init__(ledger, new_database)
+
+    return Surrounded
+
+
+def _profile(examples: int) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=examples * (40 if _IS_LONG else 1),
+        stateful_step_count=60 if _IS_LONG else 25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+
+
+def _settings(data_dir: Path, database_url: str | None = None) -> Settings:
+    return Settings(
+        data_dir=data_dir,
+        database_url=None if database_url is None else SecretStr(database_url),
+        admin_key=SecretStr(ADMIN_KEY),
+        allow_private_targets=True,
+        log_level="error",
+    )
+
+
+async def _migrate(settings: Settings) -> None:
+    async with Lifesign.started(settings, at=NOON):
+        pass
+
+
+def test_the_promises_hold_on_sqlite(ledger: LedgerPeer, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    asyncio.run(_migrate(_settings(template)))
+
+    @contextmanager
+    def new_database() -> Iterator[Settings]:
+        directory = tmp_path / uuid.uuid4().hex
+        shutil.copytree(template, directory)
+        try:
+            yield _settings(directory)
+        finally:
+            shutil.rmtree(directory)
+
+    run_state_machine_as_test(_factory(ledger, new_database), settings=_profile(20))
+
+
+def test_the_promises_hold_on_postgresql(ledger: LedgerPeer, tmp_path: Path, cluster: postgres.Cluster) -> None:
+    @contextmanager
+    def new_database() -> Iterator[Settings]:
+        name = f"lifesign_{uuid.uuid4().hex[:12]}"
+        cluster.create_database(name)
+        try:
+            yield _settings(tmp_path / "data", cluster.url(name))
+        finally:
+            cluster.drop_database(name)
+
+    run_state_machine_as_test(_factory(ledger, new_database), settings=_profile(6))
+
+
+@pytest.fixture
+def database_url() -> None:
+    """Both databases have a test of their own here."""

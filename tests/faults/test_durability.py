@@ -1,0 +1,76 @@
+"""A check-in that was answered is in the database, whatever happens to the server a moment later."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import sqlalchemy
+from sqlalchemy import select
+
+from lifesign.db.schema import events
+from tests.faults.server import Server, serving, until
+
+_ROOT = Path(__file__).resolve().parents[2]
+ENOUGH = 2000
+
+
+@contextlib.contextmanager
+def _load(server: Server, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    arguments = ["--port", str(server.port), "--slug", "job", "--connections", "16", "--file", str(file)]
+    process = subprocess.Popen([sys.executable, "-m", "tests.faults.load", *arguments], cwd=_ROOT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _answered(file: Path) -> set[int]:
+    return {int(line) for line in file.read_text().splitlines()} if file.exists() else set()
+
+
+def _stored(directory: Path, database_url: str | None) -> list[int]:
+    """The number of every check-in in the database, read without a server."""
+    url = f"sqlite:///{directory / 'data' / 'lifesign.db'}"
+    if database_url is not None:
+        url = database_url.replace("postgresql://", "postgresql+psycopg://")
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as conn:
+            rows = conn.scalars(select(events.c.metadata).where(events.c.type == "checkin"))
+            return [orjson.loads(row)["metadata"]["n"] for row in rows]
+    finally:
+        engine.dispose()
+
+
+def _kill(server: Server) -> int:
+    server.kill()
+    return server.process.returncode
+
+
+def _stop(server: Server) -> int:
+    server.terminate()
+    return server.exit_code()
+
+
+@pytest.mark.parametrize(("end", "code"), [(_kill, -9), (_stop, 0)], ids=["killed", "told to stop"])
+def test_every_answered_check_in_is_stored(
+    tmp_path: Path, database_url: str | None, end: Callable[[Server], int], code: int
+) -> None:
+    file = tmp_path / "answered.txt"
+    with serving(tmp_path, database_url=database_url) as server:
+        server.heartbeat("job")
+        with _load(server, file) as load:
+            until(lambda: len(_answered(file)) >= ENOUGH)
+            assert end(server) == code
+            assert load.wait(20) == 0
+
+    answered, stored = _answered(file), _stored(tmp_path, database_url)
+    assert len(answered) >= ENOUGH
+    assert answered - set(stored) == set()
+    assert len(stored) == len(set(stored))
