@@ -58,7 +58,9 @@ class Lifesign:
 
     async def ask(self, method: str, path: str, body: object = None, *, expect: int = 200, **headers: str) -> Json:
         """Ask with the admin key; the status must be as expected; the body, `{}` when there is none."""
-        answer = await self.http.request(method, path, json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        answer = await self.http.request(
+            method, path, json=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
         assert answer.status_code == expect, f"{method} {path}: {answer.status_code} {answer.text}"
         return cast("Json", answer.json()) if answer.content else {}
 

@@ -66,9 +66,11 @@ async def office(shared_node: Lifesign) -> AsyncIterator[Lifesign]:
     """The shared node, seen by the admin of a new project; its heartbeats are gone afterwards."""
     async with new_project(shared_node) as opened:
         yield opened
-        for each in await every_heartbeat(opened):
+        left = await every_heartbeat(opened)
+        for each in left:
             await opened.ask("DELETE", f"/v1/heartbeats/{each['id']}", expect=204)
-        await opened.advance()
+        if any(each["status"] == "firing" for each in left):
+            await opened.advance()
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ from lifesign.channels import config as configs
 from lifesign.channels.guard import GuardPolicy
 from lifesign.channels.secrets import SecretBox, SecretUnreadable
 from lifesign.channels.sender import ChannelType
-from lifesign.clock import EpochMs
 from lifesign.faults import InvalidInput
 
 STRICT = GuardPolicy()

@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction: an incident, its timer, its me
 not at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -434,20 +434,21 @@ def update_policy(
         raise PolicyNotFound
     if steps is not None:
         _check_channels(conn, project_id, steps)
-    if name is None and steps is None and repeat_last_step is None:
-        return policy
     plan = Plan(
         policy.plan.steps if steps is None else steps,
         policy.plan.repeat_last_step if repeat_last_step is None else repeat_last_step,
     )
-    changed = replace(policy, name=policy.name if name is None else name, plan=plan, updated_at=now)
+    wanted = replace(policy, name=policy.name if name is None else name, plan=plan)
+    if wanted == policy:
+        return policy
+    changed = replace(wanted, updated_at=now)
     store.save_policy(conn, changed)
     if plan != policy.plan:
         _replan(conn, store.lock_open_of_policy(conn, policy_id), plan, min_repeat_ms=min_repeat_ms, now=now)
     return changed
 
 
-def _check_channels(conn: Connection, project_id: str, steps: Iterable[Step]) -> None:
+def _check_channels(conn: Connection, project_id: str, steps: Sequence[Step]) -> None:
     named = [
         (f"steps[{n}].channels[{m}]", channel)
         for n, step in enumerate(steps)
@@ -457,6 +458,9 @@ def _check_channels(conn: Connection, project_id: str, steps: Iterable[Step]) ->
     faults = [
         Fault(field, "unknown channel", channel, has_value=True) for field, channel in named if channel not in known
     ]
+    for n, step in enumerate(steps):
+        repeated = [(m, channel) for m, channel in enumerate(step.channels) if channel in step.channels[:m]]
+        faults += [Fault(f"steps[{n}].channels[{m}]", "repeated channel", each, has_value=True) for m, each in repeated]
     if faults:
         raise InvalidInput(*faults)
 

@@ -1,0 +1,368 @@
+"""Hot statements find their rows by an index, on both databases, in tables that are full.
+
+Each statement is run as the product runs it and caught on its way to the driver; the database is then asked how it
+would go about it, with the same parameters. What matters is the name of the index: a tick of the engine costs what is
+due, not what exists.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, event, text
+
+from lifesign.auth import store as keys
+from lifesign.channels import store as channels
+from lifesign.clock import EpochMs
+from lifesign.db import migrate
+from lifesign.db.open import postgres_engine, sqlite_engine
+from lifesign.db.schema import metadata
+from lifesign.events import store as events
+from lifesign.heartbeats import store as heartbeats
+from lifesign.incidents import store as incidents
+from lifesign.settings import Settings
+from tests.conftest import DATABASES
+from tests.postgres import Cluster
+
+NOW = EpochMs(1_767_614_400_000)
+_ROWS = 6000
+# One of two hundred: it owns the rows 7, 207, 407, ...
+_PROJECT = "prj_7"
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A database with thousands of rows in every hot table, few of which are due."""
+    if request.param == "sqlite":
+        engine = sqlite_engine(tmp_path_factory.mktemp("full") / "lifesign.db")
+    else:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.create_database("lifesign_plans")
+        settings = Settings(data_dir=Path("unused"), database_url=SecretStr(cluster.url("lifesign_plans")))
+        engine = postgres_engine(settings, size=1)
+    migrate.upgrade(engine)
+    with engine.begin() as conn:
+        for name, row in _TABLES.items():
+            conn.execute(metadata.tables[name].insert(), [row(n) for n in range(_ROWS)])
+        conn.execute(text("ANALYZE"))
+    yield engine
+    engine.dispose()
+    if request.param != "sqlite":
+        request.getfixturevalue("cluster").drop_database("lifesign_plans")
+
+
+def _project(n: int) -> str:
+    return f"prj_{n % 200}"
+
+
+def _id(prefix: str, n: int) -> str:
+    return f"{prefix}_{n:032x}"
+
+
+def _heartbeat(n: int) -> dict[str, Any]:  # Any, here and below: a row
+    due = NOW - 1000 + n * 60_000
+    return {
+        "id": _id("hb", n),
+        "project_id": _project(n),
+        "name": f"Job {n}",
+        "slug": f"job-{n}",
+        "mode": "recurring",
+        "interval_ms": 3_600_000,
+        "timezone": "UTC",
+        "grace_ms": 60_000,
+        "policy_id": _id("pol", n) if n % 3 == 0 else None,
+        "namespace": f"space-{n % 500}",
+        "is_sticky_pause": 1,
+        "search": f"job {n}\njob-{n}",
+        "status": "firing" if n % 1000 == 7 else "active",
+        "is_armed": 1,
+        "anchor_at": NOW,
+        "checkin_count": 0,
+        "next_deadline": due,
+        "fires_at": due,
+        "armed_at": NOW,
+        "check_at": due,
+        "created_at": NOW,
+    }
+
+
+def _event(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("evt", n),
+        "project_id": _PROJECT,
+        "heartbeat_id": _id("hb", n % 200),
+        "type": "checkin",
+        "metadata": "{}",
+        "created_at": NOW,
+    }
+
+
+def _incident(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("inc", n),
+        "project_id": _project(n),
+        "heartbeat_id": _id("hb", n),
+        "policy_id": _id("pol", n % 500),
+        "reason": "missed",
+        "status": "open" if n % 100 == 0 else "resolved",
+        "escalation": "done",
+        "opened_at": NOW,
+        "steps_run": 0,
+        "loop": 0,
+        "next_seq": 0,
+    }
+
+
+def _timer(n: int) -> dict[str, Any]:
+    return {
+        "kind": "escalate",
+        "subject_id": _id("inc", n),
+        "project_id": _PROJECT,
+        "due_at": NOW - 1000 + n * 60_000,
+    }
+
+
+def _lane(n: int) -> dict[str, Any]:
+    return {
+        "channel_id": _id("ch", n),
+        "project_id": _PROJECT,
+        "type": "webhook",
+        "due_at": NOW - 1000 + n * 60_000 if n % 10 == 0 else None,
+    }
+
+
+def _notification(n: int) -> dict[str, Any]:
+    status = ("pending", "sending", *["sent"] * 30)[n % 32]
+    return {
+        "id": _id("ntf", n),
+        "project_id": _PROJECT,
+        "idem_key": f"key {n}",
+        "incident_id": _id("inc", n),
+        "heartbeat_id": _id("hb", n),
+        "target": "channel:x",
+        "channel_id": _id("ch", n % 20),
+        "kind": "page",
+        "step": 1,
+        "loop": 0,
+        "priority": 10,
+        "status": status,
+        "attempt": 0,
+        "not_before": NOW - 1000,
+        "expires_at": NOW + 1_000_000,
+        "lease_until": NOW - 1000 + n * 1000 if status == "sending" else None,
+        "lease_token": 0,
+        "maybe_sent": 0,
+        "has_failed": 0,
+        "is_withdrawn": 0,
+        "order_key": f"order {n // 2}",
+        "order_seq": n % 2,
+        "payload": "{}",
+        "created_at": NOW,
+        "finished_at": NOW - n if status == "sent" else None,
+    }
+
+
+def _attempt(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("att", n),
+        "project_id": _PROJECT,
+        "notification_id": _id("ntf", n),
+        "n": 1,
+        "node_id": "node_1",
+        "started_at": NOW,
+    }
+
+
+def _key(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("key", n),
+        "project_id": _PROJECT,
+        "name": "k",
+        "hash": n.to_bytes(32, "big"),
+        "prefix": "lsk_",
+        "scopes": "[]",
+        "is_bootstrap": 0,
+        "created_at": NOW,
+    }
+
+
+def _kept_answer(n: int) -> dict[str, Any]:
+    return {
+        "heartbeat_id": _id("hb", n % 100),
+        "key": f"k{n}",
+        "project_id": _PROJECT,
+        "body": "{}",
+        "created_at": NOW + n,
+    }
+
+
+_TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "heartbeats": _heartbeat,
+    "events": _event,
+    "incidents": _incident,
+    "timers": _timer,
+    "lanes": _lane,
+    "notifications": _notification,
+    "attempts": _attempt,
+    "api_keys": _key,
+    "idempotency_keys": _kept_answer,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """A statement that must stay quick. `index`: what its plan names; on PostgreSQL a primary key has another name."""
+
+    name: str
+    run: Callable[[Connection], object]
+    index: str
+    primary_key_of: str | None = None
+
+    def expected(self, dialect: str) -> str:
+        if self.primary_key_of is None:
+            return self.index
+        return f"{self.primary_key_of}_pkey" if dialect == "postgresql" else f"sqlite_autoindex_{self.primary_key_of}_1"
+
+
+def _page(conn: Connection, **filters: Any) -> object:  # Any: strings and lists
+    wanted: dict[str, Any] = {"status": None, "namespace": None, "tags": [], "search": None} | filters
+    return heartbeats.heartbeats_of(conn, _PROJECT, limit=101, after=_id("hb", 3000), **wanted)
+
+
+HOT = [
+    Hot("sweep: what is due", lambda c: heartbeats.lock_due(c, NOW, 1000), "ix_heartbeats_check_at"),
+    Hot("sweep: when the next is due", heartbeats.next_bound, "ix_heartbeats_check_at"),
+    Hot("escalate: due timers", lambda c: incidents.lock_due_timers(c, NOW, 500), "ix_timers_due"),
+    Hot("escalate: when the next is due", incidents.next_timer, "ix_timers_due"),
+    Hot(
+        "deliver: due lanes",
+        lambda c: channels.due_lanes(c, NOW, types=["webhook", "email"], without=["x"], limit=32),
+        "ix_lanes_due",
+    ),
+    Hot(
+        "deliver: when the next lane is due",
+        lambda c: channels.next_lane_due(c, types=["webhook"], without=[]),
+        "ix_lanes_due",
+    ),
+    Hot(
+        "deliver: what may be claimed",
+        lambda c: channels.claimable(c, _id("ch", 0), NOW, 100),
+        "ix_notifications_pending",
+    ),
+    Hot(
+        "deliver: what holds it up",
+        lambda c: channels.claimable(c, _id("ch", 0), NOW, 100),
+        "ix_notifications_order",
+    ),
+    Hot(
+        "deliver: what has expired", lambda c: channels.expire_pending(c, _id("ch", 0), NOW), "ix_notifications_pending"
+    ),
+    Hot("reap: expired leases", lambda c: channels.expired_leases(c, NOW, 500), "ix_notifications_lease"),
+    Hot("reap: when the next lease ends", channels.next_lease_end, "ix_notifications_lease"),
+    Hot("metrics: dead messages", channels.count_dead, "ix_notifications_dead"),
+    Hot("close: who was told", lambda c: channels.told_of(c, _id("inc", 7)), "ix_notifications_incident"),
+    Hot("close: withdraw pages", lambda c: channels.withdraw_pages(c, _id("inc", 7), NOW), "ix_notifications_incident"),
+    Hot(
+        "attempts of a page of messages", lambda c: channels.attempts_of(c, [_id("ntf", 7)]), "ix_attempts_notification"
+    ),
+    Hot("check-in: by slug", lambda c: heartbeats.ids_by_slug(c, [(_PROJECT, "job-7")]), "uq_heartbeats_slug"),
+    Hot("check-in: by id", lambda c: heartbeats.lock_many(c, [_id("hb", 7)]), "", primary_key_of="heartbeats"),
+    Hot(
+        "check-in: kept answers",
+        lambda c: heartbeats.answers_kept(c, [(_id("hb", 7), "k7")], NOW),
+        "",
+        primary_key_of="idempotency_keys",
+    ),
+    Hot("housekeeping: old answers", lambda c: heartbeats.forget_answers(c, NOW, 100), "ix_idempotency_keys_created"),
+    Hot("get by slug", lambda c: heartbeats.by_ref(c, _PROJECT, "job-7"), "uq_heartbeats_slug"),
+    Hot(
+        "history, first page",
+        lambda c: events.events_of(c, _id("hb", 7), limit=101, before_seq=None, event_type=None),
+        "ix_events_heartbeat",
+    ),
+    Hot(
+        "history, later page",
+        lambda c: events.events_of(c, _id("hb", 7), limit=101, before_seq=3000, event_type=None),
+        "ix_events_heartbeat",
+    ),
+    Hot("list, later page", _page, "ix_heartbeats_project"),
+    Hot("list by status", lambda c: _page(c, status="firing"), "ix_heartbeats_status"),
+    Hot("list by namespace", lambda c: _page(c, namespace="space-7"), "ix_heartbeats_namespace"),
+    Hot("users of a policy", lambda c: heartbeats.using_policy(c, _PROJECT, _id("pol", 207)), "ix_heartbeats_policy"),
+    Hot(
+        "open incidents of a policy",
+        lambda c: incidents.lock_open_of_policy(c, _id("pol", 9)),
+        "ix_incidents_open_policy",
+    ),
+    Hot(
+        "incidents of a heartbeat",
+        lambda c: incidents.incidents_of(c, _PROJECT, limit=101, before=None, status=None, heartbeat_id=_id("hb", 7)),
+        "ix_incidents_heartbeat",
+    ),
+    Hot(
+        "list of incidents",
+        lambda c: incidents.incidents_of(
+            c, _PROJECT, limit=101, before=_id("inc", 3000), status=None, heartbeat_id=None
+        ),
+        "ix_incidents_project",
+    ),
+    Hot("a key by its hash", lambda c: keys.key_by_hash(c, (7).to_bytes(32, "big")), "api_keys_hash_key"),
+]
+
+
+@pytest.mark.parametrize("hot", HOT, ids=lambda hot: hot.name)
+def test_a_hot_statement_is_planned_by_index(full: Engine, hot: Hot) -> None:
+    expected = hot.expected(full.dialect.name)
+    if expected == "api_keys_hash_key" and full.dialect.name == "sqlite":
+        expected = "sqlite_autoindex_api_keys_2"
+
+    plans = _plans(full, hot.run)
+
+    assert plans
+    assert any(expected in plan for plan in plans), "\n".join(plans)
+    assert not any(_reads_a_whole_table(plan) for plan in plans), "\n".join(plans)
+
+
+def _plans(engine: Engine, run: Callable[[Connection], object]) -> list[str]:
+    """How the database goes about each statement of `run`, which leaves nothing behind."""
+    with engine.connect() as conn:
+        with _caught(conn) as statements:
+            run(conn)
+        found = [_plan(conn, statement, parameters) for statement, parameters in statements]
+        conn.rollback()
+    return found
+
+
+@contextmanager
+def _caught(conn: Connection) -> Iterator[list[tuple[str, Any]]]:
+    caught: list[tuple[str, Any]] = []
+
+    def catch(
+        _conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
+    ) -> None:  # Any: DBAPI
+        caught.append((statement, parameters[0] if many else parameters))
+
+    event.listen(conn, "before_cursor_execute", catch)
+    try:
+        yield caught
+    finally:
+        event.remove(conn, "before_cursor_execute", catch)
+
+
+def _plan(conn: Connection, statement: str, parameters: Any) -> str:  # Any: DBAPI
+    if conn.dialect.name == "sqlite":
+        rows = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return "\n".join(str(row[3]) for row in rows)
+    rows = conn.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+    return "\n".join(str(row[0]) for row in rows)
+
+
+def _reads_a_whole_table(plan: str) -> bool:
+    """SQLite says `SCAN t` for a table from end to end, `SCAN t USING ... INDEX` for an index in its order."""
+    lines = [line.strip() for line in plan.splitlines()]
+    scans = {f"SCAN {name}" for name in metadata.tables}
+    return any("Seq Scan" in line or line in scans for line in lines)
