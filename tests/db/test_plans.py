@@ -269,8 +269,17 @@ HOT = [
     Hot(
         "attempts of a page of messages", lambda c: channels.attempts_of(c, [_id("ntf", 7)]), "ix_attempts_notification"
     ),
-    Hot("check-in: by slug", lambda c: heartbeats.ids_by_slug(c, [(_PROJECT, "job-7")]), "uq_heartbeats_slug"),
-    Hot("check-in: by id", lambda c: heartbeats.lock_many(c, [_id("hb", 7)]), "", primary_key_of="heartbeats"),
+    Hot(
+        "check-in: by slug",
+        lambda c: heartbeats.lock_waiting(c, ids=[], slugs={_PROJECT: ["job-7"]}),
+        "uq_heartbeats_slug",
+    ),
+    Hot(
+        "check-in: by id",
+        lambda c: heartbeats.lock_waiting(c, ids=[_id("hb", 7)], slugs={}),
+        "",
+        primary_key_of="heartbeats",
+    ),
     Hot(
         "check-in: kept answers",
         lambda c: heartbeats.answers_kept(c, [(_id("hb", 7), "k7")], NOW),

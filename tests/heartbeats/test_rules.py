@@ -283,3 +283,44 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@given(
+    mode=modes,
+    interval=intervals,
+    grace=graces,
+    schedule=schedules,
+    zone=zones,
+    anchor=instants,
+    later=st.integers(-HOUR, 72 * HOUR),
+)
+def test_the_quick_way_of_an_ordinary_check_in_decides_as_the_general_rule_does(
+    mode: Mode, interval: int, grace: int, schedule: str, zone: str, anchor: EpochMs, later: int
+) -> None:
+    is_scheduled = mode == "scheduled"
+    definition = blank(
+        mode,
+        interval_ms=None if is_scheduled else interval,
+        schedule=schedule if is_scheduled else None,
+        timezone=zone,
+        grace_ms=grace,
+    )
+    before = rules.armed(definition, anchor, anchor)
+    stamp = EpochMs(anchor + later)
+
+    general = rules.after_check_in(before, healthy=True, stamp=stamp, metadata=None).heartbeat
+    waiting = rules.waiting(before)
+    quick = None if waiting is None else rules.after_ordinary_check_in(waiting, stamp)
+
+    assert (quick is None) == (mode == "oneshot")
+    assert quick == (None if quick is None else rules.waiting(general))
+    # What the quick way writes besides is the stamp itself.
+    assert quick is None or general.armed_at == stamp
+
+
+def test_a_check_in_that_would_move_the_bound_forward_is_not_an_ordinary_one() -> None:
+    late_bound = replace(rules.armed(blank(), NOON, NOON), check_at=EpochMs(NOON + 3 * HOUR))
+    waiting = rules.waiting(late_bound)
+
+    assert waiting is not None
+    assert rules.after_ordinary_check_in(waiting, EpochMs(NOON + MINUTE)) is None

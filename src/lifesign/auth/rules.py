@@ -14,7 +14,7 @@ _TOKEN_BYTES = 32
 _SHOWN = 12
 # Of a key the operator chose, less is shown: it may be short.
 _SHOWN_OF_CHOSEN = 4
-_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,256}) *")
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,256}) *")
 
 ALL = "*"
 _NOUNS = ("policies", "channels", "keys")
@@ -65,9 +65,9 @@ def new_token() -> str:
     return TOKEN_PREFIX + base64.b32encode(secrets.token_bytes(_TOKEN_BYTES)).decode().rstrip("=").lower()
 
 
-def token_hash(token: str) -> bytes:
+def token_hash(token: str | bytes) -> bytes:
     """What is stored of a token. Tokens carry 256 bits of randomness, so a plain SHA-256 cannot be guessed back."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode() if isinstance(token, str) else token).digest()
 
 
 def shown_prefix(token: str, *, chosen: bool = False) -> str:
@@ -75,9 +75,9 @@ def shown_prefix(token: str, *, chosen: bool = False) -> str:
     return token[: _SHOWN_OF_CHOSEN if chosen else _SHOWN]
 
 
-def bearer_token(header: str | None) -> str:
+def bearer_token(header: bytes | None) -> bytes:
     """The token of an `Authorization` header; the scheme word in any case. Raises Unauthorized."""
-    match = _BEARER.fullmatch(header or "")
+    match = _BEARER.fullmatch(header or b"")
     if match is None:
         raise Unauthorized
     return match[1]

@@ -11,6 +11,7 @@ from lifesign.auth.rules import ALL, Caller, KeyNotFound, MissingScope, Unauthor
 from lifesign.auth.store import Key
 from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database
+from lifesign.http.context import header_of
 from lifesign.ids import new_id
 
 _MAX_CACHED = 10_000
@@ -37,8 +38,9 @@ class Keyring:
         self._generation = 0
         self._used: dict[str, EpochMs] = {}
 
-    async def authenticate(self, token: str) -> Caller:
-        """The caller that `token` belongs to. Raises Unauthorized."""
+    async def caller(self, authorization: bytes | None) -> Caller:
+        """The caller that an `Authorization` header names. Raises Unauthorized."""
+        token = rules.bearer_token(authorization)
         token_hash = rules.token_hash(token)
         now = self._clock.now()
         known = self._cached.get(token_hash)
@@ -85,7 +87,7 @@ async def caller_of(request: Request, scope: str) -> Caller:
     if operator is not None:
         return operator
     keyring: Keyring = request.app.state.keyring
-    caller = await keyring.authenticate(rules.bearer_token(request.headers.get("authorization")))
+    caller = await keyring.caller(header_of(request, b"authorization"))
     if not caller.allows(scope):
         raise MissingScope([scope])
     return caller

@@ -1,8 +1,7 @@
 """What an event is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 EventType = Literal[
     "created",
@@ -27,11 +26,10 @@ EventType = Literal[
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a heartbeat's history. `metadata` is JSON; members without a value are left out."""
+class Event(NamedTuple):
+    """One line of a heartbeat's history. `metadata`: JSON, whose members without a value are left out; or its text."""
 
     project_id: str
     heartbeat_id: str
     type: EventType
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON
+    metadata: Mapping[str, Any] | str = "{}"  # Any: JSON

@@ -1,6 +1,7 @@
 """Writing and reading history."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection
@@ -32,6 +33,10 @@ def _row(event: Event, at: EpochMs) -> dict[str, object]:
         "project_id": event.project_id,
         "heartbeat_id": event.heartbeat_id,
         "type": event.type,
-        "metadata": orjson.dumps({key: value for key, value in event.metadata.items() if value is not None}).decode(),
+        "metadata": event.metadata if isinstance(event.metadata, str) else _text(event.metadata),
         "created_at": at,
     }
+
+
+def _text(metadata: Mapping[str, Any]) -> str:  # Any: JSON
+    return orjson.dumps({key: value for key, value in metadata.items() if value is not None}).decode()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs, rfc3339
@@ -18,7 +17,7 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event, EventType
 from lifesign.heartbeats import rules, service, store
-from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound
+from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Waiting
 from lifesign.incidents import service as incidents
 from lifesign.incidents.service import Firing
 
@@ -67,58 +66,65 @@ class _Batch:
 
     def __init__(self, conn: Connection, items: Sequence[CheckIn]) -> None:
         self._conn = conn
-        slugs = {(item.project_id, item.ref) for item in items if not item.ref.startswith("hb_")}
-        self._ids = store.ids_by_slug(conn, slugs)
-        ids = {found for item in items if (found := self._id_of(item)) is not None}
-        self._heartbeats = store.lock_many(conn, ids)
-        self._changed: dict[str, Heartbeat] = {}
-        self._with_metadata: set[str] = set()
+        ids: set[str] = set()
+        slugs: dict[str, set[str]] = {}
+        for item in items:
+            if item.ref.startswith("hb_"):
+                ids.add(item.ref)
+            else:
+                slugs.setdefault(item.project_id, set()).add(item.ref)
+        found = store.lock_waiting(conn, ids=ids, slugs=slugs)
+        self._ids = {(each.project_id, each.slug): each.id for each in found}
+        self._ids |= {(each.project_id, each.id): each.id for each in found}
+        self._waiting = {each.id: each.waiting for each in found}
+        self._changed: dict[str, Waiting] = {}
+        self._metadata: dict[str, str] = {}
         self._events: list[tuple[Event, EpochMs]] = []
+        keyed = [(each, item.idempotency_key) for item in items if item.idempotency_key and (each := self._id_of(item))]
         self._since = EpochMs(min((item.stamp for item in items), default=EpochMs(0)) - KEEP_ANSWERS_MS)
-        keyed = [
-            (found, item.idempotency_key) for item in items if item.idempotency_key and (found := self._id_of(item))
-        ]
-        self._kept = store.answers_kept(conn, keyed, self._since)
+        self._kept = store.answers_kept(conn, keyed, self._since) if keyed else {}
         self._to_keep: list[dict[str, Any]] = []
 
     def _id_of(self, item: CheckIn) -> str | None:
-        return item.ref if item.ref.startswith("hb_") else self._ids.get((item.project_id, item.ref))
+        return self._ids.get((item.project_id, item.ref))
 
     def take(self, item: CheckIn) -> Answer | Exception:
         """Apply one check-in; what it writes may wait until `flush`."""
-        heartbeat = self._heartbeats.get(self._id_of(item) or "")
-        if heartbeat is None or heartbeat.project_id != item.project_id:
+        heartbeat_id = self._id_of(item)
+        if heartbeat_id is None:
             return HeartbeatNotFound()
-        kept = self._kept.get((heartbeat.id, item.idempotency_key)) if item.idempotency_key else None
+        if item.idempotency_key is None:
+            return Answer(self._applied(item, heartbeat_id))
+        kept = self._kept.get((heartbeat_id, item.idempotency_key))
         if kept is not None:
             return Answer(kept.encode(), is_replay=True)
-        outcome = rules.after_check_in(heartbeat, healthy=item.healthy, stamp=item.stamp, metadata=item.metadata)
-        after = (
-            self._ordinary(item, heartbeat, outcome.heartbeat)
-            if _is_ordinary(heartbeat, outcome)
-            else self._rare(item, outcome)
-        )
-        self._heartbeats[after.id] = after
-        body = _body(after, healthy=item.healthy)
-        if item.idempotency_key:
-            self._kept[after.id, item.idempotency_key] = body.decode()
-            row = {"heartbeat_id": after.id, "key": item.idempotency_key, "project_id": after.project_id}
-            self._to_keep.append(row | {"body": body.decode(), "created_at": item.stamp})
+        body = self._applied(item, heartbeat_id)
+        self._kept[heartbeat_id, item.idempotency_key] = body.decode()
+        row = {"heartbeat_id": heartbeat_id, "key": item.idempotency_key, "project_id": item.project_id}
+        self._to_keep.append(row | {"body": body.decode(), "created_at": item.stamp})
         return Answer(body)
 
-    def _ordinary(self, item: CheckIn, before: Heartbeat, after: Heartbeat) -> Heartbeat:
-        self._changed[after.id] = after
+    def _applied(self, item: CheckIn, heartbeat_id: str) -> bytes:
+        """The body of the answer to a check-in that counts."""
+        waiting = self._waiting[heartbeat_id]
+        after = rules.after_ordinary_check_in(waiting, item.stamp) if waiting is not None and item.healthy else None
+        if after is None:
+            return self._rare(item, heartbeat_id)
+        self._waiting[heartbeat_id] = self._changed[heartbeat_id] = after
         if item.metadata is not None:
-            self._with_metadata.add(before.id)
-        self._events.append((_event(item, after), item.stamp))
-        return after
+            self._metadata[heartbeat_id] = item.metadata
+        self._events.append((Event(item.project_id, heartbeat_id, "checkin", _event_text(item)), item.stamp))
+        return _body("active", healthy=True, next_deadline=after.next_deadline)
 
-    def _rare(self, item: CheckIn, outcome: rules.CheckInOutcome) -> Heartbeat:
-        """A check-in that changes more than deadlines: written at once, after what came before it."""
+    def _rare(self, item: CheckIn, heartbeat_id: str) -> bytes:
+        """A check-in that changes more than a deadline: written at once, after what came before it."""
         self.flush()
-        conn, after = self._conn, outcome.heartbeat
-        before = self._heartbeats[after.id]
-        happened = [_event(item, after)]
+        conn = self._conn
+        before = store.by_ids(conn, [heartbeat_id])[heartbeat_id]
+        outcome = rules.after_check_in(before, healthy=item.healthy, stamp=item.stamp, metadata=item.metadata)
+        after = outcome.heartbeat
+        kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
+        happened = [Event(after.project_id, after.id, kind, _event_text(item))]
         if outcome.resumes:
             happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id}))
         events.record(conn, happened, item.stamp)
@@ -128,48 +134,37 @@ class _Batch:
             )
             after = replace(after, incident_id=opened[after.id])
         if outcome.recovers and before.incident_id is not None:
-            closed = incidents.close_incident(
-                conn,
-                before.incident_id,
-                service.subject_of(after),
-                "checkin",
-                heartbeat_status=after.status,
-                now=item.stamp,
-            )
-            if closed is not None:
-                duration = max(0, item.stamp - closed.opened_at) // _S
-                metadata = {"incident": closed.id, "duration": duration, "key": item.key_id}
-                events.record(conn, [Event(after.project_id, after.id, "resolved", metadata)], item.stamp)
+            self._recover(item, before.incident_id, after)
         store.save(conn, after)
         wake_after_commit(conn, "sweep")
-        return after
+        self._waiting[heartbeat_id] = rules.waiting(after)
+        return _body(after.status, healthy=item.healthy, next_deadline=after.next_deadline)
+
+    def _recover(self, item: CheckIn, incident_id: str, after: Heartbeat) -> None:
+        subject = service.subject_of(after)
+        closed = incidents.close_incident(
+            self._conn, incident_id, subject, "checkin", heartbeat_status=after.status, now=item.stamp
+        )
+        if closed is not None:
+            duration = max(0, item.stamp - closed.opened_at) // _S
+            metadata = {"incident": closed.id, "duration": duration, "key": item.key_id}
+            events.record(self._conn, [Event(after.project_id, after.id, "resolved", metadata)], item.stamp)
 
     def flush(self) -> None:
         """Write what is waiting."""
-        store.save_check_ins(self._conn, sorted(self._changed.values(), key=lambda each: each.id), self._with_metadata)
+        store.save_check_ins(self._conn, self._changed.values(), self._metadata)
         events.record_each(self._conn, self._events)
         store.keep_answers(self._conn, self._to_keep, self._since)
-        self._changed, self._with_metadata, self._events, self._to_keep = {}, set(), [], []
+        self._changed, self._metadata, self._events, self._to_keep = {}, {}, [], []
 
 
-def _is_ordinary(before: Heartbeat, outcome: rules.CheckInOutcome) -> bool:
-    """Only columns that no index holds change, and nobody has to be told."""
-    after = outcome.heartbeat
-    return (
-        before.status == after.status == "active"
-        and before.check_at == after.check_at
-        and before.is_armed == after.is_armed
-    )
+def _event_text(item: CheckIn) -> str:
+    """The metadata of a check-in's event. Ids are made by us and need no escapes."""
+    given = "" if item.metadata is None else f'"metadata":{item.metadata},'
+    return f'{{{given}"via":"api","key":"{item.key_id}"}}'
 
 
-def _event(item: CheckIn, heartbeat: Heartbeat) -> Event:
-    given = None if item.metadata is None else orjson.Fragment(item.metadata)
-    kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
-    return Event(heartbeat.project_id, heartbeat.id, kind, {"metadata": given, "via": "api", "key": item.key_id})
-
-
-def _body(heartbeat: Heartbeat, *, healthy: bool) -> bytes:
-    body: dict[str, Any] = {"status": heartbeat.status, "healthy": healthy}
-    if heartbeat.next_deadline is not None:
-        body["nextDeadline"] = rfc3339(heartbeat.next_deadline)
-    return orjson.dumps(body)
+def _body(status: str, *, healthy: bool, next_deadline: EpochMs | None) -> bytes:
+    said = "true" if healthy else "false"
+    until = "" if next_deadline is None else f',"nextDeadline":"{rfc3339(next_deadline)}"'
+    return f'{{"status":"{status}","healthy":{said}{until}}}'.encode()

@@ -16,9 +16,9 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import schemas, service
 from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
 from lifesign.heartbeats.rules import Heartbeat
-from lifesign.http.answers import json_answer, no_content, without_absent
+from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model, validate
-from lifesign.http.context import context_of
+from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.incidents.service import Incident
@@ -305,10 +305,10 @@ async def check_in(request: Request) -> Response:
     check_ins = cast("CheckIns", request.app.state.check_ins)
     answer: Answer = await context.db.write_batched(check_ins.record, item)
     context.db.failpoints.hit("checkin.after_commit")
-    return Response(answer.body, headers=_REPLAYED if answer.is_replay else None, media_type="application/json")
+    return MadeJson(answer.body, *_REPLAYED) if answer.is_replay else MadeJson(answer.body)
 
 
-_REPLAYED = {"Idempotent-Replayed": "true"}
+_REPLAYED = ((b"idempotent-replayed", b"true"),)
 
 
 def _parsed(raw: bytes) -> tuple[bool, str | None]:
@@ -320,7 +320,10 @@ def _parsed(raw: bytes) -> tuple[bool, str | None]:
 
 
 def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (1 <= len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+    sent = header_of(request, b"idempotency-key")
+    if sent is None:
+        return None
+    key = sent.decode("latin-1")
+    if not (1 <= len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
         raise InvalidInput(Fault("Idempotency-Key", f"must be 1 to {_MAX_IDEMPOTENCY_KEY} printable ASCII characters"))
     return key

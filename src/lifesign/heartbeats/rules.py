@@ -4,7 +4,7 @@ Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is d
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lifesign.clock import EpochMs
 from lifesign.heartbeats import schedule as cron
@@ -131,6 +131,63 @@ _NO_WAIT: dict[str, Any] = {"next_deadline": None, "fires_at": None, "armed_at":
 
 
 # Check-ins ----------------------------------------------------------------------------------------------------------
+class Waiting(NamedTuple):
+    """What an ordinary check-in needs to know, and all that it changes, of a heartbeat that waits for one."""
+
+    id: str
+    project_id: str
+    timing: Timing
+    anchor_at: EpochMs
+    last_checkin_at: EpochMs | None
+    checkin_count: int
+    next_deadline: EpochMs
+    fires_at: EpochMs
+    check_at: EpochMs
+
+
+def waiting(heartbeat: Heartbeat) -> Waiting | None:
+    """The heartbeat as a `Waiting`; None when a healthy check-in would do more than move its deadline."""
+    next_deadline, fires_at, check_at = heartbeat.next_deadline, heartbeat.fires_at, heartbeat.check_at
+    if heartbeat.status != "active" or heartbeat.mode == "oneshot":
+        return None
+    if next_deadline is None or fires_at is None or check_at is None:
+        return None
+    return Waiting(
+        heartbeat.id,
+        heartbeat.project_id,
+        heartbeat.timing,
+        heartbeat.anchor_at,
+        heartbeat.last_checkin_at,
+        heartbeat.checkin_count,
+        next_deadline,
+        fires_at,
+        check_at,
+    )
+
+
+def after_ordinary_check_in(waiting: Waiting, stamp: EpochMs) -> Waiting | None:
+    """`after_check_in` for the usual case: a healthy one, to a heartbeat that waits for it; a tenth of the cost.
+
+    None when its bound has to move, so that more than this must be written.
+    """
+    anchor = max(stamp, waiting.anchor_at)
+    deadline = next_deadline(waiting.timing, anchor)
+    fires_at = EpochMs(deadline + waiting.timing.grace_ms)
+    if fires_at < waiting.check_at:
+        return None
+    return Waiting(
+        waiting.id,
+        waiting.project_id,
+        waiting.timing,
+        anchor,
+        max(stamp, waiting.last_checkin_at or stamp),
+        waiting.checkin_count + 1,
+        deadline,
+        fires_at,
+        waiting.check_at,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class CheckInOutcome:
     """What a check-in does. `heartbeat` is the state after it, apart from the incident that firing opens."""

@@ -1,16 +1,17 @@
 """SQL of the tables `heartbeats` and `idempotency_keys`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, and_, bindparam, delete, false, func, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, false, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import heartbeats, idempotency_keys
 from lifesign.db.sql import contains, insert_new, json_each, json_rows, update_many
-from lifesign.heartbeats.rules import Heartbeat
+from lifesign.heartbeats.rules import Heartbeat, Timing, Waiting
 
 H = heartbeats.c
 K = idempotency_keys.c
@@ -19,12 +20,6 @@ _OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
 _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
 _STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
 _ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
-
-_BY_ID = select(*_COLUMNS).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
-# SQLite: one step for all rows (see db.sql.insert_many); its one writer needs no row locks.
-_BY_ID_AS_JSON = select(func.json_group_array(func.json_array(*_COLUMNS))).where(
-    H.id.in_(select(json_each("ids").c.value))
-)
 
 
 def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
@@ -86,24 +81,70 @@ def by_ref(conn: Connection, project_id: str, ref: str, *, lock: bool = False) -
 
 
 # Many ---------------------------------------------------------------------------------------------------------------
-def ids_by_slug(conn: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Ids by (project, slug). Index: uq_heartbeats_slug."""
-    by_project: dict[str, set[str]] = {}
-    for project_id, slug in wanted:
-        by_project.setdefault(project_id, set()).add(slug)
-    if not by_project:
-        return {}
-    clauses = [and_(H.project_id == project_id, H.slug.in_(sorted(slugs))) for project_id, slugs in by_project.items()]
-    rows = conn.execute(select(H.project_id, H.slug, H.id).where(or_(*clauses)))
-    return {(row.project_id, row.slug): row.id for row in rows}
+_WAITING = (
+    H.id,
+    H.project_id,
+    H.slug,
+    H.status,
+    H.mode,
+    H.interval_ms,
+    H.schedule,
+    H.timezone,
+    H.grace_ms,
+    H.anchor_at,
+    H.last_checkin_at,
+    H.checkin_count,
+    H.next_deadline,
+    H.fires_at,
+    H.check_at,
+)
+_IDS_BY_SLUG = select(H.id).where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
+_WAITING_BY_ID = select(*_WAITING).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+# SQLite: one step for all rows (see db.sql.insert_many); its one writer needs no row locks.
+_ALL_WAITING = func.json_group_array(func.json_array(*_WAITING))
+_WAITING_BY_ID_AS_JSON = select(_ALL_WAITING).where(H.id.in_(select(json_each("ids").c.value)))
+_WAITING_BY_SLUG_AS_JSON = select(_ALL_WAITING).where(
+    H.project_id == bindparam("project"), H.slug.in_(select(json_each("slugs").c.value))
+)
 
 
-def lock_many(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
-    """Heartbeats by id, locked in id order until the transaction ends."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A heartbeat that somebody checks in: its id and slug, and what it waits for, if it is an ordinary one."""
+
+    id: str
+    project_id: str
+    slug: str | None
+    waiting: Waiting | None
+
+
+def lock_waiting(conn: Connection, *, ids: Collection[str], slugs: Mapping[str, Collection[str]]) -> list[Found]:
+    """Heartbeats by id, and by slug in each project, locked in id order until the transaction ends.
+
+    Indexes: the primary key, uq_heartbeats_slug.
+    """
     if conn.dialect.name == "sqlite":
-        found = orjson.loads(conn.scalar(_BY_ID_AS_JSON, {"ids": json_rows(list(ids))}) or "[]")
-        return {row[0]: _heartbeat(row) for row in found}
-    return {row[0]: _heartbeat(row) for row in conn.execute(_BY_ID, {"ids": sorted(ids)})}
+        texts = [conn.scalar(_WAITING_BY_ID_AS_JSON, {"ids": json_rows(list(ids))})] if ids else []
+        for project_id, names in slugs.items():
+            texts.append(
+                conn.scalar(_WAITING_BY_SLUG_AS_JSON, {"project": project_id, "slugs": json_rows(list(names))})
+            )
+        return [_found(row) for text in texts for row in orjson.loads(text or "[]")]
+    by_slug = [
+        found
+        for project_id, names in slugs.items()
+        for found in conn.scalars(_IDS_BY_SLUG, {"project": project_id, "slugs": list(names)})
+    ]
+    return [_found(row) for row in conn.execute(_WAITING_BY_ID, {"ids": sorted({*ids, *by_slug})})]
+
+
+def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns mypy does not know
+    key, project_id, slug, status, mode, interval_ms, schedule, timezone, grace_ms, *rest = row
+    if status != "active" or mode == "oneshot" or None in rest[3:]:
+        return Found(key, project_id, slug, None)
+    return Found(
+        key, project_id, slug, Waiting(key, project_id, Timing(mode, interval_ms, schedule, timezone, grace_ms), *rest)
+    )
 
 
 def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
@@ -112,22 +153,25 @@ def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     return {row[0]: _heartbeat(row) for row in rows}
 
 
-def save_check_ins(conn: Connection, checked_in: Iterable[Heartbeat], with_metadata: set[str]) -> None:
-    """The columns an ordinary check-in changes: none of them is in an index. Rows are locked already."""
+def save_check_ins(conn: Connection, checked_in: Iterable[Waiting], metadata: Mapping[str, str]) -> None:
+    """The columns an ordinary check-in changes: none of them is in an index. Rows are locked already.
+
+    metadata: JSON text by heartbeat id, of those that sent some.
+    """
     plain: list[dict[str, Any]] = []
     full: list[dict[str, Any]] = []
-    for heartbeat in checked_in:
+    for each in checked_in:
         row = {
-            "id": heartbeat.id,
-            "last_checkin_at": heartbeat.last_checkin_at,
-            "checkin_count": heartbeat.checkin_count,
-            "anchor_at": heartbeat.anchor_at,
-            "next_deadline": heartbeat.next_deadline,
-            "fires_at": heartbeat.fires_at,
-            "armed_at": heartbeat.armed_at,
+            "id": each.id,
+            "last_checkin_at": each.last_checkin_at,
+            "checkin_count": each.checkin_count,
+            "anchor_at": each.anchor_at,
+            "next_deadline": each.next_deadline,
+            "fires_at": each.fires_at,
+            "armed_at": each.last_checkin_at,
         }
-        if heartbeat.id in with_metadata:
-            full.append(row | {"metadata": heartbeat.metadata})
+        if each.id in metadata:
+            full.append(row | {"metadata": metadata[each.id]})
         else:
             plain.append(row)
     update_many(conn, heartbeats, plain)
