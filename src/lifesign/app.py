@@ -47,7 +47,7 @@ from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path
 from lifesign.http.fields import parse_timestamp
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
-from lifesign.incidents.service import PoliciesAsChannelUsers
+from lifesign.incidents.policies import PoliciesAsChannelUsers
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings

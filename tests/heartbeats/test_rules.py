@@ -295,7 +295,7 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=N
     later=st.integers(-HOUR, 72 * HOUR),
 )
 def test_the_quick_way_of_an_ordinary_check_in_decides_as_the_general_rule_does(
-    mode: Mode, interval: int, grace: int, schedule: str, zone: str, anchor: EpochMs, later: int
+    *, mode: Mode, interval: int, grace: int, schedule: str, zone: str, anchor: EpochMs, later: int
 ) -> None:
     is_scheduled = mode == "scheduled"
     definition = blank(

@@ -21,7 +21,7 @@ from lifesign.http.body import parse_object, read_body, read_model, validate
 from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
-from lifesign.incidents.service import Incident
+from lifesign.incidents.rules import Incident
 
 router = APIRouter(tags=["Heartbeats"])
 

@@ -21,9 +21,10 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import rules, slugs, store
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Mode
 from lifesign.ids import new_id
+from lifesign.incidents import policies
 from lifesign.incidents import service as incidents
-from lifesign.incidents.rules import Subject
-from lifesign.incidents.service import Ack, Firing, Incident
+from lifesign.incidents.rules import Incident, Subject
+from lifesign.incidents.service import Ack, Firing
 from lifesign.projects import service as projects
 
 _SLUG_WINDOW = 64
@@ -133,7 +134,7 @@ def _slug_taken(slug: str | None) -> InvalidInput:
 
 def _check_references(conn: Connection, project_id: str, definition: Definition) -> None:
     faults = []
-    if definition.policy_id is not None and not incidents.is_policy(conn, project_id, definition.policy_id):
+    if definition.policy_id is not None and not policies.is_policy(conn, project_id, definition.policy_id):
         faults.append(Fault("policy", "unknown policy", definition.policy_id, has_value=True))
     known = channels.known_channels(conn, project_id, definition.own_channels) if definition.own_channels else set()
     for position, channel in enumerate(definition.own_channels):
@@ -171,7 +172,7 @@ def edit(
     )
     _record(conn, after, now, "updated", key=caller.key_id, fields=changed)
     if after.incident_id is not None and after.policy_id != before.policy_id:
-        incidents.change_policy(conn, after.incident_id, subject_of(after), min_repeat_ms=min_repeat_ms, now=now)
+        policies.change_policy(conn, after.incident_id, subject_of(after), min_repeat_ms=min_repeat_ms, now=now)
     wake_after_commit(conn, "sweep")
     return after
 
@@ -332,7 +333,7 @@ class HeartbeatsAsUsers:
             store.save(conn, detached)
             _record(conn, detached, now, "policy_detached", key=key_id, policy=policy_id)
             if detached.incident_id is not None:
-                incidents.change_policy(
+                policies.change_policy(
                     conn, detached.incident_id, subject_of(detached), min_repeat_ms=self._min_repeat_ms, now=now
                 )
 
@@ -352,7 +353,7 @@ class HeartbeatsAsUsers:
                 replace(heartbeat, own_channels=tuple(each for each in heartbeat.own_channels if each != channel_id)),
             )
         concerned = set(naming)
-        for policy_id in incidents.policies_naming_channel(conn, project_id, channel_id):
+        for policy_id in policies.policies_naming_channel(conn, project_id, channel_id):
             concerned |= {each.id for each in store.using_policy(conn, project_id, policy_id)}
         metadata = {"key": key_id, "channel": channel_id}
         events.record(conn, [Event(project_id, each, "channel_detached", metadata) for each in sorted(concerned)], now)

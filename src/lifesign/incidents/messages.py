@@ -5,8 +5,7 @@ from typing import assert_never
 from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
 from lifesign.channels.message import Resolution as ShownResolution
 from lifesign.clock import EpochMs, rfc3339
-from lifesign.incidents.rules import Plan, Resolution, Subject
-from lifesign.incidents.store import Incident
+from lifesign.incidents.rules import Incident, Plan, Resolution, Subject
 from lifesign.incidents.template import DEFAULT_TEXTS, RECOVERY_TEXT, render
 
 _S = 1000

@@ -14,10 +14,9 @@ from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of, query_flag, query_text
-from lifesign.incidents import schemas, service
-from lifesign.incidents.rules import Plan
-from lifesign.incidents.service import PolicyUsers
-from lifesign.incidents.store import Incident
+from lifesign.incidents import policies, schemas, service
+from lifesign.incidents.policies import PolicyUsers
+from lifesign.incidents.rules import Incident, Plan
 
 router = APIRouter(tags=["Policies"])
 incident_router = APIRouter(tags=["Incidents"])
@@ -43,7 +42,7 @@ async def create_policy(request: Request) -> Response:
     context = context_of(request)
     plan = Plan(schemas.steps_of(body.steps), body.repeatLastStep)
     policy = await context.db.write(
-        service.create_policy, caller.project_id, name=body.name, plan=plan, now=context.now()
+        policies.create_policy, caller.project_id, name=body.name, plan=plan, now=context.now()
     )
     return json_answer(schemas.shown_policy(policy), 201)
 
@@ -56,7 +55,7 @@ async def list_policies(request: Request) -> Response:
     caller = await caller_of(request, "policies:read")
     page = page_of(request, is_id("pol"))
     rows = await context_of(request).db.read(
-        service.list_policies, caller.project_id, limit=page.limit + 1, after=page.after
+        policies.list_policies, caller.project_id, limit=page.limit + 1, after=page.after
     )
     return json_answer(page_body("policies", rows, page, key=lambda row: row.id, show=schemas.shown_policy))
 
@@ -66,7 +65,7 @@ async def get_policy(request: Request, id: str) -> Response:  # noqa: A002 - the
     """Read a policy."""
     caller = await caller_of(request, "policies:read")
     return json_answer(
-        schemas.shown_policy(await context_of(request).db.read(service.get_policy, caller.project_id, id))
+        schemas.shown_policy(await context_of(request).db.read(policies.get_policy, caller.project_id, id))
     )
 
 
@@ -78,10 +77,10 @@ async def update_policy(request: Request, id: str) -> Response:  # noqa: A002 - 
     """Change a policy; escalations that are running go on by the new one."""
     caller = await caller_of(request, "policies:write")
     context = context_of(request)
-    await context.db.read(service.get_policy, caller.project_id, id)
+    await context.db.read(policies.get_policy, caller.project_id, id)
     body = await read_model(request, schemas.PolicyChanges)
     policy = await context.db.write(
-        service.update_policy,
+        policies.update_policy,
         caller.project_id,
         id,
         name=body.name,
@@ -100,11 +99,11 @@ async def delete_policy(request: Request, id: str) -> Response:  # noqa: A002 - 
     """Delete a policy; `force=true` detaches the heartbeats that use it and ends their escalations."""
     caller = await caller_of(request, "policies:write")
     context = context_of(request)
-    await context.db.read(service.get_policy, caller.project_id, id)
+    await context.db.read(policies.get_policy, caller.project_id, id)
     force = query_flag(request, "force")
     users_of: PolicyUsers = request.app.state.policy_users
     await context.db.write(
-        service.delete_policy, caller.project_id, id, users_of, force=force, key_id=caller.key_id, now=context.now()
+        policies.delete_policy, caller.project_id, id, users_of, force=force, key_id=caller.key_id, now=context.now()
     )
     return no_content()
 

@@ -54,6 +54,43 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy, whole."""
+
+    id: str
+    project_id: str
+    name: str
+    plan: Plan
+    created_at: EpochMs
+    updated_at: EpochMs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident, whole. Instants are epoch ms."""
+
+    id: str
+    project_id: str
+    heartbeat_id: str
+    policy_id: str | None
+    reason: Reason
+    status: Literal["open", "resolved"]
+    escalation: Literal["running", "done"]
+    deadline_at: EpochMs | None
+    expected_at: EpochMs | None
+    opened_at: EpochMs
+    resolved_at: EpochMs | None
+    resolved_by: Resolution | None
+    ack_message: str | None
+    ack_actor: str | None
+    steps_run: int
+    loop: int
+    last_step_at: EpochMs | None
+    unattended: str | None
+    next_seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A heartbeat as an incident sees it: who it is, what its messages may say, whom it tells by itself."""
 

@@ -11,8 +11,7 @@ from lifesign.http.answers import without_absent
 from lifesign.http.describe import example_id
 from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Ref, optional
 from lifesign.incidents.messages import shown_resolution
-from lifesign.incidents.rules import Step
-from lifesign.incidents.store import Incident, Policy
+from lifesign.incidents.rules import Incident, Policy, Step
 
 MAX_STEPS = 20
 MAX_STEP_CHANNELS = 20

@@ -1,8 +1,7 @@
 """SQL of the tables `incidents`, `timers` and `policies`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection, delete, func, select, update
@@ -10,47 +9,10 @@ from sqlalchemy import Connection, delete, func, select, update
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, timers
 from lifesign.db.sql import contains, insert_many, update_many, word
-from lifesign.incidents.rules import Plan, Reason, Resolution, Step
+from lifesign.incidents.rules import Incident, Plan, Policy, Step
 
 I = incidents.c  # noqa: E741 - the columns of the one table this module is about
 _OPEN = I.status != word("resolved")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A policy as stored."""
-
-    id: str
-    project_id: str
-    name: str
-    plan: Plan
-    created_at: EpochMs
-    updated_at: EpochMs | None
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """An incident as stored."""
-
-    id: str
-    project_id: str
-    heartbeat_id: str
-    policy_id: str | None
-    reason: Reason
-    status: Literal["open", "resolved"]
-    escalation: Literal["running", "done"]
-    deadline_at: EpochMs | None
-    expected_at: EpochMs | None
-    opened_at: EpochMs
-    resolved_at: EpochMs | None
-    resolved_by: Resolution | None
-    ack_message: str | None
-    ack_actor: str | None
-    steps_run: int
-    loop: int
-    last_step_at: EpochMs | None
-    unattended: str | None
-    next_seq: int
 
 
 _COLUMNS = tuple(I[name] for name in Incident.__dataclass_fields__)
