@@ -21,9 +21,10 @@ LOCK_FILE = "lifesign.lock"
 _SQLITE_READERS = 4
 _POSTGRES_WRITERS = 4
 _POSTGRES_READERS = 4
-# Pages of the write-ahead log before the writer folds them into the file (about 16 MB): long enough that a burst of
-# check-ins is not interrupted every few hundred commits, short enough that a start after a crash stays quick.
-_CHECKPOINT_PAGES = 4000
+# Pages of the write-ahead log before the writer folds them into the file (about 64 MB): check-ins change the same pages
+# again and again, and each fold writes a page once however often it changed, so seldom is cheap; a start after a crash
+# still takes a fraction of a second.
+_CHECKPOINT_PAGES = 16000
 
 
 class DataDirectoryInUse(Exception):

@@ -36,8 +36,7 @@ class StateRefused(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """What a deadline is computed from."""
 
     mode: Mode

@@ -1,8 +1,7 @@
 """SQL of the tables `heartbeats` and `idempotency_keys`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Select, bindparam, delete, false, func, select, update
@@ -108,8 +107,7 @@ _WAITING_BY_SLUG_AS_JSON = select(_ALL_WAITING).where(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A heartbeat that somebody checks in: its id and slug, and what it waits for, if it is an ordinary one."""
 
     id: str
