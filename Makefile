@@ -16,7 +16,7 @@ serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-
 	@exec $(BIN)/lifesign serve $(ARGS)
 
 .PHONY: demo
-demo: .venv/.serve ## run a server with example heartbeats in it
+demo: .venv/.serve ## an outage from silence to recovery, with real mails and webhooks, in half a minute
 	@exec $(BIN)/lifesign demo $(ARGS)
 
 .PHONY: test

@@ -16,6 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -99,16 +100,14 @@ async def open_node(
     db = open_database(settings, failpoints)
     try:
         now = clock.now()
-        chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
-        new_admin_key = await db.write(_bootstrap, chosen, now) if is_server else None
-        if not is_server:
-            await db.write(projects.ensure_default, now)
         guard = GuardPolicy.from_settings(settings)
         kit = Kit(
             SecretBox.from_settings(settings.data_dir, settings),
             guard,
             OutboundClient(settings, resolver=resolver, on_written=lambda: failpoints.hit("send.after_write")),
         )
+        # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
+        new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
         await db.close()
         raise
@@ -129,6 +128,18 @@ async def open_node(
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers()]
     hot = HotRoute(api, "POST", _CHECK_IN_PATTERN, heartbeat_routes.check_in)
     return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
+
+
+async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
+    if not is_server:
+        await db.write(projects.ensure_default, now)
+        return None
+    chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
+    try:
+        return await db.write(_bootstrap, chosen, now)
+    except IntegrityError:
+        # Another node does the same on the same empty database at this moment; what it made is there by now.
+        return await db.write(_bootstrap, chosen, now)
 
 
 def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None:
@@ -180,6 +191,7 @@ def _api(settings: Settings) -> FastAPI:
         api.state.known_routes += router.routes
     if settings.testing:
         api.include_router(observe.testing_router)
+        api.state.known_routes += observe.testing_router.routes
     for kind in (*TABLE, HTTPException, Exception):
         api.add_exception_handler(kind, answer_error)
     api.openapi = _describer(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the description

@@ -14,6 +14,8 @@ EpochMs = NewType("EpochMs", int)
 """An instant: milliseconds since 1970-01-01T00:00Z."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = EpochMs(253_402_300_799_999)
+"""The last instant that RFC 3339 can name: the end of year 9999."""
 _LONGEST_SLEEP_S = 3600.0
 
 

@@ -59,6 +59,12 @@ def _check_testing(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> int:
+    # Before the database: the first start makes a key that is shown once, and must then be able to show it.
+    with contextlib.closing(_listener(settings.host, settings.port)) as listener:
+        return await _serve_on(listener, settings)
+
+
+async def _serve_on(listener: socket.socket, settings: Settings) -> int:
     try:
         node = await open_node(settings)
         _spare_the_collector()
@@ -71,7 +77,7 @@ async def _serve(settings: Settings) -> int:
             raise CannotStart(msg) from error
         raise
     try:
-        return await _run_node(node)
+        return await _run_node(node, listener)
     finally:
         await node.close()
 
@@ -86,9 +92,8 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-async def _run_node(node: Node) -> int:
+async def _run_node(node: Node, listener: socket.socket) -> int:
     settings = node.settings
-    listener = _listener(settings.host, settings.port)
     servers = [(_server(node.app), [listener])]
     with _admin_listener(settings) as admin:
         if admin is not None:

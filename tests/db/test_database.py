@@ -408,7 +408,7 @@ async def test_sqlite_syncs_fully_and_only_the_writer_checkpoints(db: Database, 
         words = ("journal_mode", "synchronous", "wal_autocheckpoint", "query_only")
         return [conn.exec_driver_sql(f"PRAGMA {word}").scalar() for word in words]
 
-    assert await db.write(pragmas) == ["wal", 2, 4000, 0]
+    assert await db.write(pragmas) == ["wal", 2, 16000, 0]
     assert await db.read(pragmas) == ["wal", 2, 0, 1]
 
 

@@ -10,7 +10,7 @@ from lifesign.auth import rules, store
 from lifesign.auth.rules import ALL, Caller, KeyNotFound, MissingScope, Unauthorized
 from lifesign.auth.store import Key
 from lifesign.clock import Clock, EpochMs
-from lifesign.db import Database
+from lifesign.db import Database, StorageUnavailable
 from lifesign.http.context import header_of
 from lifesign.ids import new_id
 
@@ -77,8 +77,13 @@ class Keyring:
     async def save_last_used(self) -> None:
         """Write down when keys were used since the last call."""
         used, self._used = self._used, {}
-        if used:
+        if not used:
+            return
+        try:
             await self._db.write(store.save_last_used, used)
+        except StorageUnavailable:
+            self._used = used | self._used
+            raise
 
 
 async def caller_of(request: Request, scope: str) -> Caller:

@@ -29,7 +29,6 @@ _MASK: Final = "****"
 _SHOWN_CHARACTERS: Final = 4
 _MIN_CHARACTERS_TO_SHOW: Final = 12
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how a secret begins, not one
-# Keys of our own beside the user's: the secret before the present one, and until when (epoch ms) it signs as well.
 _SECRET_BYTES: Final = range(24, 65)
 _NEW_SECRET_BYTES: Final = 32
 _HEADER: Final = "headers."

@@ -10,18 +10,21 @@ import structlog
 
 from lifesign.channels import message as messages
 from lifesign.channels import outbox, service
-from lifesign.channels.config import secret_paths
+from lifesign.channels.config import addresses, secret_paths
 from lifesign.channels.outbox import Claimed
 from lifesign.channels.secrets import SecretUnreadable
 from lifesign.channels.sender import SEND_TIMEOUT_S, Outcome, Permanent, Retry, SendContext, Sent, Unknown
 from lifesign.channels.senders import IS_IDEMPOTENT, SENDERS
-from lifesign.channels.service import PREVIOUS_SECRET, Kit
+from lifesign.channels.service import Kit
+from lifesign.channels.webhook import PREVIOUS_SECRET
 from lifesign.clock import Clock
 from lifesign.db import Database, StorageUnavailable
 from lifesign.settings import Settings
 
 log = structlog.get_logger("lifesign.channels")
 
+# Senders end by themselves after 20 s and know what they have learned until then; this is for one that does not.
+_SLACK_S = 2.0
 # Fewer characters of a secret than this say nothing about it, and would be found in any text.
 _SHORTEST_PART = 3
 
@@ -71,13 +74,14 @@ class Courier:
             attempt=row.attempt,
             now=self.clock.now(),
             created_at=row.created_at,
-            dest=row.dest,
+            # A message that was queued before the channel changed its type has no address of its own.
+            dest=row.dest or next(iter(addresses(channel.type, config)), None),
             maybe_sent=bool(row.maybe_sent),
             mark_called=None if IS_IDEMPOTENT[channel.type] else lambda: self._mark_called(claimed),
         )
         self.db.failpoints.hit("send.before_connect")
         try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+            async with asyncio.timeout(SEND_TIMEOUT_S + _SLACK_S):
                 outcome = await SENDERS[channel.type].send(messages.decode(row.payload), config, context)
         except TimeoutError:
             outcome = Unknown(f"no answer within {SEND_TIMEOUT_S:.0f} s")

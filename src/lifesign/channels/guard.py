@@ -7,11 +7,13 @@ answer differently (DNS rebinding).
 """
 
 import asyncio
+import functools
 import ipaddress
 import itertools
 import re
 import socket
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -242,6 +244,9 @@ def literal_address(host: str) -> Address | None:
         return None
 
 
+_RESOLVER_THREADS = 48
+
+
 class Resolver(Protocol):
     """All A and AAAA records of a name."""
 
@@ -251,11 +256,17 @@ class Resolver(Protocol):
 
 
 class SystemResolver:
-    """The resolver of the operating system."""
+    """The resolver of the operating system, asked in threads of its own: a silent name server blocks a thread for long.
+
+    There are more of them than one channel may have sends under way, so that its names hold up no other channel's.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="lifesign-resolve")
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
-        loop = asyncio.get_running_loop()
-        records = await loop.getaddrinfo(host, port, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+        ask = functools.partial(socket.getaddrinfo, host, port, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+        records = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         return list(dict.fromkeys(str(record[4][0]) for record in records))
 
 

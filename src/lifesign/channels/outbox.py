@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from lifesign.channels import message as messages
 from lifesign.channels import rules, store
 from lifesign.channels.message import Message
-from lifesign.channels.rules import EXPIRES_AFTER_MS, LEASE_MS, Verdict
+from lifesign.channels.rules import EXPIRES_AFTER_MS, LEASE_MS, Status, Verdict
 from lifesign.channels.sender import ChannelType, Outcome, Permanent, Retry, Sent, Unknown
 from lifesign.channels.senders import CHANNEL_CAP, IS_IDEMPOTENT
 from lifesign.channels.store import Channel, Notification
@@ -163,19 +163,17 @@ def _begun(notification: Notification, node_id: str, now: EpochMs) -> dict[str, 
     }
 
 
-def finish(conn: Connection, finished: Finished, now: EpochMs) -> bool:
-    """Save what became of an attempt. False: the lease was lost meanwhile, and only the attempt is noted, as stale."""
+def finish(conn: Connection, finished: Finished, now: EpochMs) -> Status | None:
+    """Save what became of an attempt; the message's status. None: the lease was lost, the attempt is noted as stale."""
     row = finished.claimed.notification
     verdict = _verdict(finished, now, is_withdrawn=store.is_withdrawn(conn, row.id))
     kept = store.finish(conn, row.id, row.lease_token, _ending(finished.outcome, verdict, now))
     outcome = verdict.outcome if kept else "stale"
     store.finish_attempt(conn, row.id, row.attempt, _attempt_ending(finished, outcome, now))
     if not kept:
-        return False
+        return None
     if isinstance(finished.outcome, Permanent) and finished.outcome.disable:
         store.save_channel(conn, row.channel_id, {"broken_reason": event_words(finished.outcome), "broken_at": now})
-    elif isinstance(finished.outcome, Sent) and row.kind == "test":
-        store.save_channel(conn, row.channel_id, {"broken_reason": None, "broken_at": None})
     _record(conn, row, finished.outcome, verdict, now)
     if verdict.lane_held_until is not None:
         store.set_lane(conn, row.channel_id, {"held_until": verdict.lane_held_until})
@@ -187,10 +185,10 @@ def finish(conn: Connection, finished: Finished, now: EpochMs) -> bool:
             conn, {row.channel_id: verdict.not_before if verdict.status == "pending" and verdict.not_before else now}
         )
         wake_after_commit(conn, "deliver")
-    return True
+    return verdict.status
 
 
-def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> list[bool | Exception]:
+def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> list[Status | Exception | None]:
     """`finish` for each of several attempts, each with its own `now`; what it answers for each, in order.
 
     Attempts of one channel that end together would wait for each other's commit: each moves the channel's one lane.
@@ -198,7 +196,7 @@ def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> 
     # Rows first, all of them, in the order in which everybody locks them; lanes after that.
     store.lock_notifications(conn, [finished.claimed.notification.id for finished, _ in items])
     by_channel = sorted(range(len(items)), key=lambda n: items[n][0].claimed.notification.channel_id)
-    kept: dict[int, bool | Exception] = {n: finish(conn, *items[n]) for n in by_channel}
+    kept: dict[int, Status | Exception | None] = {n: finish(conn, *items[n]) for n in by_channel}
     return [kept[n] for n in range(len(items))]
 
 
@@ -235,7 +233,7 @@ def _verdict(finished: Finished, now: EpochMs, *, is_withdrawn: bool) -> Verdict
     if isinstance(outcome, Sent):
         return Verdict("sent", "sent")
     if isinstance(outcome, Permanent):
-        return Verdict("dead", "permanent")
+        return Verdict("canceled" if is_withdrawn else "dead", "permanent")
     kind: Literal["retry", "unknown"] = "retry" if isinstance(outcome, Retry) else "unknown"
     if row.kind == "test":
         return Verdict("dead", kind)

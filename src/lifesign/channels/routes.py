@@ -148,11 +148,14 @@ async def test_channel(request: Request, id: str) -> Response:  # noqa: A002 - t
         for each, outcome in zip(claimed, outcomes, strict=True)
         if not isinstance(outcome, Sent)
     ]
-    return json_answer({"ok": False, "message": "; ".join(faults)} if faults else {"ok": True})
+    if faults:
+        return json_answer({"ok": False, "message": "; ".join(faults)})
+    await context.db.write(service.mark_working, id)
+    return json_answer({"ok": True})
 
 
 def _begin_test(conn: Connection, project_id: str, channel_id: str, *, node_id: str, now: EpochMs) -> list[Claimed]:
-    channel = service.get_channel(conn, project_id, channel_id)
+    channel = service.get_channel(conn, project_id, channel_id, lock=True)  # or parallel tests would all be the tenth
     addresses = configs.addresses(channel.type, orjson.loads(channel.config))
     names = projects.names(conn, {project_id})
     message = Message(
@@ -180,7 +183,7 @@ async def _deliver_test(courier: Courier, claimed: Claimed) -> Outcome | None:
 def _fault_line(claimed: Claimed, outcome: Outcome | None) -> str:
     if outcome is None or isinstance(outcome, Sent):
         return "unavailable: the storage did not take it"
-    line = f"{outcome.code}: {outcome.why}"
+    line = f"{outcome.code}: {outcome.why}"[: schemas.MAX_SHOWN_ERROR]
     return f"{claimed.notification.dest}: {line}" if claimed.notification.dest else line
 
 

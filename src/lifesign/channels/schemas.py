@@ -16,6 +16,9 @@ from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
 from lifesign.http.fields import Body, Name, optional
 
+# How much of what a target answered is shown.
+MAX_SHOWN_ERROR = 200
+
 Config = dict[str, Any]
 """Settings of a channel: JSON, whose shape its type decides (`channels.config`)."""
 
@@ -213,7 +216,7 @@ def shown_notification(
 def _shown_attempt(attempt: Attempt, *, with_errors: bool) -> dict[str, Any]:
     error = None
     if attempt.code is not None:
-        error = f"{attempt.code}: {attempt.error}" if with_errors else attempt.code
+        error = f"{attempt.code}: {attempt.error}"[:MAX_SHOWN_ERROR] if with_errors else attempt.code
     return without_absent(
         {
             "n": attempt.n,

@@ -16,12 +16,12 @@ from lifesign.channels.secrets import SecretBox, SecretUnreadable
 from lifesign.channels.sender import ChannelType
 from lifesign.channels.senders import IS_MACHINE
 from lifesign.channels.store import Attempt, Channel, Notification
+from lifesign.channels.webhook import PREVIOUS_SECRET
 from lifesign.clock import EpochMs
 from lifesign.faults import invalid
 from lifesign.ids import new_id
 
 MAX_USERS_SHOWN = 100
-PREVIOUS_SECRET = "previousSecret"  # noqa: S105 - the name of a setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class DirectoryEntry:
     is_machine: bool
 
 
-def get_channel(conn: Connection, project_id: str, channel_id: str) -> Channel:
+def get_channel(conn: Connection, project_id: str, channel_id: str, *, lock: bool = False) -> Channel:
     """One channel. Raises ChannelNotFound."""
-    channel = store.channel_by_id(conn, project_id, channel_id)
+    channel = store.channel_by_id(conn, project_id, channel_id, lock=lock)
     if channel is None:
         raise ChannelNotFound
     return channel
@@ -66,8 +66,13 @@ list_channels = store.channels_of
 
 
 def known_channels(conn: Connection, project_id: str, ids: Iterable[str]) -> set[str]:
-    """Those of `ids` that are channels of the project."""
-    return set(store.channels_by_id(conn, project_id, ids))
+    """Those of `ids` that are channels of the project; they stay until the transaction ends."""
+    return set(store.channels_by_id(conn, project_id, ids, keep=True))
+
+
+def mark_working(conn: Connection, channel_id: str) -> None:
+    """A test has shown that the channel works again."""
+    store.save_channel(conn, channel_id, {"broken_reason": None, "broken_at": None})
 
 
 def directory(conn: Connection, project_id: str, ids: Iterable[str]) -> dict[str, DirectoryEntry]:
@@ -196,8 +201,11 @@ def _sealed(kit: Kit, channel_id: str, channel_type: ChannelType, config: Mappin
 
 
 def _secret_overlap(kit: Kit, channel: Channel, old: str | None, new: str | None, now: EpochMs) -> dict[str, Any]:
-    if old is None or old == new:
+    if old == new:
         return {}
+    if old is None:
+        # Of another type, or unreadable: whatever signed along until now does not belong to the new settings.
+        return {"previous_secret": None, "previous_until": None}
     return {
         "previous_secret": kit.box.seal(old, channel.id, PREVIOUS_SECRET),
         "previous_until": now + SECRET_OVERLAP_MS,

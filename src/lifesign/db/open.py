@@ -98,7 +98,10 @@ def _migrated(engine: Engine) -> Engine:
 def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
     """An engine on a SQLite file: WAL, a full sync at every commit; readers never write and never checkpoint."""
     engine = create_engine(
-        sqlalchemy.URL.create("sqlite", database=str(path)), pool_size=_SQLITE_READERS, query_cache_size=1000
+        sqlalchemy.URL.create("sqlite", database=str(path)),
+        hide_parameters=True,
+        pool_size=_SQLITE_READERS,
+        query_cache_size=1000,
     )
 
     @event.listens_for(engine, "connect")
@@ -136,6 +139,7 @@ def postgres_engine(settings: Settings, *, size: int, read_only: bool = False) -
         options += " -c default_transaction_read_only=on"
     return create_engine(
         url,
+        hide_parameters=True,  # as above
         pool_size=size,
         max_overflow=0,
         pool_timeout=10,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from lifesign.channels import outbox
 from lifesign.channels.delivery import Courier, LeaseLost
 from lifesign.channels.outbox import Claimed, Finished, Flight
+from lifesign.channels.rules import Status
 from lifesign.channels.sender import ChannelType
 from lifesign.channels.senders import SLOTS
 from lifesign.clock import EpochMs
@@ -79,15 +80,17 @@ class Deliver:
         metrics.ATTEMPTS.labels(kind, type(outcome).__name__.lower()).inc()
         finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
         try:
-            kept: bool = await self._db.write_batched(outbox.finish_many, (finished, clock.now()))
+            status: Status | None = await self._db.write_batched(outbox.finish_many, (finished, clock.now()))
         except StorageUnavailable:
             # The lease runs out and the message is sent again, under the same idempotency key.
             log.warning("notification.unfinished", notification_id=claimed.notification.id)
             return
         self._db.failpoints.hit("finish.after_commit")
-        if not kept:
+        if status is None:
             metrics.STALE_FINISHES.inc()
             log.warning("notification.superseded", notification_id=claimed.notification.id)
+        else:
+            metrics.NOTIFICATIONS.labels(kind, claimed.notification.kind, status).inc()
 
     async def settle(self) -> bool:
         """Wait for the sends in flight."""

@@ -47,6 +47,7 @@ class Pulse:
 
     last_tick: EpochMs | None = None
     lag_ms: int = 0
+    has_failed: bool = False
 
 
 class Driver:
@@ -79,12 +80,20 @@ class Driver:
         self._stopping.set()
         self._wakeups.any.set()
         await asyncio.gather(*self._tasks)
-        await asyncio.gather(*(loop.stop() for loop in self.loops))
+        ended = await asyncio.gather(*(loop.stop() for loop in self.loops), return_exceptions=True)
+        for loop, result in zip(self.loops, ended, strict=True):
+            if isinstance(result, Exception):
+                # The others have stopped as they should; this one has lost at most what it wanted to note.
+                log.warning("loop.stop_failed", loop=loop.name, error=repr(result))
 
     async def _run(self, loop: Loop) -> None:
         while not self._stopping.is_set():
             now = self._clock.now()
             next_due = await self._tick(loop, now)
+            if self.pulses[loop.name].has_failed:
+                # Not even a wake-up shortens this: what failed now would most likely fail again at once.
+                await self._wait_for([self._stopping], _ERROR_PAUSE_MS)
+                continue
             wait_until = EpochMs(now + loop.idle_ms)
             if next_due is not None:
                 wait_until = min(wait_until, max(next_due, EpochMs(now + _SHORTEST_WAIT_MS)))
@@ -97,8 +106,10 @@ class Driver:
         except Exception:
             log.exception("loop.failed", loop=loop.name)
             metrics.LOOP_ERRORS.labels(loop.name).inc()
+            self.pulses[loop.name].has_failed = True
             return EpochMs(now + _ERROR_PAUSE_MS)
         self.pulses[loop.name].last_tick = now
+        self.pulses[loop.name].has_failed = False
         return next_due
 
     async def _wait(self, loop: Loop, until: EpochMs) -> None:
@@ -106,12 +117,17 @@ class Driver:
         events = [self._stopping]
         if loop.wakes_on is not None:
             events.append(self._wakeups.event(loop.wakes_on))
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        await asyncio.wait(waits, timeout=max(0, until - self._clock.now()) / 1000, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await self._wait_for(events, max(0, until - self._clock.now()))
         if loop.wakes_on is not None:
             self._wakeups.event(loop.wakes_on).clear()
+
+    @staticmethod
+    async def _wait_for(events: Sequence[asyncio.Event], timeout_ms: int) -> None:
+        """Return when one of `events` is set, after `timeout_ms` at the latest."""
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=timeout_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     # A manual clock -------------------------------------------------------------------------------------------------
     async def _run_manually(self) -> None:

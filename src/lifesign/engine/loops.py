@@ -1,15 +1,16 @@
 """The loops that only work on the database: sweep, escalate, reap, housekeeping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sqlalchemy import Connection
 
 from lifesign.auth.service import Keyring
 from lifesign.channels import outbox
 from lifesign.clock import EpochMs
-from lifesign.db import Database
+from lifesign.db import Database, StorageUnavailable
 from lifesign.db.wakeups import Loop as Wakeable
 from lifesign.engine import metrics
+from lifesign.engine.quarantine import Quarantine
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
 from lifesign.incidents import service as incidents
@@ -49,25 +50,39 @@ class Sweep(Idle):
         self._gather = 0 if is_manual else self._gather_ms
         self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
         self._batch = self._largest
+        self._quarantine = Quarantine(self.name)
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Fire what is overdue."""
         judged = EpochMs(now - self._landing_ms)
-        began = self._monotonic()
-        swept = await self._db.write(self._sweep, judged)
+        without = self._quarantine.skipped(now)
+        if self._quarantine.is_wary:
+            ids = await self._db.read(heartbeats.due_ids, judged, self._batch, without)
+            await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._sweep, judged, only=row), now)
+            return now
+        began, batch = self._monotonic(), self._batch
+        try:
+            swept = await self._db.write(self._sweep, judged, without=without)
+        except StorageUnavailable:
+            raise
+        except Exception:
+            self._quarantine.is_wary = True
+            raise
         if swept.looked_at:
             self._db.failpoints.hit("sweep.after_commit")
         self._resize(self._monotonic() - began)
         for late_ms in swept.late_ms:
             metrics.LATENESS.observe(late_ms / _S)
-        metrics.SWEEP_LAG.set(max(swept.late_ms, default=0) / _S)
-        if swept.looked_at >= self._batch:
+        if swept.looked_at >= batch:
             return now
         bound = await self._db.read(heartbeats.next_bound)
-        return None if bound is None else EpochMs(max(bound + self._landing_ms, now + self._gather))
+        wait_ms = _S if without else self._gather
+        return None if bound is None else EpochMs(max(bound + self._landing_ms, now + wait_ms))
 
-    def _sweep(self, conn: Connection, judged: EpochMs) -> heartbeats.Swept:
-        swept = heartbeats.sweep(conn, judged, self._batch)
+    def _sweep(
+        self, conn: Connection, judged: EpochMs, *, without: Collection[str] = (), only: str | None = None
+    ) -> heartbeats.Swept:
+        swept = heartbeats.sweep(conn, judged, self._batch, without=without, only=only)
         if swept.looked_at:
             self._db.failpoints.hit("sweep.before_commit")
         return swept
@@ -91,18 +106,33 @@ class Escalate(Idle):
     def __init__(self, db: Database, *, min_repeat_ms: int) -> None:
         self._db = db
         self._min_repeat_ms = min_repeat_ms
+        self._quarantine = Quarantine(self.name)
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Run the steps that are due."""
-        looked_at = await self._db.write(self._escalate, now)
+        without = self._quarantine.skipped(now)
+        if self._quarantine.is_wary:
+            ids = await self._db.read(incidents.due_timers, now, self._limit, without=without, lock=False)
+            await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._escalate, now, only=row), now)
+            return now
+        try:
+            looked_at = await self._db.write(self._escalate, now, without=without)
+        except StorageUnavailable:
+            raise
+        except Exception:
+            self._quarantine.is_wary = True
+            raise
         if looked_at:
             self._db.failpoints.hit("escalate.after_commit")
         if looked_at >= self._limit:
             return now
-        return await self._db.read(incidents.next_timer)
+        due = await self._db.read(incidents.next_timer)
+        return max(due, EpochMs(now + _S)) if due is not None and without else due
 
-    def _escalate(self, conn: Connection, now: EpochMs) -> int:
-        due, looked_at = incidents.lock_due(conn, now, self._limit)
+    def _escalate(
+        self, conn: Connection, now: EpochMs, *, without: Collection[str] = (), only: str | None = None
+    ) -> int:
+        due, looked_at = incidents.lock_due(conn, now, self._limit, without=without, only=only)
         subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
         incidents.run_due(conn, due, subjects, now=now, min_repeat_ms=self._min_repeat_ms)
         if looked_at:
@@ -137,7 +167,7 @@ class Reap(Idle):
 
 
 class Housekeeping(Idle):
-    """Writes down when keys were used; forgets what was kept for repeated requests; refreshes the gauges."""
+    """Writes down when keys were used, and forgets what was kept for repeated requests."""
 
     name = "housekeeping"
     idle_ms = 30_000

@@ -125,7 +125,7 @@ def _request_id(scope: Scope) -> str:
 def answer_error(request: Request, error: Exception) -> Response:
     """Turn an exception of a route into an answer, in the envelope of its path."""
     request_id = request.scope["state"]["request_id"]
-    response = error_response(request.url.path, error, request_id=request_id, now=context_of(request).now())
+    response = error_response(request.scope["path"], error, request_id=request_id, now=context_of(request).now())
     if response.status_code == _METHOD_NOT_ALLOWED:
         response.headers["Allow"] = ", ".join(_allowed(request))
     return response
@@ -134,7 +134,8 @@ def answer_error(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """Every verb that some route of this path takes; the framework names those of one route only."""
     found: set[str] = set()
-    routes: list[BaseRoute] = request.app.state.known_routes
+    # FastAPI keeps included routers whole; theirs are listed besides, its own (`/docs`) stand in the app.
+    routes: list[BaseRoute] = [*request.app.state.known_routes, *request.app.router.routes]
     for route in routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:

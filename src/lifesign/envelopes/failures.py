@@ -11,7 +11,7 @@ from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationN
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, StateRefused
-from lifesign.http.body import BodyTooLarge
+from lifesign.http.body import BodyTooLarge, is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
 from lifesign.projects.rules import ProjectNotFound
 
@@ -29,7 +29,7 @@ class Failure:
 
 def _fault(fault: Fault) -> dict[str, Any]:
     shown = {"field": fault.field, "message": fault.message}
-    return shown | {"value": fault.value} if fault.has_value else shown
+    return shown | {"value": fault.value} if fault.has_value and is_short(fault.value) else shown
 
 
 def _invalid(error: InvalidInput) -> Failure:

@@ -6,14 +6,11 @@ Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is d
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from lifesign.clock import EpochMs
+from lifesign.clock import LATEST, EpochMs
 from lifesign.heartbeats import schedule as cron
 
 Mode = Literal["recurring", "oneshot", "scheduled"]
 Status = Literal["active", "firing", "paused", "resolved"]
-
-# A deadline past this is not a date that a clock will show (year 9999).
-LATEST: EpochMs = EpochMs(253_402_300_799_999)
 
 
 class HeartbeatNotFound(Exception):

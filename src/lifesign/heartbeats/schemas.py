@@ -43,15 +43,15 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:  # Any: JSON
-    """Levels of nesting; the parser has bounded it already, so recursion is safe."""
-    if isinstance(value, dict):
-        return 1 + max((_depth(each) for each in value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max((_depth(each) for each in value), default=0)
-    return 0
+    """Levels of nesting; level by level, because hostile JSON is nested deeper than Python recurses."""
+    depth, level = 0, [value]
+    while nested := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [member for each in nested for member in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
-def _has_nul(value: Any) -> bool:  # Any: JSON
+def _has_nul(value: Any) -> bool:  # Any: JSON, of bounded depth
     if isinstance(value, str):
         return "\x00" in value
     if isinstance(value, dict):

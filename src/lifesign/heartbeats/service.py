@@ -3,7 +3,7 @@
 Everything here runs in the caller's transaction and goes through `rules` for its decisions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -300,9 +300,11 @@ class Swept:
     late_ms: tuple[int, ...]
 
 
-def sweep(conn: Connection, now: EpochMs, limit: int) -> Swept:
+def sweep(
+    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None
+) -> Swept:
     """Fire what is overdue, among at most `limit` heartbeats whose bound has passed; move the bounds of the rest."""
-    due = store.lock_due(conn, now, limit)
+    due = store.lock_due(conn, now, limit, without=without, only=only)
     later = {each.id: each.fires_at for each in due if each.fires_at is None or each.fires_at > now}
     store.set_bounds(conn, later)
     overdue = [each for each in due if each.id not in later]
@@ -312,6 +314,7 @@ def sweep(conn: Connection, now: EpochMs, limit: int) -> Swept:
 
 
 next_bound = store.next_bound
+due_ids = store.due_ids
 forget_answers = store.forget_answers
 
 

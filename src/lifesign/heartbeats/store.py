@@ -229,12 +229,23 @@ def using_channel(conn: Connection, project_id: str, channel_id: str) -> list[He
 
 
 # Sweep --------------------------------------------------------------------------------------------------------------
-def lock_due(conn: Connection, now: EpochMs, limit: int) -> list[Heartbeat]:
+def due_ids(conn: Connection, now: EpochMs, limit: int, without: Collection[str]) -> list[str]:
+    """Ids of heartbeats whose bound has passed, longest first. Index: ix_heartbeats_check_at."""
+    query = select(H.id).where(H.check_at <= now, H.id.not_in(list(without))).order_by(H.check_at).limit(limit)
+    return list(conn.scalars(query))
+
+
+def lock_due(
+    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None
+) -> list[Heartbeat]:
     """Heartbeats whose bound has passed, longest first, locked; others' are skipped. Index: ix_heartbeats_check_at."""
-    query = (
-        select(*_COLUMNS).where(H.check_at <= now).order_by(H.check_at).limit(limit).with_for_update(skip_locked=True)
-    )
-    return [_heartbeat(row) for row in conn.execute(query)]
+    query = select(*_COLUMNS).where(H.check_at <= now)
+    if without:
+        query = query.where(H.id.not_in(list(without)))
+    if only is not None:
+        query = query.where(H.id == only)
+    rows = conn.execute(query.order_by(H.check_at).limit(limit).with_for_update(skip_locked=True))
+    return [_heartbeat(row) for row in rows]
 
 
 def set_bounds(conn: Connection, bounds: Mapping[str, EpochMs | None]) -> None:

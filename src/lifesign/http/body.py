@@ -106,7 +106,7 @@ def _fault(detail: ErrorDetails, hidden: set[str]) -> Fault:
         if kind == "value_error" and "ctx" in detail
         else _WORDS.get(kind, _plain(detail["msg"]))
     )
-    if kind == "missing" or (loc and loc[0] in hidden) or not _is_short(detail["input"]):
+    if kind == "missing" or (loc and loc[0] in hidden) or not is_short(detail["input"]):
         return Fault(path, message)
     return Fault(path, message, detail["input"], has_value=True)
 
@@ -119,7 +119,8 @@ def _plain(message: str) -> str:
     return message
 
 
-def _is_short(value: Any) -> bool:
+def is_short(value: Any) -> bool:
+    """Whether a refused value is worth repeating to whoever sent it."""
     try:
         return len(orjson.dumps(value)) <= _MAX_ECHO_BYTES
     except TypeError:

@@ -20,12 +20,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from lifesign.clock import EpochMs, from_datetime
+from lifesign.clock import LATEST, EpochMs, from_datetime
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_NUL = r"^[^\x00]*$"
 MAX_NAME = 200
+_EARLIEST = -62_135_596_800_000
 
 
 class Body(BaseModel):
@@ -129,9 +130,13 @@ def parse_timestamp(value: object) -> EpochMs:
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be an RFC 3339 time with an offset, like 2026-03-08T07:00:00Z")
     try:
-        return from_datetime(datetime.fromisoformat(value.upper().replace(" ", "T")))
+        at = from_datetime(datetime.fromisoformat(value.upper().replace(" ", "T")))
     except (ValueError, OverflowError):
         raise ValueError("is not a date that exists") from None
+    # An offset can carry a date past the years that can be shown.
+    if not _EARLIEST <= at <= LATEST:
+        raise ValueError("is not a date between year 1 and year 9999 in UTC")
+    return at
 
 
 Name = Annotated[str, Line(MAX_NAME)]

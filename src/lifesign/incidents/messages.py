@@ -46,7 +46,7 @@ def closing(subject: Subject, incident: Incident, *, heartbeat_status: str, proj
     resolved_at = incident.resolved_at or incident.opened_at
     values = _values(subject, incident, project, resolved_at) | {
         "status": heartbeat_status,
-        "duration": str((resolved_at - incident.opened_at) // _S),
+        "duration": str(max(0, resolved_at - incident.opened_at) // _S),
     }
     match resolution:
         case "checkin":

@@ -49,7 +49,7 @@ list_policies = store.policies_of
 
 def is_policy(conn: Connection, project_id: str, policy_id: str) -> bool:
     """Whether the project has this policy; it stays until the transaction ends."""
-    return store.policy_by_id(conn, project_id, policy_id, lock=True) is not None
+    return store.keep_policy(conn, project_id, policy_id)
 
 
 def create_policy(conn: Connection, project_id: str, *, name: str, plan: Plan, now: EpochMs) -> Policy:

@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction: an incident, its timer, its me
 not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,9 +136,11 @@ class _Run:
         return self.plan.steps[self.step - 1].channels if self.step else self.subject.own_channels
 
 
-def lock_due(conn: Connection, now: EpochMs, limit: int) -> tuple[list[Incident], int]:
+def lock_due(
+    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None
+) -> tuple[list[Incident], int]:
     """Incidents whose escalation is due, locked, and how many timers were looked at."""
-    ids = store.lock_due_timers(conn, now, limit)
+    ids = store.due_timers(conn, now, limit, without=without, only=only, lock=True)
     found = store.lock_free(conn, ids)
     # A timer without an open incident behind it has nothing left to do.
     store.clear_timers(conn, set(ids) - store.existing(conn, ids))
@@ -263,6 +265,7 @@ def _draft(incident: Incident, target: Target, message: Message, priority: int, 
 
 
 next_timer = store.next_timer
+due_timers = store.due_timers
 
 
 # Closing ------------------------------------------------------------------------------------------------------------
@@ -303,7 +306,8 @@ def close_incident(
         found,
         status="resolved",
         escalation="done",
-        resolved_at=now,
+        # A check-in that was in time is older than the incident that the quicker sweep opened.
+        resolved_at=max(now, found.opened_at),
         resolved_by=resolution,
         ack_actor=None if ack is None else ack.actor,
         ack_message=None if ack is None else ack.message,

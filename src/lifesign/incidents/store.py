@@ -1,6 +1,6 @@
 """SQL of the tables `incidents`, `timers` and `policies`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -58,6 +58,12 @@ def policy_by_id(conn: Connection, project_id: str, policy_id: str, *, lock: boo
     return None if row is None else _policy(row)
 
 
+def keep_policy(conn: Connection, project_id: str, policy_id: str) -> bool:
+    """Whether the project has this policy; if so, nobody deletes it until the transaction ends."""
+    query = select(policies.c.id).where(policies.c.id == policy_id, policies.c.project_id == project_id)
+    return conn.scalar(query.with_for_update(read=True, key_share=True)) is not None
+
+
 def policies_of(conn: Connection, project_id: str, *, limit: int, after: str | None) -> list[Policy]:
     """Policies of a project, oldest first."""
     query = select(policies).where(policies.c.project_id == project_id)
@@ -77,7 +83,7 @@ def policies_naming_channel(conn: Connection, project_id: str, channel_id: str) 
     query = select(policies).where(
         policies.c.project_id == project_id, contains(conn, policies.c.steps, f'"{channel_id}"')
     )
-    return [_policy(row) for row in conn.execute(query.order_by(policies.c.id))]
+    return [_policy(row) for row in conn.execute(query.order_by(policies.c.id).with_for_update())]
 
 
 def delete_policy(conn: Connection, policy_id: str) -> None:
@@ -171,16 +177,17 @@ def clear_timers(conn: Connection, incident_ids: Iterable[str]) -> None:
     conn.execute(delete(timers).where(timers.c.kind == "escalate", timers.c.subject_id.in_(list(incident_ids))))
 
 
-def lock_due_timers(conn: Connection, now: EpochMs, limit: int) -> list[str]:
-    """Incidents whose `escalate` timer is due, longest due first, locked. Index: ix_timers_due."""
-    query = (
-        select(timers.c.subject_id)
-        .where(timers.c.due_at <= now, timers.c.kind == "escalate")
-        .order_by(timers.c.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return list(conn.scalars(query))
+def due_timers(
+    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None, lock: bool
+) -> list[str]:
+    """Incidents whose `escalate` timer is due, longest due first. Index: ix_timers_due."""
+    query = select(timers.c.subject_id).where(timers.c.due_at <= now, timers.c.kind == "escalate")
+    if without:
+        query = query.where(timers.c.subject_id.not_in(list(without)))
+    if only is not None:
+        query = query.where(timers.c.subject_id == only)
+    query = query.order_by(timers.c.due_at).limit(limit)
+    return list(conn.scalars(query.with_for_update(skip_locked=True) if lock else query))
 
 
 def next_timer(conn: Connection) -> EpochMs | None:

@@ -11,11 +11,6 @@ def project_id(conn: Connection, name: str) -> str | None:
     return conn.scalar(select(projects.c.id).where(projects.c.name == name))
 
 
-def project_name(conn: Connection, project_id: str) -> str | None:
-    """The name of a project."""
-    return conn.scalar(select(projects.c.name).where(projects.c.id == project_id))
-
-
 def project_names(conn: Connection, ids: set[str]) -> dict[str, str]:
     """The names of several projects, by id."""
     rows = conn.execute(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids)))

@@ -1,0 +1,32 @@
+from sqlalchemy import Connection, text
+
+from tests.harness import Lifesign
+
+
+def _spoil(conn: Connection, heartbeat_id: str) -> None:
+    conn.execute(text("UPDATE heartbeats SET metadata = '{' WHERE id = :id"), {"id": heartbeat_id})
+
+
+async def test_a_row_that_cannot_be_read_does_not_keep_the_others_from_firing(lifesign: Lifesign) -> None:
+    bad = await lifesign.heartbeat("Bad", interval=60, grace=0)
+    good = await lifesign.heartbeat("Good", interval=90, grace=0)
+    await lifesign.node.db.write(_spoil, bad["id"])
+
+    await lifesign.advance(95)
+
+    assert (await lifesign.get(good["id"]))["status"] == "firing"
+
+
+def _repair(conn: Connection, heartbeat_id: str) -> None:
+    conn.execute(text("UPDATE heartbeats SET metadata = NULL WHERE id = :id"), {"id": heartbeat_id})
+
+
+async def test_a_row_that_was_left_out_is_looked_at_again_after_a_minute(lifesign: Lifesign) -> None:
+    bad = await lifesign.heartbeat("Bad", interval=60, grace=0)
+    await lifesign.node.db.write(_spoil, bad["id"])
+    await lifesign.advance(65)
+    await lifesign.node.db.write(_repair, bad["id"])
+
+    await lifesign.advance(70)
+
+    assert (await lifesign.get(bad["id"]))["status"] == "firing"
