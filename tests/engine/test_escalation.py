@@ -249,6 +249,8 @@ async def test_a_check_in_stamped_before_the_deadline_wins_over_a_sweep_that_com
     assert (closed["status"], closed["resolution"]) == ("resolved", "checkin")
     assert (await lifesign.get("job"))["nextDeadline"] == "2026-01-05T12:00:24.999Z"
     assert [kind for _, kind in told(ledger)] == ["incident.opened", "incident.resolved"]
+    assert closed["resolvedAt"] == closed["openedAt"]
+    assert ledger.requests()[-1].json["data"]["message"] == "Nightly Export is back after 0 s"
 
 
 async def test_a_check_in_that_arrives_late_does_not_move_the_deadline_back(lifesign: Lifesign) -> None:

@@ -62,6 +62,8 @@ def test_a_taken_port_is_named(tmp_path: Path, taken_port: int) -> None:
 
     assert code == FAILED
     assert f"cannot listen on 127.0.0.1:{taken_port}" in words
+    # The first start makes a key and shows it once: it must not have happened where nobody could see it.
+    assert not (tmp_path / "data" / "lifesign.db").exists()
 
 
 def test_a_postgresql_that_is_not_there_is_told_without_its_password(tmp_path: Path, taken_port: int) -> None:
