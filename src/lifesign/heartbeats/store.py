@@ -99,7 +99,7 @@ _WAITING = (
 )
 _IDS_BY_SLUG = select(H.id).where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
 _WAITING_BY_ID = select(*_WAITING).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
-# SQLite: one step for all rows (see db.sql.insert_many); its one writer needs no row locks.
+# SQLite: all rows in one step, because its driver takes Python's lock back after each; one writer needs no row locks.
 _ALL_WAITING = func.json_group_array(func.json_array(*_WAITING))
 _WAITING_BY_ID_AS_JSON = select(_ALL_WAITING).where(H.id.in_(select(json_each("ids").c.value)))
 _WAITING_BY_SLUG_AS_JSON = select(_ALL_WAITING).where(
