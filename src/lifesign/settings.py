@@ -43,6 +43,22 @@ class Settings(BaseSettings):
     max_heartbeats: int = Field(100_000, ge=1, description="Heartbeats per project.")
     min_repeat_seconds: int = Field(60, ge=1, description="Shortest period at which a policy's last step repeats.")
 
+    # When nobody can be reached, or nobody could listen
+    unattended_after_seconds: int = Field(
+        1800, ge=1, description="Wait after the last step before an incident counts as unattended."
+    )
+    blind_after_seconds: int = Field(
+        10, ge=3, description="A longer silence of all nodes counts as time in which nobody listened."
+    )
+    blind_min_hold_seconds: int = Field(10, ge=0, description="Shortest wait for a check-in after such a time.")
+    blind_max_hold_seconds: int = Field(120, ge=0, description="Longest wait for a check-in after such a time.")
+    deadman_url: str | None = Field(
+        None, description="Asked by GET every minute while all is well, so that another monitor can watch this one."
+    )
+
+    # Retention
+    event_days: int = Field(90, ge=1, description="Days for which events other than check-ins are kept.")
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")
@@ -55,6 +71,11 @@ class Settings(BaseSettings):
     twilio_api_secret: SecretStr | None = Field(None, description="Its secret.")
     twilio_from: str | None = Field(None, description="Sending number, E.164.")
     twilio_messaging_service_sid: str | None = Field(None, description="Messaging service used instead of a number.")
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Signing secret of the Slack app whose button acknowledges."
+    )
+    email_per_minute: int = Field(300, ge=1, description="E-mails per minute, over all channels and nodes.")
+    webhook_per_second: int = Field(0, ge=0, description="Webhooks per second to one host; 0 is unlimited.")
     smtp_host: str | None = Field(None, description="SMTP server for e-mail channels.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
     smtp_username: str | None = Field(None, description="Its user.")

@@ -7,7 +7,7 @@ import msgspec
 
 from lifesign.clock import EpochMs
 
-Kind = Literal["page", "resolve", "test"]
+Kind = Literal["page", "resolve", "fallback", "reminder", "test"]
 Resolution = Literal["checkin", "ack", "pause", "delete"]
 Mode = Literal["recurring", "oneshot", "scheduled"]
 
@@ -38,12 +38,28 @@ class IncidentPart(msgspec.Struct, frozen=True, omit_defaults=True):
     acked_by: str | None = None
 
 
+class BlindPart(msgspec.Struct, frozen=True):
+    """The span in which Lifesign itself did not run. Instants are epoch ms."""
+
+    from_at: EpochMs
+    to_at: EpochMs
+
+
+class BrokenPart(msgspec.Struct, frozen=True):
+    """A channel that refuses for good, of which the fallback channel is told."""
+
+    channel_id: str
+    name: str
+    reason: str
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one notification says; each channel type decides how it looks.
 
     `title`: one line (`DOWN: Nightly Export`). `text`: the step's message, already rendered. `happened_at`: when the
     thing told happened. `step`: 1..steps, 0 = the heartbeat's own channels. `repeat`: 0 for the first run of a step.
-    `is_first`: the first page of this incident to this channel. A test message has neither heartbeat nor incident.
+    `is_first`: the first page of this incident to this channel. A test message has neither heartbeat nor incident; a
+    reminder that a channel is broken has `broken` instead.
     """
 
     kind: Kind
@@ -57,6 +73,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     steps: int = 0
     repeat: int = 0
     is_first: bool = True
+    blind: BlindPart | None = None
+    broken: BrokenPart | None = None
     url: str | None = None
     ack_url: str | None = None
 

@@ -15,12 +15,12 @@ LADDER_MS = (5 * _S, 15 * _S, 30 * _S, 1 * _MIN, 2 * _MIN, 5 * _MIN, 10 * _MIN, 
 LAST_RUNG_MS = _H
 MAX_RETRY_AFTER_MS = 15 * _MIN
 JITTER = 0.2
-EXPIRES_AFTER_MS = {"page": 24 * _H, "resolve": 72 * _H, "test": _MIN}
+EXPIRES_AFTER_MS = {"page": 24 * _H, "fallback": 24 * _H, "reminder": 24 * _H, "resolve": 72 * _H, "test": _MIN}
 # A changed webhook secret signs along for a day, so that the receiver can be changed after it.
 SECRET_OVERLAP_MS = 24 * _H
 MAX_TESTS_PER_MINUTE = 10
 # The first two steps are the loudest; lower goes first.
-PRIORITY_URGENT, PRIORITY_LATER, PRIORITY_RESOLVE, PRIORITY_TEST = 10, 20, 30, 40
+PRIORITY_URGENT, PRIORITY_LATER, PRIORITY_REMINDER, PRIORITY_RESOLVE, PRIORITY_TEST = 10, 20, 25, 30, 40
 
 Status = Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
 

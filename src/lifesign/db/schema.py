@@ -4,7 +4,7 @@ Instants are epoch milliseconds, durations milliseconds, booleans 0/1, JSON is t
 `heartbeats`: history outlives a deleted heartbeat. A change here needs a migration beside it.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
 metadata = MetaData()
 
@@ -17,6 +17,8 @@ projects = Table(
     Column("created_at", BigInteger, nullable=False),
     # When a server made (or was given) the admin key of the first start.
     Column("started_at", BigInteger),
+    # Told of what nobody else was reached for.
+    Column("fallback_channel_id", Text),
 )
 
 # Slice `auth` -------------------------------------------------------------------------------------------------------
@@ -156,6 +158,9 @@ incidents = Table(
     Column("last_step_at", BigInteger),
     Column("unattended", Text),
     Column("next_seq", Integer, nullable=False),
+    # The span in which no node listened, when the incident opened after a wait because of it.
+    Column("blind_from", BigInteger),
+    Column("blind_to", BigInteger),
     Index("ix_incidents_project", "project_id", "id"),
     Index("ix_incidents_heartbeat", "heartbeat_id", "id"),
 )
@@ -212,6 +217,11 @@ lanes = Table(
     Column("due_at", BigInteger),
     # The provider asked for a pause of the whole channel ("too many requests").
     Column("held_until", BigInteger),
+    # closed, open (nothing is sent until `open_until`), half (one message tries).
+    Column("breaker", Text, nullable=False, server_default="closed"),
+    # Failures in a row.
+    Column("fails", Integer, nullable=False, server_default="0"),
+    Column("open_until", BigInteger),
 )
 Index(
     "ix_lanes_due",
@@ -285,4 +295,32 @@ attempts = Table(
     Column("error", Text),
     Column("duration_ms", BigInteger),
     Index("ix_attempts_notification", "notification_id", "n"),
+)
+
+# How many messages may leave at once, for everything that shares a limit of its provider, over all nodes.
+rate_buckets = Table(
+    "rate_buckets",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+# Engine -------------------------------------------------------------------------------------------------------------
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    Column("alive_at", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+)
+
+# One row: the last span in which no node listened.
+engine_state = Table(
+    "engine_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("blind_from", BigInteger),
+    Column("blind_to", BigInteger),
 )

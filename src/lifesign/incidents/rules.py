@@ -88,6 +88,8 @@ class Incident:
     last_step_at: EpochMs | None
     unattended: str | None
     next_seq: int
+    blind_from: EpochMs | None = None
+    blind_to: EpochMs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """SQL of the tables `incidents`, `timers` and `policies`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from sqlalchemy import Connection, delete, func, select, update
@@ -161,27 +161,37 @@ def count_open(conn: Connection) -> tuple[int, int]:
 
 
 # Timers -------------------------------------------------------------------------------------------------------------
-def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]]) -> None:
-    """Set the `escalate` timers of incidents: incident id -> (project id, due)."""
+TimerKind = Literal["escalate", "failover", "remind"]
+
+
+def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]], kind: TimerKind = "escalate") -> None:
+    """Set timers of one kind: incident id -> (project id, due)."""
     if not due:
         return
-    clear_timers(conn, due)
-    rows = [
-        {"kind": "escalate", "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)
-    ]
+    clear_timers(conn, due, kind)
+    rows = [{"kind": kind, "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)]
     insert_many(conn, timers, rows)
 
 
-def clear_timers(conn: Connection, incident_ids: Iterable[str]) -> None:
-    """Delete the `escalate` timers of incidents."""
-    conn.execute(delete(timers).where(timers.c.kind == "escalate", timers.c.subject_id.in_(list(incident_ids))))
+def clear_timers(conn: Connection, incident_ids: Iterable[str], kind: TimerKind | None = "escalate") -> None:
+    """Delete timers of incidents: those of one kind, or all (None)."""
+    query = delete(timers).where(timers.c.subject_id.in_(list(incident_ids)))
+    kinds = ("escalate", "failover", "remind") if kind is None else (kind,)
+    conn.execute(query.where(timers.c.kind.in_(kinds)))
 
 
 def due_timers(
-    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None, lock: bool
+    conn: Connection,
+    now: EpochMs,
+    limit: int,
+    *,
+    kind: TimerKind = "escalate",
+    without: Collection[str] = (),
+    only: str | None = None,
+    lock: bool,
 ) -> list[str]:
-    """Incidents whose `escalate` timer is due, longest due first. Index: ix_timers_due."""
-    query = select(timers.c.subject_id).where(timers.c.due_at <= now, timers.c.kind == "escalate")
+    """Incidents whose timer of this kind is due, longest due first. Index: ix_timers_due."""
+    query = select(timers.c.subject_id).where(timers.c.due_at <= now, timers.c.kind == kind)
     if without:
         query = query.where(timers.c.subject_id.not_in(list(without)))
     if only is not None:

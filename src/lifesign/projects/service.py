@@ -9,6 +9,8 @@ from lifesign.projects.rules import DEFAULT_PROJECT, ProjectNotFound
 
 names = store.project_names
 lock = store.lock_project
+fallback_channels = store.fallback_channels
+set_fallback_channel = store.set_fallback_channel
 
 
 def ensure_default(conn: Connection, now: EpochMs) -> str:

@@ -31,3 +31,16 @@ def mark_started(conn: Connection, project_id: str, now: EpochMs) -> bool:
     """Note the first start of a server on a project; False when it was noted before."""
     unmarked = update(projects).where(projects.c.id == project_id, projects.c.started_at.is_(None))
     return conn.execute(unmarked.values(started_at=now)).rowcount == 1
+
+
+def fallback_channels(conn: Connection, project_ids: set[str]) -> dict[str, str]:
+    """The fallback channels of several projects, by project id; those without one are left out."""
+    query = select(projects.c.id, projects.c.fallback_channel_id).where(
+        projects.c.id.in_(project_ids), projects.c.fallback_channel_id.is_not(None)
+    )
+    return {row.id: row.fallback_channel_id for row in conn.execute(query)}
+
+
+def set_fallback_channel(conn: Connection, project_id: str, channel_id: str | None) -> None:
+    """Set or clear the fallback channel of a project."""
+    conn.execute(update(projects).where(projects.c.id == project_id).values(fallback_channel_id=channel_id))
