@@ -48,12 +48,13 @@ from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path
 from lifesign.http.fields import parse_timestamp
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
+from lifesign.incidents.fallback import SettingsAsChannelUser
 from lifesign.incidents.policies import PoliciesAsChannelUsers
+from lifesign.incidents.service import tuning_of
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
 
-_S = 1000
 _CHECK_IN_PATH = "/v1/heartbeats/{idOrSlug}/checkin"
 _CHECK_IN_PATTERN = re.compile(r"/v1/heartbeats/(?P<idOrSlug>[^/]+)/checkin")
 
@@ -121,11 +122,11 @@ async def open_node(
     api.state.keyring = keyring
     api.state.courier = courier
     api.state.driver = driver
-    api.state.check_ins = CheckIns(failpoints)
-    heartbeats = HeartbeatsAsUsers(settings.min_repeat_seconds * _S)
+    api.state.check_ins = CheckIns(failpoints, tuning_of(settings))
+    heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.policy_users = heartbeats
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
-    api.state.channel_users = [heartbeats, PoliciesAsChannelUsers()]
+    api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
     hot = HotRoute(api, "POST", _CHECK_IN_PATTERN, heartbeat_routes.check_in)
     return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
 
@@ -152,9 +153,10 @@ def _driver(
     settings: Settings, clock: Clock, db: Database, *, keyring: Keyring, courier: Courier, node_id: str
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
+    tuning = tuning_of(settings)
     loops: list[Loop] = [
-        Sweep(db, is_manual=is_manual, monotonic=clock.monotonic),
-        Escalate(db, min_repeat_ms=settings.min_repeat_seconds * _S),
+        Sweep(db, tuning, is_manual=is_manual, monotonic=clock.monotonic),
+        Escalate(db, tuning),
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
@@ -184,6 +186,7 @@ def _api(settings: Settings) -> FastAPI:
         channel_routes.router,
         auth_routes.router,
         incident_routes.incident_router,
+        incident_routes.settings_router,
         channel_routes.log_router,
         observe.router,
     ):

@@ -112,6 +112,10 @@ OPERATIONS: dict[str, Operation] = {
     # Beyond the contract
     "listIncidents": _of("GET", "/incidents", bad="/incidents?status=shut"),
     "getIncident": _of("GET", "/incidents/{incident}"),
+    "getSettings": _of("GET", "/settings"),
+    "updateSettings": _of(
+        "PATCH", "/settings", {"fallbackChannel": "{channel}"}, bad={"fallbackChannel": UNKNOWN["channels"]}
+    ),
     "listNotifications": _of("GET", "/notifications", bad="/notifications?status=lost"),
 }
 SERVER = {"health": "/health", "ready": "/ready", "metrics": "/metrics", "llms": "/llms.txt"}

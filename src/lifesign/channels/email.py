@@ -54,7 +54,13 @@ _START_INPUT = 354
 _COMPLETED = 250
 _AUTH_CODES = frozenset({530, 534, 535, 538})
 _REFUSED_FOR_GOOD = frozenset({550, 551, 552, 553, 554})
-_COLOURS = {"page": "#c8372d", "resolve": "#2c8a4b", "test": "#1f5fbf"}
+_COLOURS = {
+    "page": "#c8372d",
+    "fallback": "#c8372d",
+    "reminder": "#c8372d",
+    "resolve": "#2c8a4b",
+    "test": "#1f5fbf",
+}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # Narrower than RFC 5321, which nobody uses whole: no quoted local parts and no address literals. What passes can

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from lifesign.channels import message as messages
 from lifesign.channels import rules, store
 from lifesign.channels.message import Message
-from lifesign.channels.rules import EXPIRES_AFTER_MS, LEASE_MS, Status, Verdict
+from lifesign.channels.rules import ALARMS, EXPIRES_AFTER_MS, LEASE_MS, Status, Verdict
 from lifesign.channels.sender import ChannelType, Outcome, Permanent, Retry, Sent, Unknown
 from lifesign.channels.senders import CHANNEL_CAP, IS_IDEMPOTENT
 from lifesign.channels.store import Channel, Notification
@@ -108,6 +108,8 @@ def _row(draft: Draft, now: EpochMs) -> dict[str, Any]:
 withdraw_pages = store.withdraw_pages
 told_of = store.told_of
 paged_targets = store.paged_targets
+page_states = store.page_states
+times_told = store.times_told
 
 
 # Out ----------------------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def finish(conn: Connection, finished: Finished, now: EpochMs) -> Status | None:
     _record(conn, row, finished.outcome, verdict, now)
     if verdict.lane_held_until is not None:
         store.set_lane(conn, row.channel_id, {"held_until": verdict.lane_held_until})
-    if row.kind == "page" and verdict.status in {"dead", "canceled"}:
+    if row.kind in ALARMS and verdict.status in {"dead", "canceled"}:
         store.cancel_needless_resolves(conn, row.order_key, now)
     if row.kind != "test":
         # What stood behind this row may go now; a row that waits again knows its own moment.

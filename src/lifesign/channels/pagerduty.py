@@ -49,7 +49,9 @@ def build_resolve(message: Message, config: Config, context: SendContext) -> Htt
 
 
 def dedup_key(message: Message, notification_id: str) -> str:
-    """The incident's id; a test has no incident and must not meet one."""
+    """The incident's id; a test has no incident and must not meet one; a broken channel is one alert, however often."""
+    if message.broken is not None:
+        return f"broken-{message.broken.channel_id}"
     return message.incident.id if message.incident is not None else f"test-{notification_id}"
 
 

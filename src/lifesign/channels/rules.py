@@ -1,7 +1,7 @@
 """What is true of delivery: when a failed attempt is tried again, what a finished one means, who is in the way."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lifesign.clock import EpochMs
 
@@ -22,6 +22,9 @@ MAX_TESTS_PER_MINUTE = 10
 # The first two steps are the loudest; lower goes first.
 PRIORITY_URGENT, PRIORITY_LATER, PRIORITY_REMINDER, PRIORITY_RESOLVE, PRIORITY_TEST = 10, 20, 25, 30, 40
 
+# Kinds that tell of an incident while it is open: an end cancels them, and those who were sent one hear of the end.
+ALARMS = ("page", "fallback", "reminder")
+
 Status = Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
 
 
@@ -37,7 +40,7 @@ class NotificationNotFound(Exception):
 class User:
     """Something that uses an object which somebody wants to delete."""
 
-    type: Literal["policy", "heartbeat"]
+    type: Literal["policy", "heartbeat", "settings"]
     id: str
     name: str
 
@@ -67,6 +70,15 @@ class Verdict:
     outcome: Literal["sent", "retry", "permanent", "unknown"]
     not_before: EpochMs | None = None
     lane_held_until: EpochMs | None = None
+
+
+class PageState(NamedTuple):
+    """That an incident has pages of one run of a step in this status."""
+
+    incident_id: str
+    step: int
+    loop: int
+    status: Status
 
 
 def retry_delay_ms(attempt: int, *, after_ms: int | None, luck: float) -> int:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, update
 
-from lifesign.channels.rules import LEASE_MS, Status
+from lifesign.channels.rules import ALARMS, LEASE_MS, PageState, Status
 from lifesign.channels.sender import ChannelType
 from lifesign.clock import EpochMs
 from lifesign.db.schema import attempts, channels, lanes, notifications
@@ -166,7 +166,7 @@ def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
     waiting = N.status == "pending"
     conn.execute(
         update(notifications)
-        .where(N.incident_id == incident_id, N.kind == "page", N.status.in_(("pending", "sending")))
+        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_(("pending", "sending")))
         .values(
             is_withdrawn=1,
             status=case((waiting, "canceled"), else_=N.status),
@@ -201,7 +201,7 @@ def told_of(conn: Connection, incident_id: str) -> list[Told]:
     """The addresses that pages of the incident reached or may reach. Index: ix_notifications_incident."""
     rows = conn.execute(
         select(N.target, N.channel_id, N.dest)
-        .where(N.incident_id == incident_id, N.kind == "page", _was_told())
+        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), _was_told())
         .group_by(N.target, N.channel_id, N.dest)
         .order_by(func.min(N.order_seq))
     )
@@ -214,10 +214,29 @@ def paged_targets(conn: Connection, incident_ids: Iterable[str]) -> set[tuple[st
     return {(row[0], row[1]) for row in conn.execute(query)}
 
 
+def page_states(conn: Connection, incident_ids: Iterable[str]) -> list[PageState]:
+    """What became of the pages of incidents. Index: ix_notifications_incident."""
+    query = select(N.incident_id, N.step, N.loop, N.status).where(N.incident_id.in_(set(incident_ids)))
+    return [PageState(*row) for row in conn.execute(query.where(N.kind == "page").distinct())]
+
+
+def times_told(conn: Connection, incident_ids: Iterable[str]) -> dict[str, int]:
+    """How often a fallback channel was told of each incident. Index: ix_notifications_incident."""
+    query = (
+        select(N.incident_id, N.target, func.count())
+        .where(N.incident_id.in_(set(incident_ids)), N.kind.in_(("fallback", "reminder")))
+        .group_by(N.incident_id, N.target)
+    )
+    told: dict[str, int] = {}
+    for incident_id, _, count in conn.execute(query):
+        told[incident_id] = max(count, told.get(incident_id, 0))
+    return told
+
+
 def cancel_needless_resolves(conn: Connection, order_key: str, now: EpochMs) -> None:
     """Cancel the waiting resolve of one incident and address when no page of it reached that address."""
     other = notifications.alias()
-    reached = exists().where(other.c.order_key == N.order_key, other.c.kind == "page", _was_told(other))
+    reached = exists().where(other.c.order_key == N.order_key, other.c.kind.in_(ALARMS), _was_told(other))
     conn.execute(
         update(notifications)
         .where(N.order_key == order_key, N.kind == "resolve", _PENDING, ~reached)

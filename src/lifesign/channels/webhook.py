@@ -69,6 +69,10 @@ def event_type(message: Message) -> str:
         if message.is_first:
             return "incident.opened"
         return "incident.repeated" if message.repeat else "incident.escalated"
+    if message.broken is not None:
+        return "channel.broken"
+    if message.kind in {"fallback", "reminder"}:
+        return "incident.unattended"
     match message.incident.resolution if message.incident else None:
         case "ack":
             return "incident.acknowledged"
@@ -109,6 +113,14 @@ def _encoded(message: Message, channel_id: str, text: str, *, has_metadata: bool
     if message.incident is not None:
         told["incident"] = _incident(message.incident)
         told["escalation"] = {"step": message.step, "steps": message.steps, "repeat": message.repeat}
+    if message.broken is not None:
+        told["broken"] = {
+            "channel": message.broken.channel_id,
+            "name": message.broken.name,
+            "reason": message.broken.reason,
+        }
+    if message.blind is not None:
+        told["blind"] = {"from": rfc3339(message.blind.from_at), "to": rfc3339(message.blind.to_at)}
     told |= _present(channel=channel_id, url=message.url, ackUrl=message.ack_url)
     return msgspec.json.encode({"type": event_type(message), "timestamp": rfc3339(message.happened_at), "data": told})
 

@@ -1,6 +1,7 @@
 """The deliver loop: claims what is due, sends it, saves what became of it."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 
@@ -17,6 +18,7 @@ from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.wakeups import Loop as Wakeable
 from lifesign.engine import metrics
+from lifesign.incidents import attention
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -91,6 +93,10 @@ class Deliver:
             log.warning("notification.superseded", notification_id=claimed.notification.id)
         else:
             metrics.NOTIFICATIONS.labels(kind, claimed.notification.kind, status).inc()
+        if status == "dead" and claimed.notification.kind == "page" and claimed.notification.incident_id is not None:
+            # If this is lost, the look 90 s after the step does the same.
+            with contextlib.suppress(StorageUnavailable):
+                await self._db.write(attention.hasten_failover, [claimed.notification.incident_id], clock.now())
 
     async def settle(self) -> bool:
         """Wait for the sends in flight."""

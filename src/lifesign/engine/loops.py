@@ -13,11 +13,16 @@ from lifesign.engine import metrics
 from lifesign.engine.quarantine import Quarantine
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
+from lifesign.incidents import attention
 from lifesign.incidents import service as incidents
+from lifesign.incidents.rules import TimerKind, Tuning
 
 _S = 1000
 # On PostgreSQL check-ins that arrived in time may still be committing: let them land before the deadline is judged.
 _POSTGRES_LANDING_MS = 250
+
+
+_TIMERS: tuple[TimerKind, ...] = ("escalate", "failover", "remind")
 
 
 class Idle:
@@ -44,8 +49,9 @@ class Sweep(Idle):
     # Deadlines that fall close together share a batch.
     _gather_ms = 200
 
-    def __init__(self, db: Database, *, is_manual: bool, monotonic: Callable[[], float]) -> None:
+    def __init__(self, db: Database, tuning: Tuning, *, is_manual: bool, monotonic: Callable[[], float]) -> None:
         self._db = db
+        self._tuning = tuning
         self._monotonic = monotonic
         self._gather = 0 if is_manual else self._gather_ms
         self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
@@ -82,7 +88,7 @@ class Sweep(Idle):
     def _sweep(
         self, conn: Connection, judged: EpochMs, *, without: Collection[str] = (), only: str | None = None
     ) -> heartbeats.Swept:
-        swept = heartbeats.sweep(conn, judged, self._batch, without=without, only=only)
+        swept = heartbeats.sweep(conn, judged, self._batch, tuning=self._tuning, without=without, only=only)
         if swept.looked_at:
             self._db.failpoints.hit("sweep.before_commit")
         return swept
@@ -103,9 +109,9 @@ class Escalate(Idle):
     wakes_on: Wakeable | None = "escalate"
     _limit = 500
 
-    def __init__(self, db: Database, *, min_repeat_ms: int) -> None:
+    def __init__(self, db: Database, tuning: Tuning) -> None:
         self._db = db
-        self._min_repeat_ms = min_repeat_ms
+        self._tuning = tuning
         self._quarantine = Quarantine(self.name)
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
@@ -132,9 +138,20 @@ class Escalate(Idle):
     def _escalate(
         self, conn: Connection, now: EpochMs, *, without: Collection[str] = (), only: str | None = None
     ) -> int:
-        due, looked_at = incidents.lock_due(conn, now, self._limit, without=without, only=only)
-        subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
-        incidents.run_due(conn, due, subjects, now=now, min_repeat_ms=self._min_repeat_ms)
+        looked_at = 0
+        for kind in _TIMERS:
+            due, count = incidents.lock_due(conn, now, self._limit, kind=kind, without=without, only=only)
+            looked_at = max(looked_at, count)
+            if not due:
+                continue
+            subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
+            match kind:
+                case "escalate":
+                    incidents.run_due(conn, due, subjects, now=now, tuning=self._tuning)
+                case "failover":
+                    attention.fail_over(conn, due, subjects, now)
+                case "remind":
+                    attention.remind(conn, due, subjects, now)
         if looked_at:
             self._db.failpoints.hit("escalate.before_commit")
         return looked_at

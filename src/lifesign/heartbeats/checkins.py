@@ -19,6 +19,7 @@ from lifesign.events.rules import Event, EventType
 from lifesign.heartbeats import rules, service, store
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Waiting
 from lifesign.incidents import service as incidents
+from lifesign.incidents.rules import Tuning
 from lifesign.incidents.service import Firing
 
 _S = 1000
@@ -48,12 +49,13 @@ class Answer(NamedTuple):
 class CheckIns:
     """Records check-ins, many at once: `await db.write_batched(check_ins.record, check_in)`."""
 
-    def __init__(self, failpoints: Failpoints) -> None:
+    def __init__(self, failpoints: Failpoints, tuning: Tuning) -> None:
         self._failpoints = failpoints
+        self._tuning = tuning
 
     def record(self, conn: Connection, items: Sequence[CheckIn]) -> list[Answer | Exception]:
         """Record all of `items`; an answer or HeartbeatNotFound for each, in order."""
-        batch = _Batch(conn, items)
+        batch = _Batch(conn, items, self._tuning)
         answers = [batch.take(item) for item in items]
         batch.flush()
         self._failpoints.hit("checkin.before_commit")
@@ -63,8 +65,9 @@ class CheckIns:
 class _Batch:
     """The heartbeats of one transaction, and what is still to be written about them."""
 
-    def __init__(self, conn: Connection, items: Sequence[CheckIn]) -> None:
+    def __init__(self, conn: Connection, items: Sequence[CheckIn], tuning: Tuning) -> None:
         self._conn = conn
+        self._tuning = tuning
         ids: set[str] = set()
         slugs: dict[str, set[str]] = {}
         for item in items:
@@ -129,7 +132,10 @@ class _Batch:
         events.record(conn, happened, item.stamp)
         if outcome.fires:
             opened = incidents.open_incidents(
-                conn, [Firing(service.subject_of(after), "unhealthy", cause={"key": item.key_id})], item.stamp
+                conn,
+                [Firing(service.subject_of(after), "unhealthy", cause={"key": item.key_id})],
+                item.stamp,
+                self._tuning,
             )
             after = replace(after, incident_id=opened[after.id])
         if outcome.recovers and before.incident_id is not None:

@@ -22,10 +22,10 @@ from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.incidents.rules import Incident
+from lifesign.incidents.service import tuning_of
 
 router = APIRouter(tags=["Heartbeats"])
 
-_S = 1000
 _STATUSES = ("active", "firing", "paused", "resolved")
 _MAX_IDEMPOTENCY_KEY = 255
 _MAX_FILTER = 200
@@ -153,7 +153,7 @@ async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
         idOrSlug,
         schemas.changes_of(body),
         check=schemas.edited,
-        min_repeat_ms=context.settings.min_repeat_seconds * _S,
+        tuning=tuning_of(context.settings),
         now=context.now(),
     )
     return json_answer(schemas.shown(heartbeat))

@@ -23,7 +23,7 @@ from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, Heartbea
 from lifesign.ids import new_id
 from lifesign.incidents import policies
 from lifesign.incidents import service as incidents
-from lifesign.incidents.rules import Incident, Subject
+from lifesign.incidents.rules import Incident, Subject, Tuning
 from lifesign.incidents.service import Ack, Firing
 from lifesign.projects import service as projects
 
@@ -151,7 +151,7 @@ def edit(
     changes: Mapping[str, Any],
     *,
     check: Check,
-    min_repeat_ms: int,
+    tuning: Tuning,
     now: EpochMs,
 ) -> Heartbeat:
     """Change fields of a definition. Raises HeartbeatNotFound, InvalidInput.
@@ -172,7 +172,7 @@ def edit(
     )
     _record(conn, after, now, "updated", key=caller.key_id, fields=changed)
     if after.incident_id is not None and after.policy_id != before.policy_id:
-        policies.change_policy(conn, after.incident_id, subject_of(after), min_repeat_ms=min_repeat_ms, now=now)
+        policies.change_policy(conn, after.incident_id, subject_of(after), tuning=tuning, now=now)
     wake_after_commit(conn, "sweep")
     return after
 
@@ -301,7 +301,13 @@ class Swept:
 
 
 def sweep(
-    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None
+    conn: Connection,
+    now: EpochMs,
+    limit: int,
+    *,
+    tuning: Tuning,
+    without: Collection[str] = (),
+    only: str | None = None,
 ) -> Swept:
     """Fire what is overdue, among at most `limit` heartbeats whose bound has passed; move the bounds of the rest."""
     due = store.lock_due(conn, now, limit, without=without, only=only)
@@ -309,7 +315,7 @@ def sweep(
     store.set_bounds(conn, later)
     overdue = [each for each in due if each.id not in later]
     firings = [Firing(subject_of(each), "missed", each.fires_at, each.next_deadline) for each in overdue]
-    store.save_firing(conn, incidents.open_incidents(conn, firings, now))
+    store.save_firing(conn, incidents.open_incidents(conn, firings, now, tuning))
     return Swept(len(due), tuple(now - (each.fires_at or now) for each in overdue))
 
 
@@ -322,8 +328,8 @@ forget_answers = store.forget_answers
 class HeartbeatsAsUsers:
     """Heartbeats name a policy, and channels of their own."""
 
-    def __init__(self, min_repeat_ms: int) -> None:
-        self._min_repeat_ms = min_repeat_ms
+    def __init__(self, tuning: Tuning) -> None:
+        self._tuning = tuning
 
     def policy_users(self, conn: Connection, project_id: str, policy_id: str) -> list[tuple[str, str]]:
         """Id and name of the heartbeats that use the policy."""
@@ -336,9 +342,7 @@ class HeartbeatsAsUsers:
             store.save(conn, detached)
             _record(conn, detached, now, "policy_detached", key=key_id, policy=policy_id)
             if detached.incident_id is not None:
-                policies.change_policy(
-                    conn, detached.incident_id, subject_of(detached), min_repeat_ms=self._min_repeat_ms, now=now
-                )
+                policies.change_policy(conn, detached.incident_id, subject_of(detached), tuning=self._tuning, now=now)
 
     def channel_users(self, conn: Connection, project_id: str, channel_id: str) -> list[User]:
         """The heartbeats that tell the channel by themselves."""

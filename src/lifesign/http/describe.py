@@ -130,6 +130,7 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Policies", "description": "The steps to take when a heartbeat fires: wait, then tell channels."},
     {"name": "Channels", "description": "Where messages go: e-mail, Slack, webhooks, PagerDuty, SMS."},
     {"name": "Incidents", "description": "Outages, and every message about them with every attempt to deliver it."},
+    {"name": "Settings", "description": "What holds for the whole project: who is told when nobody else is."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )

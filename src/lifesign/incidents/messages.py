@@ -1,6 +1,6 @@
 """What the messages of an incident say. Pure: everything they need is handed in."""
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
 from lifesign.channels.message import Resolution as ShownResolution
@@ -73,6 +73,36 @@ def closing(subject: Subject, incident: Incident, *, heartbeat_status: str, proj
         incident=_incident(incident),
         step=incident.steps_run,
     )
+
+
+def unattended(
+    subject: Subject,
+    incident: Incident,
+    reason: str,
+    *,
+    kind: Literal["fallback", "reminder"],
+    project: str,
+    now: EpochMs,
+) -> Message:
+    """The message to the project's fallback channel: nobody attends to the incident, and why."""
+    return Message(
+        kind=kind,
+        title=f"UNATTENDED: {subject.name}",
+        text=f"{subject.name} is down and nobody has it in hand: {_UNATTENDED[reason]}",
+        project=project,
+        happened_at=now,
+        heartbeat=_heartbeat(subject, "firing"),
+        incident=_incident(incident),
+        step=incident.steps_run,
+    )
+
+
+_UNATTENDED = {
+    "no_policy": "it has neither a policy nor channels of its own",
+    "no_channel": "a step ran that has no channel left",
+    "exhausted": "every step has run and nobody reacted",
+    "undeliverable": "no channel could be reached",
+}
 
 
 def shown_resolution(resolution: Resolution) -> ShownResolution:

@@ -17,9 +17,8 @@ from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.faults import Fault, InvalidInput
 from lifesign.ids import new_id
-from lifesign.incidents import rules, store
-from lifesign.incidents.rules import Incident, Plan, Policy, PolicyInUse, PolicyNotFound, Step, Subject
-from lifesign.incidents.service import unattended_event
+from lifesign.incidents import attention, rules, store
+from lifesign.incidents.rules import Incident, Plan, Policy, PolicyInUse, PolicyNotFound, Step, Subject, Tuning
 
 MAX_USERS_SHOWN = 100
 
@@ -68,7 +67,7 @@ def update_policy(
     name: str | None,
     steps: tuple[Step, ...] | None,
     repeat_last_step: bool | None,
-    min_repeat_ms: int,
+    tuning: Tuning,
     now: EpochMs,
 ) -> Policy:
     """Change a policy; running escalations go on by the new one. Raises PolicyNotFound, InvalidInput."""
@@ -87,7 +86,7 @@ def update_policy(
     changed = replace(wanted, updated_at=now)
     store.save_policy(conn, changed)
     if plan != policy.plan:
-        _replan(conn, store.lock_open_of_policy(conn, policy_id), plan, min_repeat_ms=min_repeat_ms, now=now)
+        _replan(conn, store.lock_open_of_policy(conn, policy_id), plan, tuning=tuning, now=now)
     return changed
 
 
@@ -108,14 +107,14 @@ def _check_channels(conn: Connection, project_id: str, steps: Sequence[Step]) ->
         raise InvalidInput(*faults)
 
 
-def _replan(conn: Connection, running: Sequence[Incident], plan: Plan, *, min_repeat_ms: int, now: EpochMs) -> None:
+def _replan(conn: Connection, running: Sequence[Incident], plan: Plan, *, tuning: Tuning, now: EpochMs) -> None:
     """Point open incidents at a changed plan: steps that have run stay run, the next one is due by its new wait."""
     timers: dict[str, tuple[str, EpochMs]] = {}
     finished: list[Event] = []
     changes: dict[str, dict[str, Any]] = {}
     for incident in running:
         since = incident.opened_at if incident.last_step_at is None else incident.last_step_at
-        due = rules.due_after(plan, steps_run=incident.steps_run, since=since, min_repeat_ms=min_repeat_ms)
+        due = rules.due_after(plan, steps_run=incident.steps_run, since=since, min_repeat_ms=tuning.min_repeat_ms)
         if due is not None:
             timers[incident.id] = (incident.project_id, max(now, due))
         elif incident.escalation == "running":
@@ -126,10 +125,12 @@ def _replan(conn: Connection, running: Sequence[Incident], plan: Plan, *, min_re
     store.set_timers(conn, timers)
     store.save_incidents(conn, changes)
     events.record(conn, finished, now)
+    attention.await_reaction(conn, [each for each in running if each.id not in timers], now, tuning)
+    attention.await_no_reaction(conn, [each for each in running if each.id in timers])
     wake_after_commit(conn, "escalate")
 
 
-def change_policy(conn: Connection, incident_id: str, subject: Subject, *, min_repeat_ms: int, now: EpochMs) -> None:
+def change_policy(conn: Connection, incident_id: str, subject: Subject, *, tuning: Tuning, now: EpochMs) -> None:
     """The firing heartbeat `subject` has another policy now, or none: its escalation goes on there, or ends."""
     incident = store.lock_open(conn, incident_id)
     if incident is None:
@@ -137,13 +138,14 @@ def change_policy(conn: Connection, incident_id: str, subject: Subject, *, min_r
     plan = store.plans(conn, [subject.policy_id]).get(subject.policy_id) if subject.policy_id else None
     store.save_incidents(conn, {incident_id: {"policy_id": subject.policy_id}})
     if plan is not None:
-        _replan(conn, [incident], plan, min_repeat_ms=min_repeat_ms, now=now)
+        _replan(conn, [incident], plan, tuning=tuning, now=now)
         return
     store.clear_timers(conn, [incident_id])
     store.save_incidents(conn, {incident_id: {"escalation": "done"}})
-    if not subject.own_channels and incident.unattended is None:
-        store.save_incidents(conn, {incident_id: {"unattended": "no_policy"}})
-        events.record(conn, [unattended_event(incident, "no_policy")], now)
+    if subject.own_channels:
+        attention.await_reaction(conn, [incident], now, tuning)
+    else:
+        attention.mark_unattended(conn, [(subject, incident)], "no_policy", now)
 
 
 def delete_policy(

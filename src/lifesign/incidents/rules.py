@@ -9,9 +9,15 @@ from lifesign.clock import EpochMs
 
 Reason = Literal["missed", "unhealthy"]
 Resolution = Literal["checkin", "ack", "pause", "delete", "late_checkin"]
-Unattended = Literal["no_policy", "no_channel"]
+Unattended = Literal["no_policy", "no_channel", "exhausted", "undeliverable"]
+
+TimerKind = Literal["escalate", "failover", "remind"]
 
 ADDRESS_DIGEST_LENGTH = 12
+# A provider that has not accepted anything for this long is not waited for.
+FAILOVER_AFTER_MS = 90_000
+WORTH_HASTENING_MS = 1_000
+_REMINDER_MS, _LATE_REMINDER_MS, _REMINDERS_PER_DAY = 1_800_000, 86_400_000, 48
 
 
 class PolicyNotFound(Exception):
@@ -43,6 +49,14 @@ class Step:
     def wait_ms(self) -> int:
         """The wait before this step."""
         return (self.wait_s or 0) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What the operator may tune of escalations. `unattended_after_ms`: wait after the last step, for a reaction."""
+
+    min_repeat_ms: int = 60_000
+    unattended_after_ms: int = 1_800_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +187,11 @@ def due_after(plan: Plan, *, steps_run: int, since: EpochMs, min_repeat_ms: int)
     if plan.steps and plan.repeat_last_step:
         return EpochMs(since + max(plan.steps[-1].wait_ms, min_repeat_ms))
     return None
+
+
+def reminder_delay_ms(told: int) -> int:
+    """How long after the fallback channel was told for the `told`th time (0 = the first) it is told again.
+
+    Every 30 min for 24 h, then once a day.  Source: spec "Engine", section 6, rule U.
+    """
+    return _REMINDER_MS if told < _REMINDERS_PER_DAY else _LATE_REMINDER_MS

@@ -11,7 +11,7 @@ from lifesign.http.answers import without_absent
 from lifesign.http.describe import example_id
 from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Ref, optional
 from lifesign.incidents.messages import shown_resolution
-from lifesign.incidents.rules import Incident, Policy, Step
+from lifesign.incidents.rules import Incident, Policy, Step, Unattended
 
 MAX_STEPS = 20
 MAX_STEP_CHANNELS = 20
@@ -101,7 +101,7 @@ class ShownIncident(Body):
     escalationStep: int = Field(description="Steps of the policy that have run; repeats do not count.")
     policy: str = optional()
     escalation: Literal["running", "done"]
-    unattended: Literal["no_policy", "no_channel"] = optional("Why nobody is told.")
+    unattended: Unattended = optional("Why nobody is told, or nobody reacts.")
 
 
 class IncidentWithLog(ShownIncident):
@@ -115,6 +115,20 @@ class IncidentList(Body):
 
     incidents: list[ShownIncident]
     nextCursor: str = optional("Present when there are more.")
+
+
+class SettingsChanges(Body):
+    """What to change of the project's settings."""
+
+    fallbackChannel: Ref | None = optional(
+        "Told of every incident that nobody attends to; null clears it.", [example_id("ch")]
+    )
+
+
+class ShownSettings(Body):
+    """The project's settings."""
+
+    fallbackChannel: str = optional("Id of a channel.")
 
 
 def steps_of(steps: list[PolicyStep]) -> tuple[Step, ...]:

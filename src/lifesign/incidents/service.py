@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from lifesign.channels import outbox
 from lifesign.channels import service as channels
-from lifesign.channels.message import Message
 from lifesign.channels.outbox import Draft
 from lifesign.channels.rules import PRIORITY_RESOLVE, page_priority
 from lifesign.clock import EpochMs, rfc3339
@@ -20,7 +19,7 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.ids import new_id
-from lifesign.incidents import messages, rules, store
+from lifesign.incidents import attention, messages, rules, store, telling
 from lifesign.incidents.rules import (
     Incident,
     IncidentNotFound,
@@ -29,12 +28,20 @@ from lifesign.incidents.rules import (
     Resolution,
     Subject,
     Target,
-    Unattended,
+    TimerKind,
+    Tuning,
 )
+from lifesign.incidents.telling import draft
 from lifesign.projects import service as projects
+from lifesign.settings import Settings
 
 MAX_USERS_SHOWN = 100
 _NO_PLAN = Plan((), repeat_last_step=False)
+
+
+def tuning_of(settings: Settings) -> Tuning:
+    """What the operator tuned."""
+    return Tuning(settings.min_repeat_seconds * 1000, settings.unattended_after_seconds * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Firing:
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
-def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs) -> dict[str, str]:
+def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tuning: Tuning) -> dict[str, str]:
     """Open one incident for each firing heartbeat; incident ids by heartbeat id.
 
     The caller has set the heartbeats to firing in the same transaction, which keeps this from happening twice.
@@ -80,12 +87,12 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs) ->
             steps_run=0,
             loop=0,
             last_step_at=None,
-            unattended=None if is_running or subject.own_channels else "no_policy",
+            unattended=None,
             next_seq=0,
         )
         opened.append((firing, incident))
     store.insert_incidents(conn, [incident for _, incident in opened])
-    events.record(conn, [event for firing, incident in opened for event in _opening_events(firing, incident)], now)
+    events.record(conn, [_opening_event(firing, incident) for firing, incident in opened], now)
     store.set_timers(
         conn,
         {
@@ -95,29 +102,31 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs) ->
         },
     )
     wake_after_commit(conn, "escalate")
+    alone = [(firing.subject, incident) for firing, incident in opened if incident.policy_id is None]
+    attention.mark_unattended(conn, [pair for pair in alone if not pair[0].own_channels], "no_policy", now)
+    attention.await_reaction(conn, [incident for subject, incident in alone if subject.own_channels], now, tuning)
     own = [
         _Run(firing.subject, incident, _plan_of(incident, plans), 0, 0)
         for firing, incident in opened
         if firing.subject.own_channels
     ]
     _tell(conn, own, now)
+    attention.await_acceptance(
+        conn,
+        {
+            run.incident.id: (run.incident.project_id, run.plan.steps[0].wait_ms if run.plan.steps else None)
+            for run in own
+        },
+        now,
+    )
     return {incident.heartbeat_id: incident.id for _, incident in opened}
 
 
-def _opening_events(firing: Firing, incident: Incident) -> list[Event]:
-    cause = dict(firing.cause or {})
-    metadata = cause | {"incident": incident.id, "reason": incident.reason}
+def _opening_event(firing: Firing, incident: Incident) -> Event:
+    metadata = dict(firing.cause or {}) | {"incident": incident.id, "reason": incident.reason}
     if incident.expected_at is not None:
         metadata["deadline"] = rfc3339(incident.expected_at)
-    found = [Event(incident.project_id, incident.heartbeat_id, "firing", metadata)]
-    if incident.unattended is not None:
-        found.append(unattended_event(incident, "no_policy"))
-    return found
-
-
-def unattended_event(incident: Incident, reason: Unattended) -> Event:
-    """Nobody is told of the incident, and its heartbeat's history says why."""
-    return Event(incident.project_id, incident.heartbeat_id, "unattended", {"incident": incident.id, "reason": reason})
+    return Event(incident.project_id, incident.heartbeat_id, "firing", metadata)
 
 
 # Escalating ---------------------------------------------------------------------------------------------------------
@@ -137,18 +146,24 @@ class _Run:
 
 
 def lock_due(
-    conn: Connection, now: EpochMs, limit: int, *, without: Collection[str] = (), only: str | None = None
+    conn: Connection,
+    now: EpochMs,
+    limit: int,
+    *,
+    kind: TimerKind = "escalate",
+    without: Collection[str] = (),
+    only: str | None = None,
 ) -> tuple[list[Incident], int]:
-    """Incidents whose escalation is due, locked, and how many timers were looked at."""
-    ids = store.due_timers(conn, now, limit, without=without, only=only, lock=True)
+    """Incidents with a timer of this kind that is due, locked, and how many timers were looked at."""
+    ids = store.due_timers(conn, now, limit, kind=kind, without=without, only=only, lock=True)
     found = store.lock_free(conn, ids)
     # A timer without an open incident behind it has nothing left to do.
-    store.clear_timers(conn, set(ids) - store.existing(conn, ids))
+    store.clear_timers(conn, set(ids) - store.existing(conn, ids), kind)
     return [found[key] for key in ids if key in found and found[key].status == "open"], len(ids)
 
 
 def run_due(
-    conn: Connection, due: Sequence[Incident], subjects: Mapping[str, Subject], *, now: EpochMs, min_repeat_ms: int
+    conn: Connection, due: Sequence[Incident], subjects: Mapping[str, Subject], *, now: EpochMs, tuning: Tuning
 ) -> None:
     """Run the step that is due of each locked incident, and set the timer of what follows it."""
     plans = store.plans(conn, {incident.policy_id for incident in due if incident.policy_id})
@@ -159,7 +174,7 @@ def run_due(
     for incident in due:
         plan = _plan_of(incident, plans)
         move = rules.next_move(
-            plan, steps_run=incident.steps_run, loop=incident.loop, now=now, min_repeat_ms=min_repeat_ms
+            plan, steps_run=incident.steps_run, loop=incident.loop, now=now, min_repeat_ms=tuning.min_repeat_ms
         )
         if move is None or incident.heartbeat_id not in subjects:
             changes[incident.id] = _progress(incident, escalation="done")
@@ -182,6 +197,16 @@ def run_due(
     store.save_incidents(conn, changes)
     _tell(conn, runs, now)
     events.record(conn, finished, now)
+    attention.await_reaction(conn, [each for each in due if changes[each.id]["escalation"] == "done"], now, tuning)
+    # A repeat tells the same channels again: only another step is worth waiting for.
+    waits = {
+        run.incident.id: (
+            run.incident.project_id,
+            timers[run.incident.id][1] - now if run.step < len(run.plan.steps) else None,
+        )
+        for run in runs
+    }
+    attention.await_acceptance(conn, waits, now, again={run.incident.id for run in runs if run.repeat})
 
 
 def _progress(incident: Incident, *, escalation: str) -> dict[str, Any]:
@@ -202,12 +227,12 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
     if not runs:
         return
     targets = _targets(conn, runs)
+    nobody = [(run.subject, run.incident) for run in runs if not targets[run.incident.id]]
     paged = outbox.paged_targets(conn, {run.incident.id for run in runs})
     names = projects.names(conn, {run.subject.project_id for run in runs})
     drafts: list[Draft] = []
     happened: list[Event] = []
     sequences: dict[str, dict[str, Any]] = {}
-    unattended: dict[str, dict[str, Any]] = {}
     for run in runs:
         incident = run.incident
         project = names.get(run.subject.project_id, "")
@@ -222,46 +247,22 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
                 is_first=(incident.id, target.key) not in paged,
                 now=now,
             )
-            drafts.append(_draft(incident, target, message, page_priority(run.step), incident.next_seq + position))
+            drafts.append(draft(incident, target, message, page_priority(run.step), incident.next_seq + position))
         metadata = {"incident": incident.id, "step": run.step, "repeat": run.repeat, "channels": list(run.channels)}
         happened.append(Event(incident.project_id, incident.heartbeat_id, "step_notified", metadata))
         sequences[incident.id] = {"next_seq": incident.next_seq + len(targets[incident.id])}
-        if not targets[incident.id] and incident.unattended is None:
-            unattended[incident.id] = {"unattended": "no_channel"}
-            happened.append(unattended_event(incident, "no_channel"))
     outbox.enqueue(conn, drafts, now)
     store.save_incidents(conn, sequences)
-    store.save_incidents(conn, unattended)
     events.record(conn, happened, now)
+    attention.mark_unattended(conn, nobody, "no_channel", now)
 
 
 def _targets(conn: Connection, runs: Sequence[_Run]) -> dict[str, list[Target]]:
     wanted: dict[str, set[str]] = {}
     for run in runs:
         wanted.setdefault(run.subject.project_id, set()).update(run.channels)
-    directory = {
-        key: entry.addresses
-        for project_id in sorted(wanted)
-        for key, entry in channels.directory(conn, project_id, wanted[project_id]).items()
-    }
+    directory = telling.targets_of(conn, wanted)
     return {run.incident.id: rules.resolve_targets(run.channels, directory) for run in runs}
-
-
-def _draft(incident: Incident, target: Target, message: Message, priority: int, order_seq: int) -> Draft:
-    # A closing message is one per incident and address, whatever step it was told by.
-    place = f"{message.repeat}.{message.step}" if message.kind == "page" else "0.0"
-    return Draft(
-        project_id=incident.project_id,
-        idem_key=f"{incident.id}:{message.kind}:{place}:{target.key}",
-        incident_id=incident.id,
-        heartbeat_id=incident.heartbeat_id,
-        target=target.key,
-        channel_id=target.channel_id,
-        dest=target.dest,
-        message=message,
-        priority=priority,
-        order_seq=order_seq,
-    )
 
 
 next_timer = store.next_timer
@@ -312,7 +313,7 @@ def close_incident(
         ack_actor=None if ack is None else ack.actor,
         ack_message=None if ack is None else ack.message,
     )
-    store.clear_timers(conn, [incident_id])
+    store.clear_timers(conn, [incident_id], None)
     outbox.withdraw_pages(conn, incident_id, now)
     told = outbox.told_of(conn, incident_id)
     entries = channels.directory(conn, subject.project_id, {each.channel_id for each in told})
@@ -326,7 +327,7 @@ def close_incident(
     project = projects.names(conn, {subject.project_id}).get(subject.project_id, "")
     message = messages.closing(subject, closed, heartbeat_status=heartbeat_status, project=project)
     drafts = [
-        _draft(
+        draft(
             closed,
             Target("channel", each.target, each.channel_id, each.dest),
             message,

@@ -1,15 +1,15 @@
 """SQL of the tables `incidents`, `timers` and `policies`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, timers
-from lifesign.db.sql import contains, insert_many, update_many, word
-from lifesign.incidents.rules import Incident, Plan, Policy, Step
+from lifesign.db.sql import contains, insert_many, insert_new, update_many, word
+from lifesign.incidents.rules import Incident, Plan, Policy, Step, TimerKind
 
 I = incidents.c  # noqa: E741 - the columns of the one table this module is about
 _OPEN = I.status != word("resolved")
@@ -140,6 +140,12 @@ def lock_open_of_policy(conn: Connection, policy_id: str) -> list[Incident]:
     return [Incident(*row) for row in conn.execute(query)]
 
 
+def open_unattended(conn: Connection, project_id: str) -> list[str]:
+    """Ids of open incidents that nobody attends to. Index: ix_incidents_project."""
+    query = select(I.id).where(I.project_id == project_id, _OPEN, I.unattended.is_not(None))
+    return list(conn.scalars(query.order_by(I.id)))
+
+
 def incidents_of(
     conn: Connection, project_id: str, *, limit: int, before: str | None, status: str | None, heartbeat_id: str | None
 ) -> list[Incident]:
@@ -161,9 +167,6 @@ def count_open(conn: Connection) -> tuple[int, int]:
 
 
 # Timers -------------------------------------------------------------------------------------------------------------
-TimerKind = Literal["escalate", "failover", "remind"]
-
-
 def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]], kind: TimerKind = "escalate") -> None:
     """Set timers of one kind: incident id -> (project id, due)."""
     if not due:
@@ -171,6 +174,19 @@ def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]], kind: T
     clear_timers(conn, due, kind)
     rows = [{"kind": kind, "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)]
     insert_many(conn, timers, rows)
+
+
+def keep_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]], kind: TimerKind) -> None:
+    """Set timers of one kind where there are none."""
+    rows = [{"kind": kind, "subject_id": key, "project_id": due[key][0], "due_at": due[key][1]} for key in sorted(due)]
+    insert_new(conn, timers, rows, unique=["kind", "subject_id"])
+
+
+def timers_of(conn: Connection, incident_ids: Iterable[str]) -> dict[str, EpochMs]:
+    """When the `escalate` timers of incidents are due."""
+    query = select(timers.c.subject_id, timers.c.due_at)
+    query = query.where(timers.c.kind == "escalate", timers.c.subject_id.in_(list(incident_ids)))
+    return {row.subject_id: row.due_at for row in conn.execute(query)}
 
 
 def clear_timers(conn: Connection, incident_ids: Iterable[str], kind: TimerKind | None = "escalate") -> None:
