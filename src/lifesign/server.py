@@ -99,6 +99,7 @@ async def _run_node(node: Node, listener: socket.socket) -> int:
         if admin is not None:
             servers.append((_server(operator_way_in(node)), [admin]))
         stopping = _stop_on_signals()
+        node.db.listen()
         node.driver.start()
         serving = [asyncio.create_task(server.serve(sockets=sockets)) for server, sockets in servers]
         _announce(node, listener)

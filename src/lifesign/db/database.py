@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lifesign.db import wakeups
 from lifesign.db.failpoints import Failpoints, SimulatedCrash
+from lifesign.db.listen import Listener
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +72,7 @@ class Database:
         self._ready = threading.Condition()
         self._stopping = False
         self._expected = 1
+        self._listener = None if self.is_sqlite else Listener(writer)
         self._threads = [
             threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
             for n in range(writers)
@@ -116,8 +118,15 @@ class Database:
                 self._ready.notify()
         return await future
 
+    def listen(self) -> None:
+        """Be woken by what other nodes commit, until `close`. SQLite has no other nodes."""
+        if self._listener is not None:
+            self._listener.start(self.wakeups.wake)
+
     async def close(self) -> None:
         """Commit what is queued, then let go of every connection."""
+        if self._listener is not None:
+            await self._listener.stop()
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
@@ -217,6 +226,8 @@ class Database:
                 results.extend(self._run_group(conn, group))
                 position += len(group)
             asked = wakeups.take(conn)
+            if asked and self._listener is not None:
+                self._listener.tell(conn, asked)
         if asked:
             with contextlib.suppress(RuntimeError):  # the event loop is gone: nobody is left to wake
                 callers[0].loop.call_soon_threadsafe(self.wakeups.wake, asked)

@@ -5,11 +5,12 @@ writer forwards what was asked for once the transaction is durable.
 """
 
 import asyncio
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy import Connection
 
 Loop = Literal["sweep", "escalate", "deliver"]
+LOOPS: frozenset[Loop] = frozenset(get_args(Loop))
 
 _KEY = "lifesign.wake"
 
