@@ -35,9 +35,11 @@ from lifesign.clock import Clock, EpochMs, ManualClock, SystemClock
 from lifesign.db import Database, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.engine.alive import Alive
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
+from lifesign.engine.rules import Watch
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
 from lifesign.heartbeats import routes as heartbeat_routes
@@ -154,14 +156,21 @@ def _driver(
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
     tuning = tuning_of(settings)
+    watch = Watch(
+        settings.blind_after_seconds * 1000,
+        settings.blind_min_hold_seconds * 1000,
+        settings.blind_max_hold_seconds * 1000,
+    )
+    alive = Alive(db, clock, node_id, watch)
     loops: list[Loop] = [
-        Sweep(db, tuning, is_manual=is_manual, monotonic=clock.monotonic),
+        alive,
+        Sweep(db, tuning, watch, may_fire=alive.may_fire, is_manual=is_manual, monotonic=clock.monotonic),
         Escalate(db, tuning),
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
     ]
-    return Driver(clock, db.wakeups, loops)
+    return Driver(clock, db.wakeups, loops, attest=alive.attest)
 
 
 def _api(settings: Settings) -> FastAPI:

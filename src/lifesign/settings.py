@@ -52,12 +52,6 @@ class Settings(BaseSettings):
     )
     blind_min_hold_seconds: int = Field(10, ge=0, description="Shortest wait for a check-in after such a time.")
     blind_max_hold_seconds: int = Field(120, ge=0, description="Longest wait for a check-in after such a time.")
-    deadman_url: str | None = Field(
-        None, description="Asked by GET every minute while all is well, so that another monitor can watch this one."
-    )
-
-    # Retention
-    event_days: int = Field(90, ge=1, description="Days for which events other than check-ins are kept.")
 
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
@@ -71,11 +65,6 @@ class Settings(BaseSettings):
     twilio_api_secret: SecretStr | None = Field(None, description="Its secret.")
     twilio_from: str | None = Field(None, description="Sending number, E.164.")
     twilio_messaging_service_sid: str | None = Field(None, description="Messaging service used instead of a number.")
-    slack_signing_secret: SecretStr | None = Field(
-        None, description="Signing secret of the Slack app whose button acknowledges."
-    )
-    email_per_minute: int = Field(300, ge=1, description="E-mails per minute, over all channels and nodes.")
-    webhook_per_second: int = Field(0, ge=0, description="Webhooks per second to one host; 0 is unlimited.")
     smtp_host: str | None = Field(None, description="SMTP server for e-mail channels.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
     smtp_username: str | None = Field(None, description="Its user.")

@@ -17,6 +17,7 @@ EXPLAINED = [
     (r"createHeartbeat|updateHeartbeat", r"policy", r"unknown policy"),
     (r"createHeartbeat|updateHeartbeat", r"channels\[\d+\]", r"unknown channel"),
     (r"createPolicy|updatePolicy", r"steps\[\d+\]\.channels\[\d+\]", r"unknown channel"),
+    (r"updateSettings", r"fallbackChannel", r"unknown channel"),
     # Names that are taken already.
     (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
     # Which timing field goes with which mode, given or stored.

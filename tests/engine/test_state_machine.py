@@ -207,12 +207,16 @@ class Engine(RuleBasedStateMachine):
                 assert check_at <= fires_at
 
     @invariant()
-    def i3_an_escalation_runs_exactly_while_it_has_a_timer(self) -> None:
-        running = self._read(
-            lambda conn: set(conn.scalars(select(INC.id).where(INC.status == "open", INC.escalation == "running")))
+    def i3_an_open_incident_escalates_or_is_looked_at_again_or_is_known_to_be_unattended(self) -> None:
+        opened = self._read(
+            lambda conn: conn.execute(select(INC.id, INC.escalation, INC.unattended).where(INC.status == "open")).all()
         )
-        timed = self._read(lambda conn: set(conn.scalars(select(timers.c.subject_id))))
-        assert running == timed
+        timed = self._read(lambda conn: conn.execute(select(timers.c.subject_id, timers.c.kind)).all())
+        escalating = {subject for subject, kind in timed if kind == "escalate"}
+        looked_at = {subject for subject, kind in timed if kind == "remind"}
+        assert {row.id for row in opened if row.escalation == "running"} == escalating
+        assert {row.id for row in opened if row.escalation == "done" and row.unattended is None} <= looked_at
+        assert {subject for subject, _ in timed} <= {row.id for row in opened}
 
     @invariant()
     def i4_no_message_is_there_twice(self) -> None:

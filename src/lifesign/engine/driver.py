@@ -1,7 +1,7 @@
 """Calls the loops: when something is due, when somebody wakes them, and at least once per idle poll."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,8 +53,17 @@ class Pulse:
 class Driver:
     """Runs loops on the machine's clock, or step by step on a manual one."""
 
-    def __init__(self, clock: Clock, wakeups: Wakeups, loops: Sequence[Loop]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        wakeups: Wakeups,
+        loops: Sequence[Loop],
+        *,
+        attest: Callable[[EpochMs], Awaitable[None]],
+    ) -> None:
+        """attest: says, before a manual clock is turned, that the node lives at the time it is turned to."""
         self._clock = clock
+        self._attest = attest
         self._wakeups = wakeups
         self.loops = loops
         self.pulses = {loop.name: Pulse() for loop in loops}
@@ -150,10 +159,14 @@ class Driver:
             target = EpochMs(self._clock.now() + ms)
             next_due = await self._settle(self._clock.now())
             while next_due is not None and next_due <= target:
-                self._clock.set(max(next_due, self._clock.now()))
+                await self._turn(self._clock, max(next_due, self._clock.now()))
                 next_due = await self._settle(self._clock.now())
-            self._clock.set(target)
+            await self._turn(self._clock, target)
             return await self._settle(target)
+
+    async def _turn(self, clock: ManualClock, at: EpochMs) -> None:
+        await self._attest(at)
+        clock.set(at)
 
     async def _settle(self, now: EpochMs) -> EpochMs | None:
         """Tick until nothing is due at `now`; the next due instant, if one is known."""

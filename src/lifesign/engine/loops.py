@@ -9,10 +9,12 @@ from lifesign.channels import outbox
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.db.wakeups import Loop as Wakeable
-from lifesign.engine import metrics
+from lifesign.engine import metrics, rules, store
 from lifesign.engine.quarantine import Quarantine
+from lifesign.engine.rules import Watch
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
+from lifesign.heartbeats.rules import Blindness
 from lifesign.incidents import attention
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import TimerKind, Tuning
@@ -48,10 +50,23 @@ class Sweep(Idle):
     _slow_s, _quick_s = 0.200, 0.050
     # Deadlines that fall close together share a batch.
     _gather_ms = 200
+    # The loop `alive` measures the gap at its next tick, which is due already.
+    _unmeasured_ms = 50
 
-    def __init__(self, db: Database, tuning: Tuning, *, is_manual: bool, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        tuning: Tuning,
+        watch: Watch,
+        *,
+        may_fire: Callable[[], bool],
+        is_manual: bool,
+        monotonic: Callable[[], float],
+    ) -> None:
         self._db = db
         self._tuning = tuning
+        self._watch = watch
+        self._may_fire = may_fire
         self._monotonic = monotonic
         self._gather = 0 if is_manual else self._gather_ms
         self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
@@ -60,20 +75,24 @@ class Sweep(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Fire what is overdue."""
+        if not self._may_fire():
+            return None
         judged = EpochMs(now - self._landing_ms)
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
             ids = await self._db.read(heartbeats.due_ids, judged, self._batch, without)
-            await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._sweep, judged, only=row), now)
+            await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._sweep, judged, now, only=row), now)
             return now
         began, batch = self._monotonic(), self._batch
         try:
-            swept = await self._db.write(self._sweep, judged, without=without)
+            swept = await self._db.write(self._sweep, judged, now, without=without)
         except StorageUnavailable:
             raise
         except Exception:
             self._quarantine.is_wary = True
             raise
+        if swept is None:
+            return EpochMs(now + self._unmeasured_ms)
         if swept.looked_at:
             self._db.failpoints.hit("sweep.after_commit")
         self._resize(self._monotonic() - began)
@@ -86,9 +105,27 @@ class Sweep(Idle):
         return None if bound is None else EpochMs(max(bound + self._landing_ms, now + wait_ms))
 
     def _sweep(
-        self, conn: Connection, judged: EpochMs, *, without: Collection[str] = (), only: str | None = None
-    ) -> heartbeats.Swept:
-        swept = heartbeats.sweep(conn, judged, self._batch, tuning=self._tuning, without=without, only=only)
+        self,
+        conn: Connection,
+        judged: EpochMs,
+        now: EpochMs,
+        *,
+        without: Collection[str] = (),
+        only: str | None = None,
+    ) -> heartbeats.Swept | None:
+        # In this transaction: a process that was suspended must not fire before anybody saw for how long.
+        state = store.state(conn)
+        if rules.blind_span(state.last_alive, now, self._watch.blind_after_ms) is not None:
+            return None
+        swept = heartbeats.sweep(
+            conn,
+            judged,
+            self._batch,
+            tuning=self._tuning,
+            blind=state.blind and Blindness(*state.blind, self._watch.min_hold_ms, self._watch.max_hold_ms),
+            without=without,
+            only=only,
+        )
         if swept.looked_at:
             self._db.failpoints.hit("sweep.before_commit")
         return swept

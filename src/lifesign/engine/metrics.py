@@ -19,6 +19,7 @@ NOTIFICATIONS = Counter(
     ["type", "kind", "status"],
     registry=REGISTRY,
 )
+BLIND_SECONDS = Counter("lifesign_blind_seconds", "Time in which no node was alive.", registry=REGISTRY)
 LEASES_EXPIRED = Counter("lifesign_lease_expired", "Messages whose sender did not come back.", registry=REGISTRY)
 STALE_FINISHES = Counter(
     "lifesign_stale_finishes", "Attempts that ended after another node had taken over.", registry=REGISTRY

@@ -16,7 +16,6 @@ EventType = Literal[
     "failover",
     "unattended",
     "blind",
-    "repaired",
     "resolved",
     "acked",
     "paused",

@@ -237,6 +237,40 @@ def firing(heartbeat: Heartbeat) -> Heartbeat:
     return replace(disarmed(heartbeat), status="firing", is_armed=True)
 
 
+# When Lifesign itself did not run -----------------------------------------------------------------------------------
+class Blindness(NamedTuple):
+    """A span in which nobody listened, and how long heartbeats are waited for after it, at least and at most."""
+
+    from_at: EpochMs
+    to_at: EpochMs
+    min_hold_ms: int
+    max_hold_ms: int
+
+    def hold_end(self, grace_ms: int) -> EpochMs:
+        """Until when a heartbeat with this grace may still check in."""
+        return EpochMs(self.to_at + min(max(grace_ms, self.min_hold_ms), self.max_hold_ms))
+
+
+def held_until(heartbeat: Heartbeat, blind: Blindness) -> EpochMs | None:
+    """When a heartbeat fires that could not be heard, or had no time to be heard since; None when it is not concerned.
+
+    What was due before the span was missed while somebody listened. What was moved once is not moved again.
+    """
+    end = blind.hold_end(heartbeat.grace_ms)
+    if heartbeat.fires_at is None or not blind.from_at <= heartbeat.fires_at < end:
+        return None
+    return end if _was_armed_before(heartbeat, blind) else None
+
+
+def was_held(heartbeat: Heartbeat, blind: Blindness) -> bool:
+    """Whether `fires_at` is the end of a hold."""
+    return heartbeat.fires_at == blind.hold_end(heartbeat.grace_ms) and _was_armed_before(heartbeat, blind)
+
+
+def _was_armed_before(heartbeat: Heartbeat, blind: Blindness) -> bool:
+    return heartbeat.armed_at is not None and heartbeat.armed_at < blind.to_at
+
+
 # People -------------------------------------------------------------------------------------------------------------
 def acked(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     """Acknowledged: resolved, and waiting again, so that a job that stays dead fires anew. Raises StateRefused."""

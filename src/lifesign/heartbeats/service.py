@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 from lifesign.auth.rules import Caller
 from lifesign.channels import service as channels
 from lifesign.channels.rules import User
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, rfc3339
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event, EventType
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import rules, slugs, store
-from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Mode
+from lifesign.heartbeats.rules import Blindness, Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Mode
 from lifesign.ids import new_id
 from lifesign.incidents import policies
 from lifesign.incidents import service as incidents
@@ -306,17 +306,46 @@ def sweep(
     limit: int,
     *,
     tuning: Tuning,
+    blind: Blindness | None = None,
     without: Collection[str] = (),
     only: str | None = None,
 ) -> Swept:
-    """Fire what is overdue, among at most `limit` heartbeats whose bound has passed; move the bounds of the rest."""
+    """Fire what is overdue, among at most `limit` heartbeats whose bound has passed; move the bounds of the rest.
+
+    blind: the last span in which nobody listened; what could not be heard in it is given time to check in.
+    """
     due = store.lock_due(conn, now, limit, without=without, only=only)
+    if blind is not None:
+        due = _hold(conn, due, blind, now)
     later = {each.id: each.fires_at for each in due if each.fires_at is None or each.fires_at > now}
     store.set_bounds(conn, later)
     overdue = [each for each in due if each.id not in later]
-    firings = [Firing(subject_of(each), "missed", each.fires_at, each.next_deadline) for each in overdue]
+    firings = [
+        Firing(subject_of(each), "missed", each.fires_at, each.next_deadline, blind=_blind_time(each, blind))
+        for each in overdue
+    ]
     store.save_firing(conn, incidents.open_incidents(conn, firings, now, tuning))
     return Swept(len(due), tuple(now - (each.fires_at or now) for each in overdue))
+
+
+def _hold(conn: Connection, due: list[Heartbeat], blind: Blindness, now: EpochMs) -> list[Heartbeat]:
+    """The same heartbeats, those that could not be heard with the later moment at which they fire."""
+    until = {each.id: rules.held_until(each, blind) for each in due}
+    holds = {key: at for key, at in until.items() if at is not None}
+    store.save_holds(conn, holds)
+    span = {"from": rfc3339(blind.from_at), "to": rfc3339(blind.to_at)}
+    told = [
+        Event(each.project_id, each.id, "blind", span | {"heldUntil": rfc3339(holds[each.id])})
+        for each in due
+        if each.id in holds
+    ]
+    events.record(conn, told, now)
+    return [replace(each, fires_at=holds.get(each.id, each.fires_at)) for each in due]
+
+
+def _blind_time(heartbeat: Heartbeat, blind: Blindness | None) -> tuple[EpochMs, EpochMs] | None:
+    """The span because of which the heartbeat was waited for."""
+    return (blind.from_at, blind.to_at) if blind is not None and rules.was_held(heartbeat, blind) else None
 
 
 next_bound = store.next_bound

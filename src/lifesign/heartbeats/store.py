@@ -253,6 +253,12 @@ def set_bounds(conn: Connection, bounds: Mapping[str, EpochMs | None]) -> None:
     update_many(conn, heartbeats, [{"id": key, "check_at": bounds[key]} for key in sorted(bounds)])
 
 
+def save_holds(conn: Connection, holds: Mapping[str, EpochMs]) -> None:
+    """Let heartbeats fire later, in id order; when their check-in was expected stays as it was."""
+    rows = [{"id": key, "fires_at": holds[key], "check_at": holds[key]} for key in sorted(holds)]
+    update_many(conn, heartbeats, rows)
+
+
 def save_firing(conn: Connection, incidents: Mapping[str, str]) -> None:
     """Turn heartbeats to firing: heartbeat id -> incident id."""
     fired = {

@@ -2,7 +2,7 @@
 
 from typing import Literal, assert_never
 
-from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
+from lifesign.channels.message import BlindPart, HeartbeatPart, IncidentPart, Message
 from lifesign.channels.message import Resolution as ShownResolution
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.incidents.rules import Incident, Plan, Resolution, Subject
@@ -25,10 +25,12 @@ def page(
     """The message of step `step` (0 = the heartbeat's own channels), its `repeat`th run."""
     custom = plan.steps[step - 1].message if step else None
     values = _values(subject, incident, project, now) | {"step": str(step), "steps": str(len(plan.steps))}
+    text = render(custom if custom is not None else DEFAULT_TEXTS[incident.reason], values, subject.metadata)
+    blind = _blind(incident)
     return Message(
         kind="page",
         title=f"{'STILL DOWN' if repeat else 'DOWN'}: {subject.name}",
-        text=render(custom if custom is not None else DEFAULT_TEXTS[incident.reason], values, subject.metadata),
+        text=text if blind is None else f"{text}\n{_while_down(blind)}",
         project=project,
         happened_at=now,
         heartbeat=_heartbeat(subject, "firing"),
@@ -37,6 +39,7 @@ def page(
         steps=len(plan.steps),
         repeat=repeat,
         is_first=is_first,
+        blind=blind,
     )
 
 
@@ -139,6 +142,17 @@ def _heartbeat(subject: Subject, status: str) -> HeartbeatPart:
         namespace=subject.namespace,
         metadata=subject.metadata,
     )
+
+
+def _blind(incident: Incident) -> BlindPart | None:
+    if incident.blind_from is None or incident.blind_to is None:
+        return None
+    return BlindPart(from_at=incident.blind_from, to_at=incident.blind_to)
+
+
+def _while_down(blind: BlindPart) -> str:
+    span = f"from {rfc3339(blind.from_at)} to {rfc3339(blind.to_at)}"
+    return f"Lifesign itself was down {span}; check-ins in that time were not received"
 
 
 def _incident(incident: Incident) -> IncidentPart:

@@ -54,6 +54,8 @@ class Firing:
     expected_at: EpochMs | None = None
     cause: Mapping[str, Any] | None = None
     """Further metadata of the event `firing` (`key` of the acting key)."""
+    blind: tuple[EpochMs, EpochMs] | None = None
+    """The span in which Lifesign itself was down, when check-ins were waited for because of it."""
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -89,6 +91,8 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tu
             last_step_at=None,
             unattended=None,
             next_seq=0,
+            blind_from=firing.blind and firing.blind[0],
+            blind_to=firing.blind and firing.blind[1],
         )
         opened.append((firing, incident))
     store.insert_incidents(conn, [incident for _, incident in opened])

@@ -1,0 +1,76 @@
+"""The alive loop: says that this node lives, and finds out when none did. Spec "Engine", section 11."""
+
+import structlog
+from sqlalchemy import Connection
+
+from lifesign import __version__
+from lifesign.clock import Clock, EpochMs, rfc3339
+from lifesign.db import Database
+from lifesign.engine import metrics, rules, store
+from lifesign.engine.loops import Idle
+from lifesign.engine.rules import Reading, Span, Watch
+
+log = structlog.get_logger("lifesign.engine")
+
+_S = 1000
+
+
+class Alive(Idle):
+    """Writes down each second that this node lives; watches the machine's clock."""
+
+    name = "alive"
+    idle_ms = 1000
+
+    def __init__(self, db: Database, clock: Clock, node_id: str, watch: Watch) -> None:
+        self._db = db
+        self._clock = clock
+        self._node_id = node_id
+        self._watch = watch
+        self._started_at = clock.now()
+        self._seen = Reading(self._started_at, clock.monotonic())
+        self._halted_at: Reading | None = None
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Measure how long nobody was alive, then say that this node is."""
+        self._look_at_clocks()
+        blind = await self._db.write(self._measure, now)
+        if blind is not None:
+            took_s = (blind.to_at - blind.from_at) / _S
+            metrics.BLIND_SECONDS.inc(took_s)
+            log.warning("engine.blind", since=rfc3339(blind.from_at), until=rfc3339(blind.to_at), seconds=took_s)
+            self._db.wakeups.wake({"sweep"})
+        return None
+
+    def _measure(self, conn: Connection, now: EpochMs) -> Span | None:
+        store.lock_state(conn)
+        blind = rules.blind_span(store.state(conn).last_alive, now, self._watch.blind_after_ms)
+        if blind is not None:
+            store.save_blind(conn, blind)
+        self._say(conn, now)
+        return blind
+
+    def _say(self, conn: Connection, now: EpochMs) -> None:
+        store.save_alive(conn, self._node_id, now, started_at=self._started_at, version=__version__)
+
+    async def attest(self, at: EpochMs) -> None:
+        """Say that this node lives at `at` without measuring: a clock turned by hand is not time that was missed."""
+        await self._db.write(self._say, at)
+
+    def may_fire(self) -> bool:
+        """Whether the clock can be believed: it was not set back, or the old time has come again."""
+        self._look_at_clocks()
+        return self._halted_at is None
+
+    def _look_at_clocks(self) -> None:
+        before, self._seen = self._seen, Reading(self._clock.now(), self._clock.monotonic())
+        jumped = rules.jump_ms(before, self._seen)
+        if jumped is not None:
+            log.warning("clock.jumped", by_ms=jumped)
+            if jumped < 0 and self._halted_at is None:
+                self._halted_at = before
+        if self._halted_at is not None and rules.is_halt_over(self._halted_at, self._seen):
+            self._halted_at = None
+
+    async def stop(self) -> None:
+        """Nobody listens from here on, as far as this node is concerned."""
+        await self.attest(self._clock.now())

@@ -1,0 +1,56 @@
+"""What the engine knows of itself: when nobody listened, and whether the machine's clock can be believed.
+
+Spec "Engine", section 11. Everything is decided here and nothing is done here.
+"""
+
+from typing import NamedTuple
+
+from lifesign.clock import EpochMs
+
+_S = 1000
+_JUMP_MS = 2 * _S
+_LONGEST_HALT_S = 60.0
+
+
+class Watch(NamedTuple):
+    """How long a silence of every node must be to count, and how long heartbeats are waited for after it."""
+
+    blind_after_ms: int
+    min_hold_ms: int
+    max_hold_ms: int
+
+
+class Span(NamedTuple):
+    """Time in which no node listened."""
+
+    from_at: EpochMs
+    to_at: EpochMs
+
+
+def blind_span(last_alive: EpochMs | None, now: EpochMs, blind_after_ms: int) -> Span | None:
+    """The time without any node, when it was too long; `last_alive` is None on a database that never had one."""
+    if last_alive is None or now - last_alive <= blind_after_ms:
+        return None
+    return Span(last_alive, now)
+
+
+class Reading(NamedTuple):
+    """Both clocks at one moment: the wall clock, and seconds that never run backwards."""
+
+    wall: EpochMs
+    monotonic_s: float
+
+
+def jump_ms(before: Reading, after: Reading) -> int | None:
+    """How far the wall clock was set between two readings, negative for back; None when it ran as it should."""
+    elapsed_ms = round((after.monotonic_s - before.monotonic_s) * _S)
+    jumped = after.wall - before.wall - elapsed_ms
+    return jumped if abs(jumped) > _JUMP_MS else None
+
+
+def is_halt_over(last_believed: Reading, after: Reading) -> bool:
+    """Whether firing may go on after the clock was set back from `last_believed`.
+
+    Deadlines were given out by the old time: until it comes again nothing is judged, but not for longer than a minute.
+    """
+    return after.wall >= last_believed.wall or after.monotonic_s - last_believed.monotonic_s >= _LONGEST_HALT_S

@@ -1,0 +1,43 @@
+"""SQL of the tables `nodes` and `engine_state`."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import engine_state, nodes
+from lifesign.engine.rules import Span
+
+N = nodes.c
+S = engine_state.c
+_LAST_ALIVE = select(func.max(N.alive_at)).scalar_subquery()
+_STATE = select(_LAST_ALIVE, S.blind_from, S.blind_to)
+
+
+class State(NamedTuple):
+    """When any node was last alive, and the last span in which none was."""
+
+    last_alive: EpochMs | None
+    blind: Span | None
+
+
+def state(conn: Connection) -> State:
+    """What the nodes know of each other."""
+    last_alive, blind_from, blind_to = conn.execute(_STATE).one()
+    return State(last_alive, None if blind_from is None else Span(blind_from, blind_to))
+
+
+def lock_state(conn: Connection) -> None:
+    """Hold the one row, so that two nodes which wake up together find one span and not two."""
+    conn.execute(select(S.id).with_for_update())
+
+
+def save_blind(conn: Connection, span: Span) -> None:
+    """The last span in which no node was alive."""
+    conn.execute(update(engine_state).values(blind_from=span.from_at, blind_to=span.to_at))
+
+
+def save_alive(conn: Connection, node_id: str, now: EpochMs, *, started_at: EpochMs, version: str) -> None:
+    """Say that the node is alive at `now`."""
+    if not conn.execute(update(nodes).where(N.id == node_id).values(alive_at=now)).rowcount:
+        conn.execute(insert(nodes).values(id=node_id, started_at=started_at, alive_at=now, version=version))
