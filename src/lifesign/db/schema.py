@@ -75,6 +75,10 @@ heartbeats = Table(
     Column("paused_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
+    # How often it fired lately, as of `flap_at`: each firing adds 1, and it halves every 15 minutes.
+    Column("flap_penalty", Float, nullable=False, server_default="0"),
+    Column("flap_at", BigInteger),
+    Column("is_flapping", SmallInteger, nullable=False, server_default="0"),
     Index("uq_heartbeats_slug", "project_id", "slug", unique=True),
     Index("ix_heartbeats_project", "project_id", "id"),
     Index("ix_heartbeats_status", "project_id", "status", "id"),
@@ -161,6 +165,12 @@ incidents = Table(
     # The span in which no node listened, when the incident opened after a wait because of it.
     Column("blind_from", BigInteger),
     Column("blind_to", BigInteger),
+    # Why no step runs for now: words, joined by blanks. `step_waiting`: one would have run and does when all end.
+    Column("holds", Text),
+    Column("step_waiting", SmallInteger, nullable=False, server_default="0"),
+    Column("storm_id", Text),
+    # What acknowledges it by SMS.
+    Column("ack_code", Text),
     Index("ix_incidents_project", "project_id", "id"),
     Index("ix_incidents_heartbeat", "heartbeat_id", "id"),
 )
@@ -176,6 +186,36 @@ Index(
     incidents.c.policy_id,
     sqlite_where=incidents.c.status != "resolved",
     postgresql_where=incidents.c.status != "resolved",
+)
+Index(
+    "uq_incidents_ack_code",
+    incidents.c.ack_code,
+    unique=True,
+    sqlite_where=incidents.c.ack_code.is_not(None),
+    postgresql_where=incidents.c.ack_code.is_not(None),
+)
+
+# Many heartbeats of one project that went silent together: people get one message instead of hundreds.
+storms = Table(
+    "storms",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    # When what is held back is told.
+    Column("release_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    # Incidents that belong to it, by now.
+    Column("count", Integer, nullable=False),
+    Index("ix_storms_closed", "closed_at"),
+)
+Index(
+    "uq_storms_open",
+    storms.c.project_id,
+    unique=True,
+    sqlite_where=storms.c.state == "open",
+    postgresql_where=storms.c.state == "open",
 )
 
 timers = Table(
@@ -265,6 +305,9 @@ notifications = Table(
     Column("last_error", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
+    Column("storm_id", Text),
+    # The digest that tells what this one would have told.
+    Column("bundle_id", Text),
     Index("ix_notifications_order", "order_key", "order_seq"),
     Index("ix_notifications_incident", "incident_id"),
     Index("ix_notifications_project", "project_id", "id"),
@@ -274,6 +317,7 @@ for _name, _columns, _where in (
     ("ix_notifications_pending", ("channel_id", "priority", "not_before"), notifications.c.status == "pending"),
     ("ix_notifications_lease", ("lease_until",), notifications.c.status == "sending"),
     ("ix_notifications_dead", ("finished_at",), notifications.c.status == "dead"),
+    ("ix_notifications_held", ("storm_id",), notifications.c.status == "held"),
     ("ix_notifications_finished", ("finished_at",), notifications.c.finished_at.is_not(None)),
     ("ix_notifications_provider", ("provider_id",), notifications.c.provider_id.is_not(None)),
 ):
@@ -304,6 +348,16 @@ rate_buckets = Table(
     Column("key", Text, primary_key=True),
     Column("tokens", Float, nullable=False),
     Column("at", BigInteger, nullable=False),
+)
+
+# What a provider called back about is answered the same when it calls again.
+callbacks_seen = Table(
+    "callbacks_seen",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_callbacks_seen_at", "at"),
 )
 
 # Engine -------------------------------------------------------------------------------------------------------------
