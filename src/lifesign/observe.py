@@ -106,12 +106,15 @@ def _is_alive(driver: Driver, name: str, idle_ms: int, now: EpochMs) -> bool:
 async def show_metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     context = context_of(request)
-    waiting, (opened, unattended) = await context.db.read(_gauges, context.now())
+    waiting, breakers, (opened, unattended) = await context.db.read(_gauges, context.now())
     metrics.OUTBOX_PENDING.clear()
     metrics.OUTBOX_OLDEST.clear()
     for kind, (count, age_ms) in waiting.items():
         metrics.OUTBOX_PENDING.labels(kind).set(count)
         metrics.OUTBOX_OLDEST.labels(kind).set(age_ms / _S)
+    metrics.BREAKER_OPEN.clear()
+    for kind, count in breakers.items():
+        metrics.BREAKER_OPEN.labels(kind).set(count)
     metrics.SWEEP_LAG.set(_lag_ms(request, "sweep") / _S)
     metrics.INCIDENTS_OPEN.set(opened)
     metrics.INCIDENTS_UNATTENDED.set(unattended)
@@ -127,8 +130,8 @@ def _lag_ms(request: Request, name: str) -> int:
     return max(0, pulse.lag_ms, missing)
 
 
-def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
-    return outbox.figures(conn, now), incidents.count_open(conn)
+def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]], dict[str, int], tuple[int, int]]:
+    return outbox.figures(conn, now), outbox.open_breakers(conn), incidents.count_open(conn)
 
 
 @router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")

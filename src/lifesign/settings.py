@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     twilio_api_secret: SecretStr | None = Field(None, description="Its secret.")
     twilio_from: str | None = Field(None, description="Sending number, E.164.")
     twilio_messaging_service_sid: str | None = Field(None, description="Messaging service used instead of a number.")
+    email_per_minute: int = Field(300, ge=1, description="E-mails per minute, over all channels and nodes.")
+    webhook_per_second: int = Field(0, ge=0, description="Webhooks per second to one host; 0 is unlimited.")
     smtp_host: str | None = Field(None, description="SMTP server for e-mail channels.")
     smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
     smtp_username: str | None = Field(None, description="Its user.")

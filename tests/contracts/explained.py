@@ -38,7 +38,7 @@ EXPLAINED = [
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
     (r"\w+", r"body", r"is not valid JSON: .*surrogate.*"),
 ]
-STATES = {"ackHeartbeat", "pauseHeartbeat", "resumeHeartbeat"}
+STATES = {"retryNotification", "ackHeartbeat", "pauseHeartbeat", "resumeHeartbeat"}
 FINE = {401, 403, 404, 409, 429}
 
 

@@ -28,6 +28,7 @@ UNKNOWN = {
     "policies": "pol_" + "0" * 32,
     "channels": "ch_" + "0" * 32,
     "incidents": "inc_" + "0" * 32,
+    "notifications": "ntf_" + "0" * 32,
     "keys": "key_" + "0" * 32,
 }
 TOO_LARGE = {"name": "x" * 262_144}
@@ -117,6 +118,7 @@ OPERATIONS: dict[str, Operation] = {
         "PATCH", "/settings", {"fallbackChannel": "{channel}"}, bad={"fallbackChannel": UNKNOWN["channels"]}
     ),
     "listNotifications": _of("GET", "/notifications", bad="/notifications?status=lost"),
+    "retryNotification": _of("POST", "/notifications/{dead}/retry", bad="/notifications/{sent}/retry"),
 }
 SERVER = {"health": "/health", "ready": "/ready", "metrics": "/metrics", "llms": "/llms.txt"}
 
@@ -227,6 +229,11 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     policy = await lifesign.policy({"channels": [channel["id"]]})
     silent = await lifesign.heartbeat("Silent", interval=1, grace=0, policy=policy["id"], channels=[channel["id"]])
     await lifesign.advance(1)
+    ledger.script("third", {"status": 410})
+    gone = await lifesign.webhook(f"{ledger.url}/hook/third", "gone")
+    unheard = await lifesign.heartbeat("Unheard", channels=[gone["id"]])
+    await lifesign.check_in(unheard["id"], healthy=False)
+    await lifesign.advance(0)
     paused = await lifesign.heartbeat("Paused")
     await lifesign.ask("POST", f"/v1/heartbeats/{paused['id']}/pause")
     active = await lifesign.heartbeat("Active", policy=policy["id"], metadata={"rows": 7}, tags=["db"], description="d")
@@ -238,11 +245,17 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "policy": policy["id"],
         "firing": silent["id"],
         "incident": (await lifesign.get(silent["id"]))["incident"],
+        "sent": await _notification(lifesign, "sent"),
+        "dead": await _notification(lifesign, "dead"),
         "paused": paused["id"],
         "active": active["id"],
         "key": key["id"],
         "hook": f"{ledger.url}/hook/contract",
     }
+
+
+async def _notification(lifesign: Lifesign, status: str) -> str:
+    return str((await lifesign.ask("GET", f"/v1/notifications?status={status}"))["notifications"][0]["id"])
 
 
 def _in_order(responses: Json) -> list[int]:

@@ -135,6 +135,19 @@ def _lane(n: int) -> dict[str, Any]:
     }
 
 
+def _channel(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("ch", n),
+        "project_id": _PROJECT,
+        "name": f"Hook {n}",
+        "type": "webhook",
+        "config": "{}",
+        "broken_reason": "410" if n % 100 == 0 else None,
+        "broken_at": NOW if n % 100 == 0 else None,
+        "created_at": NOW,
+    }
+
+
 def _notification(n: int) -> dict[str, Any]:
     status = ("pending", "sending", *["sent"] * 30)[n % 32]
     return {
@@ -205,6 +218,7 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "events": _event,
     "incidents": _incident,
     "timers": _timer,
+    "channels": _channel,
     "lanes": _lane,
     "notifications": _notification,
     "attempts": _attempt,
@@ -261,6 +275,7 @@ HOT = [
     Hot(
         "deliver: what has expired", lambda c: channels.expire_pending(c, _id("ch", 0), NOW), "ix_notifications_pending"
     ),
+    Hot("deliver: what a probe waits for", lambda c: channels.lease_end(c, _id("ch", 1)), "ix_notifications_lease"),
     Hot("reap: expired leases", lambda c: channels.expired_leases(c, NOW, 500), "ix_notifications_lease"),
     Hot("reap: when the next lease ends", channels.next_lease_end, "ix_notifications_lease"),
     Hot("metrics: dead messages", channels.count_dead, "ix_notifications_dead"),

@@ -8,7 +8,9 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
-from lifesign.channels import outbox
+from lifesign.channels import claims
+from lifesign.channels.claims import Room
+from lifesign.channels.limits import Limits
 from lifesign.db.failpoints import SimulatedCrash
 from lifesign.db.schema import notifications
 from tests.engine.steps import fire, hook, incidents, told
@@ -122,11 +124,15 @@ async def test_a_claim_of_one_node_is_not_claimed_by_another(start_lifesign: Mak
         sending = asyncio.create_task(lifesign.advance(0))
         await ledger.arrived("/hook/ops")
 
-        taken, _ = await lifesign.node.db.write(
-            outbox.claim_due, lifesign.now(), node_id="node_other", free={"webhook": 32}, in_flight={}
+        claim = await lifesign.node.db.write(
+            claims.claim_due,
+            lifesign.now(),
+            node_id="node_other",
+            room=Room({"webhook": 32}, {}),
+            limits=Limits.of(lifesign.node.settings),
         )
 
-        assert taken == []
+        assert claim.claimed == []
         await sending
     assert len(ledger.requests("/hook/ops")) == 1
 

@@ -297,21 +297,20 @@ async def test_a_send_that_outlives_its_lease_changes_nothing_any_more(lifesign:
 
 
 async def test_no_channel_gets_more_than_its_share_at_once(lifesign: Lifesign, ledger: LedgerPeer) -> None:
-    # The key "second" plays for /slack/second as it does for /hook/second.
-    ledger.script("second", {"stall": 0.5, "times": 4})
-    slack = await _channel(lifesign, "slack", webhookUrl=f"{ledger.url}/slack/second")
+    ledger.script("pagerduty", {"stall": 0.5, "times": 4})
+    duty = await _channel(lifesign, "pagerduty", routingKey="R" * 32)
     for number in range(6):
-        await lifesign.heartbeat(slug=f"job-{number}", channels=[slack])
+        await lifesign.heartbeat(slug=f"job-{number}", channels=[duty])
         await lifesign.check_in(f"job-{number}", healthy=False)
 
     sending = asyncio.create_task(lifesign.advance(0))
-    await ledger.arrived("/slack/second", 4)
+    await ledger.arrived("/v2/enqueue", 4)
     waiting = await lifesign.ask("GET", "/v1/notifications?status=pending")
     under_way = await lifesign.ask("GET", "/v1/notifications?status=sending")
     await sending
 
     assert (len(under_way["notifications"]), len(waiting["notifications"])) == (4, 2)
-    assert len(ledger.requests("/slack/second")) == 6
+    assert len(ledger.requests("/v2/enqueue")) == 6
 
 
 async def test_a_message_in_flight_has_a_lease_and_one_at_rest_has_none(lifesign: Lifesign, ledger: LedgerPeer) -> None:

@@ -147,7 +147,7 @@ async def test_a_node_killed_while_it_takes_back_a_lease_leaves_it_to_the_next(
     doomed: Doomed, next_node: NextNode, ledger: LedgerPeer, tmp_path: Path, database_url: str | None
 ) -> None:
     await asyncio.to_thread(doomed, "claim.after_commit")
-    later = "2026-01-05T12:03:00.000Z"
+    later = "2026-01-05T12:02:10.000Z"
 
     def die_again() -> None:
         with serving(

@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import structlog
 
+from lifesign.channels import attempts, rules, service
 from lifesign.channels import message as messages
-from lifesign.channels import outbox, service
+from lifesign.channels.attempts import Claimed
 from lifesign.channels.config import addresses, secret_paths
-from lifesign.channels.outbox import Claimed
+from lifesign.channels.message import Message
 from lifesign.channels.secrets import SecretUnreadable
 from lifesign.channels.sender import SEND_TIMEOUT_S, Outcome, Permanent, Retry, SendContext, Sent, Unknown
-from lifesign.channels.senders import IS_IDEMPOTENT, SENDERS
+from lifesign.channels.senders import IS_IDEMPOTENT, IS_MACHINE, SENDERS
 from lifesign.channels.service import Kit
 from lifesign.channels.webhook import PREVIOUS_SECRET
-from lifesign.clock import Clock
+from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.settings import Settings
 
@@ -82,7 +84,7 @@ class Courier:
         self.db.failpoints.hit("send.before_connect")
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S + _SLACK_S):
-                outcome = await SENDERS[channel.type].send(messages.decode(row.payload), config, context)
+                outcome = await SENDERS[channel.type].send(_as_sent(claimed, context.now), config, context)
         except TimeoutError:
             outcome = Unknown(f"no answer within {SEND_TIMEOUT_S:.0f} s")
         except (LeaseLost, StorageUnavailable):
@@ -98,8 +100,16 @@ class Courier:
 
     async def _mark_called(self, claimed: Claimed) -> None:
         row = claimed.notification
-        if not await self.db.write(outbox.mark_called, row.id, row.lease_token, self.clock.now()):
+        if not await self.db.write(attempts.mark_called, row.id, row.lease_token, self.clock.now()):
             raise LeaseLost
+
+
+def _as_sent(claimed: Claimed, now: EpochMs) -> Message:
+    """The message, which tells people when it comes late; a program has the time in it."""
+    row = claimed.notification
+    message = messages.decode(row.payload)
+    late = None if IS_MACHINE[claimed.channel.type] else rules.minutes_late(row.created_at, now)
+    return message if late is None else msgspec.structs.replace(message, title=f"[delayed {late} min] {message.title}")
 
 
 def _secrets_of(claimed: Claimed, config: dict[str, Any]) -> list[str]:  # Any: settings are JSON

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from typing import cast
+from typing import cast, get_args
 
 import orjson
 from fastapi import APIRouter
@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.service import caller_of
+from lifesign.channels import attempts, claims, outbox, schemas, service, store
 from lifesign.channels import config as configs
-from lifesign.channels import outbox, schemas, service, store
+from lifesign.channels.attempts import Claimed, Finished
 from lifesign.channels.delivery import Courier, LeaseLost
+from lifesign.channels.limits import Limits
 from lifesign.channels.message import Message
-from lifesign.channels.outbox import Claimed, Finished
+from lifesign.channels.rules import Status
 from lifesign.channels.sender import Outcome, Sent
 from lifesign.channels.service import ChannelUsers, Kit
 from lifesign.channels.store import Attempt, Notification
@@ -31,7 +33,7 @@ from lifesign.projects import service as projects
 router = APIRouter(tags=["Channels"])
 log_router = APIRouter(tags=["Incidents"])
 
-_STATUSES = ("pending", "sending", "sent", "delivered", "dead", "canceled")
+_STATUSES: tuple[str, ...] = get_args(Status)
 
 
 def courier_of(request: Request) -> Courier:
@@ -139,9 +141,16 @@ async def test_channel(request: Request, id: str) -> Response:  # noqa: A002 - t
     """Send a test message through the channel, once, and say what became of it."""
     caller = await caller_of(request, "channels:write")
     context, courier = context_of(request), courier_of(request)
-    claimed = await context.db.write(
-        _begin_test, caller.project_id, id, node_id=request.app.state.node_id, now=context.now()
+    claimed, wait_ms = await context.db.write(
+        _begin_test,
+        caller.project_id,
+        id,
+        node_id=request.app.state.node_id,
+        limits=Limits.of(context.settings),
+        now=context.now(),
     )
+    if wait_ms is not None:
+        return json_answer({"ok": False, "message": f"rate limited, try again in {-(-wait_ms // 1000)} s"})
     outcomes = await asyncio.gather(*(_deliver_test(courier, each) for each in claimed))
     faults = [
         _fault_line(each, outcome)
@@ -150,13 +159,20 @@ async def test_channel(request: Request, id: str) -> Response:  # noqa: A002 - t
     ]
     if faults:
         return json_answer({"ok": False, "message": "; ".join(faults)})
-    await context.db.write(service.mark_working, id)
+    await context.db.write(service.mark_working, id, context.now())
     return json_answer({"ok": True})
 
 
-def _begin_test(conn: Connection, project_id: str, channel_id: str, *, node_id: str, now: EpochMs) -> list[Claimed]:
+def _begin_test(
+    conn: Connection, project_id: str, channel_id: str, *, node_id: str, limits: Limits, now: EpochMs
+) -> tuple[list[Claimed], int | None]:
+    """The claimed tests, or how many ms to wait until the provider's limit allows them."""
     channel = service.get_channel(conn, project_id, channel_id, lock=True)  # or parallel tests would all be the tenth
-    addresses = configs.addresses(channel.type, orjson.loads(channel.config))
+    addresses: list[str | None] = [*configs.addresses(channel.type, orjson.loads(channel.config))] or [None]
+    attempts.admit_test(conn, channel.id, now)
+    wait_ms = claims.spend(conn, channel, len(addresses), limits=limits, now=now)
+    if wait_ms is not None:
+        return [], wait_ms
     names = projects.names(conn, {project_id})
     message = Message(
         kind="test",
@@ -165,7 +181,7 @@ def _begin_test(conn: Connection, project_id: str, channel_id: str, *, node_id: 
         project=names.get(project_id, ""),
         happened_at=now,
     )
-    return outbox.begin_test(conn, channel, addresses or [None], message, node_id=node_id, now=now)
+    return attempts.begin_test(conn, channel, addresses, message, node_id=node_id, now=now), None
 
 
 async def _deliver_test(courier: Courier, claimed: Claimed) -> Outcome | None:
@@ -176,7 +192,7 @@ async def _deliver_test(courier: Courier, claimed: Claimed) -> Outcome | None:
         return None
     # The luck of a retry's delay does not matter here: a test is never retried.
     finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
-    await courier.db.write(outbox.finish, finished, courier.clock.now())
+    await courier.db.write(attempts.finish, finished, courier.clock.now())
     return outcome
 
 
@@ -208,7 +224,7 @@ async def list_notifications(request: Request) -> Response:
     if status is not None and status not in _STATUSES:
         raise InvalidInput(Fault("status", f"must be one of {', '.join(_STATUSES)}", status[:100], has_value=True))
     channel = query_text(request, "channel")
-    rows, attempts = await context_of(request).db.read(_log_page, caller.project_id, page, status, channel)
+    rows, tries = await context_of(request).db.read(_log_page, caller.project_id, page, status, channel)
     with_errors = caller.allows("channels:write")
     return json_answer(
         page_body(
@@ -216,8 +232,23 @@ async def list_notifications(request: Request) -> Response:
             rows,
             page,
             key=lambda row: row.id,
-            show=lambda row: schemas.shown_notification(row, attempts.get(row.id, ()), with_errors=with_errors),
+            show=lambda row: schemas.shown_notification(row, tries.get(row.id, ()), with_errors=with_errors),
         )
+    )
+
+
+@log_router.post(
+    "/v1/notifications/{id}/retry",
+    **operation("retryNotification", answer=(200, schemas.ShownNotification), errors=(404,), refuses_states=True),
+)
+async def retry_notification(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Send a dead message again: at once, and for another 24 hours."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    row = await context.db.write(outbox.retry_dead, caller.project_id, id, context.now())
+    tries = await context.db.read(store.attempts_of, [row.id])
+    return json_answer(
+        schemas.shown_notification(row, tries.get(row.id, ()), with_errors=caller.allows("channels:write"))
     )
 
 

@@ -1,5 +1,7 @@
 """What is true of delivery: when a failed attempt is tried again, what a finished one means, who is in the way."""
 
+import hashlib
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,14 +18,25 @@ LAST_RUNG_MS = _H
 MAX_RETRY_AFTER_MS = 15 * _MIN
 JITTER = 0.2
 EXPIRES_AFTER_MS = {"page": 24 * _H, "fallback": 24 * _H, "reminder": 24 * _H, "resolve": 72 * _H, "test": _MIN}
+# What a person has sent again is tried as long as a new page.
+RETRIED_FOR_MS = 24 * _H
 # A changed webhook secret signs along for a day, so that the receiver can be changed after it.
 SECRET_OVERLAP_MS = 24 * _H
 MAX_TESTS_PER_MINUTE = 10
+ADDRESS_DIGEST_LENGTH = 12
 # The first two steps are the loudest; lower goes first.
 PRIORITY_URGENT, PRIORITY_LATER, PRIORITY_REMINDER, PRIORITY_RESOLVE, PRIORITY_TEST = 10, 20, 25, 30, 40
 
 # Kinds that tell of an incident while it is open: an end cancels them, and those who were sent one hear of the end.
 ALARMS = ("page", "fallback", "reminder")
+
+# A channel that fails this often in a row is left alone for a while, twice as long each time.
+BREAKER_LIMIT = 5
+BREAKER_FIRST_MS, BREAKER_LONGEST_MS = 30 * _S, 5 * _MIN
+# A channel that its provider refuses for good is tried with one message in this time.
+PROBE_EVERY_MS = 10 * _MIN
+# What leaves later than this says so.
+DELAY_WORTH_TELLING_MS = 10 * _MIN
 
 Status = Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
 
@@ -34,6 +47,14 @@ class ChannelNotFound(Exception):
 
 class NotificationNotFound(Exception):
     """The project has no notification with this id."""
+
+
+class NotRetryable(Exception):
+    """The message is not one that a person can have sent again."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +141,70 @@ def after_failure(
 def page_priority(step: int) -> int:
     """The heartbeat's own channels (step 0) and the first two steps go before later ones."""
     return PRIORITY_URGENT if step <= 2 else PRIORITY_LATER  # noqa: PLR2004 - the rule itself
+
+
+def minutes_late(created_at: EpochMs, now: EpochMs) -> int | None:
+    """How many minutes after it was made a message leaves; None when that is not worth telling."""
+    late_ms = now - created_at
+    return late_ms // _MIN if late_ms > DELAY_WORTH_TELLING_MS else None
+
+
+def target_key(channel_id: str, address: str | None) -> str:
+    """Where a message goes, in one word: a channel, or one address of a channel that has several kinds of them."""
+    if address is None:
+        return f"channel:{channel_id}"
+    return f"channel:{channel_id}/{hashlib.sha256(address.encode()).hexdigest()[:ADDRESS_DIGEST_LENGTH]}"
+
+
+# Breaker ------------------------------------------------------------------------------------------------------------
+BreakerState = Literal["closed", "open", "half"]
+
+
+class Breaker(NamedTuple):
+    """How a channel has done lately. `fails`: failures in a row. Open: nothing is sent until `open_until`."""
+
+    state: BreakerState = "closed"
+    fails: int = 0
+    open_until: EpochMs | None = None
+
+
+def breaker_after_failure(breaker: Breaker, now: EpochMs) -> Breaker:
+    """The breaker after a failure that may go away by itself.
+
+    5 in a row open it for 30 s; each probe that fails doubles that, to 5 min.  Source: spec "Engine", section 7.
+    """
+    if breaker.state == "open":
+        return breaker  # the attempt began before it opened and tells nothing new
+    fails = breaker.fails + 1
+    if fails < BREAKER_LIMIT:
+        return Breaker("closed", fails)
+    pause_ms = min(BREAKER_FIRST_MS << min(fails - BREAKER_LIMIT, 10), BREAKER_LONGEST_MS)
+    return Breaker("open", fails, EpochMs(now + pause_ms))
+
+
+# Rates --------------------------------------------------------------------------------------------------------------
+class Rate(NamedTuple):
+    """At most `per_second` messages on average, and `burst` at once."""
+
+    per_second: float
+    burst: int
+
+
+class Bucket(NamedTuple):
+    """The messages that may leave at once, as of `at`."""
+
+    tokens: float
+    at: EpochMs
+
+
+def refilled(bucket: Bucket | None, rate: Rate, now: EpochMs) -> Bucket:
+    """The bucket at `now`; a new one is full. A clock that was set back takes nothing away."""
+    if bucket is None:
+        return Bucket(rate.burst, now)
+    gained = max(0, now - bucket.at) / _S * rate.per_second
+    return Bucket(min(float(rate.burst), bucket.tokens + gained), max(now, bucket.at))
+
+
+def token_wait_ms(bucket: Bucket, rate: Rate, wanted: int = 1) -> int:
+    """How long after `bucket.at` it holds `wanted` tokens."""
+    return max(0, math.ceil((wanted - bucket.tokens) / rate.per_second * _S))

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from lifesign.channels import config as configs
 from lifesign.channels import guard
+from lifesign.channels.message import Kind
+from lifesign.channels.rules import Status
 from lifesign.channels.sender import ChannelType
 from lifesign.channels.service import Kit
 from lifesign.channels.store import Attempt, Channel, Notification
@@ -156,10 +158,10 @@ class ShownNotification(Body):
     id: str
     incident: str = optional()
     heartbeat: str = optional()
-    kind: Literal["page", "resolve", "test"]
+    kind: Kind
     step: int
     channel: str
-    status: Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
+    status: Status
     attempts: list[ShownAttempt]
     createdAt: datetime
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from lifesign.channels import config as configs
 from lifesign.channels import store
 from lifesign.channels.guard import GuardPolicy
+from lifesign.channels.limits import bucket_key
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.rules import SECRET_OVERLAP_MS, ChannelInUse, ChannelNotFound, User
 from lifesign.channels.secrets import SecretBox, SecretUnreadable
@@ -18,6 +19,7 @@ from lifesign.channels.senders import IS_MACHINE
 from lifesign.channels.store import Attempt, Channel, Notification
 from lifesign.channels.webhook import PREVIOUS_SECRET
 from lifesign.clock import EpochMs
+from lifesign.db.wakeups import wake_after_commit
 from lifesign.faults import invalid
 from lifesign.ids import new_id
 
@@ -70,9 +72,16 @@ def known_channels(conn: Connection, project_id: str, ids: Iterable[str]) -> set
     return set(store.channels_by_id(conn, project_id, ids, keep=True))
 
 
-def mark_working(conn: Connection, channel_id: str) -> None:
-    """A test has shown that the channel works again."""
-    store.save_channel(conn, channel_id, {"broken_reason": None, "broken_at": None})
+def mark_working(conn: Connection, channel_id: str, now: EpochMs) -> None:
+    """A test has shown that the channel works again: what waits for it need not wait any longer."""
+    store.save_channel(conn, channel_id, _NOT_BROKEN)
+    store.set_lane(conn, channel_id, _UNHINDERED | {"due_at": now})
+    wake_after_commit(conn, "deliver")
+
+
+# Any: values of columns.
+_NOT_BROKEN: dict[str, Any] = {"broken_reason": None, "broken_at": None}
+_UNHINDERED: dict[str, Any] = {"held_until": None, "breaker": "closed", "fails": 0, "open_until": None}
 
 
 def directory(conn: Connection, project_id: str, ids: Iterable[str]) -> dict[str, DirectoryEntry]:
@@ -114,7 +123,7 @@ def create_channel(
         created_at=now,
         updated_at=None,
     )
-    store.insert_channel(conn, channel)
+    store.insert_channel(conn, channel, bucket_key(channel_type, config))
     return channel, made_secret
 
 
@@ -146,12 +155,10 @@ def update_channel(
         if kind == "webhook" and "secret" not in valid:
             made_secret = configs.generate_webhook_secret()
             valid["secret"] = made_secret
-        changes |= {
-            "type": kind,
-            "config": _sealed(kit, channel.id, kind, valid),
-            "broken_reason": None,
-            "broken_at": None,
-        }
+        changes |= {"type": kind, "config": _sealed(kit, channel.id, kind, valid)} | _NOT_BROKEN
+        lane = {"type": kind, "bucket_key": bucket_key(kind, valid), "due_at": now}
+        store.set_lane(conn, channel.id, _UNHINDERED | lane)
+        wake_after_commit(conn, "deliver")
         changes |= _secret_overlap(kit, channel, old.get("secret"), valid.get("secret"), now)
     if changes:
         store.save_channel(conn, channel.id, changes | {"updated_at": now})

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, update
 
-from lifesign.channels.rules import ALARMS, LEASE_MS, PageState, Status
+from lifesign.channels import rules
+from lifesign.channels.rules import ALARMS, LEASE_MS, Breaker, BreakerState, Bucket, PageState, Rate, Status
 from lifesign.channels.sender import ChannelType
 from lifesign.clock import EpochMs
-from lifesign.db.schema import attempts, channels, lanes, notifications
+from lifesign.db.schema import attempts, channels, lanes, notifications, rate_buckets
 from lifesign.db.sql import earlier, insert_new, word
 
 N = notifications.c
@@ -92,13 +93,23 @@ class Lane:
     type: ChannelType
     due_at: EpochMs
     held_until: EpochMs | None
+    breaker: BreakerState
+    open_until: EpochMs | None
+    bucket_key: str | None
+    is_broken: int
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether one message goes alone, to see whether the channel works again."""
+        return bool(self.is_broken) or self.breaker != "closed"
 
 
 # Channels -----------------------------------------------------------------------------------------------------------
-def insert_channel(conn: Connection, channel: Channel) -> None:
+def insert_channel(conn: Connection, channel: Channel, bucket_key: str | None) -> None:
     """A new channel and its lane."""
     conn.execute(channels.insert().values({name: getattr(channel, name) for name in Channel.__dataclass_fields__}))
-    conn.execute(lanes.insert().values(channel_id=channel.id, project_id=channel.project_id, type=channel.type))
+    lane = {"channel_id": channel.id, "project_id": channel.project_id, "type": channel.type, "bucket_key": bucket_key}
+    conn.execute(lanes.insert().values(lane))
 
 
 def channel_by_id(conn: Connection, project_id: str, channel_id: str, *, lock: bool = False) -> Channel | None:
@@ -128,10 +139,20 @@ def channels_of(conn: Connection, project_id: str, *, limit: int, after: str | N
 
 
 def save_channel(conn: Connection, channel_id: str, values: Mapping[str, Any]) -> None:
-    """Change columns of a channel; its lane follows a changed type."""
+    """Change columns of a channel."""
     conn.execute(update(channels).where(channels.c.id == channel_id).values(values))
-    if "type" in values:
-        conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(type=values["type"]))
+
+
+def mark_broken(conn: Connection, channel_id: str, reason: str, now: EpochMs) -> None:
+    """The provider refuses the channel for good; since when is kept while it is only told again."""
+    since = func.coalesce(channels.c.broken_at, now)
+    conn.execute(update(channels).where(channels.c.id == channel_id).values(broken_reason=reason, broken_at=since))
+
+
+def broken_channels(conn: Connection, *, limit: int, after: str) -> list[Channel]:
+    """Channels of all projects that their provider refuses for good, in id order: the scan of a small table."""
+    query = select(*_CHANNEL_COLUMNS).where(channels.c.broken_at.is_not(None), channels.c.id > after)
+    return [Channel(*row) for row in conn.execute(query.order_by(channels.c.id).limit(limit))]
 
 
 def delete_channel(conn: Connection, channel_id: str) -> None:
@@ -158,15 +179,15 @@ def hasten_lanes(conn: Connection, due: Mapping[str, EpochMs]) -> None:
 
 
 def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
-    """The incident is over: waiting pages are canceled, those on the wire must not be tried again.
+    """The incident is over: waiting pages are canceled, those on the wire or dead must not be tried again.
 
     One statement, so that a page which another node claims at this moment is either still waiting here or already
     on the wire, never neither.
     """
-    waiting = N.status == "pending"
+    waiting = N.status.in_(("pending", "held"))
     conn.execute(
         update(notifications)
-        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_(("pending", "sending")))
+        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_(("pending", "held", "sending", "dead")))
         .values(
             is_withdrawn=1,
             status=case((waiting, "canceled"), else_=N.status),
@@ -177,13 +198,14 @@ def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
 
 def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
     """The channel is gone: nothing more leaves through it."""
+    waiting = N.status.in_(("pending", "held"))
     conn.execute(
         update(notifications)
-        .where(N.channel_id == channel_id, N.status.in_(("pending", "sending")))
+        .where(N.channel_id == channel_id, N.status.in_(("pending", "held", "sending")))
         .values(
             is_withdrawn=1,
-            status=case((N.status == "pending", "canceled"), else_=N.status),
-            finished_at=case((N.status == "pending", now), else_=N.finished_at),
+            status=case((waiting, "canceled"), else_=N.status),
+            finished_at=case((waiting, now), else_=N.finished_at),
         )
     )
 
@@ -254,8 +276,18 @@ def due_lanes(
     conn: Connection, now: EpochMs, *, types: Iterable[str], without: Iterable[str], limit: int
 ) -> list[Lane]:
     """Lanes that may have something to send, longest due first, locked against other nodes. Index: ix_lanes_due."""
+    broken = select(channels.c.broken_at).where(channels.c.id == lanes.c.channel_id).scalar_subquery()
     rows = conn.execute(
-        select(lanes.c.channel_id, lanes.c.type, lanes.c.due_at, lanes.c.held_until)
+        select(
+            lanes.c.channel_id,
+            lanes.c.type,
+            lanes.c.due_at,
+            lanes.c.held_until,
+            lanes.c.breaker,
+            lanes.c.open_until,
+            lanes.c.bucket_key,
+            case((broken.is_not(None), 1), else_=0),
+        )
         .where(lanes.c.due_at <= now, lanes.c.type.in_(list(types)), lanes.c.channel_id.not_in(list(without)))
         .order_by(lanes.c.due_at)
         .limit(limit)
@@ -339,6 +371,59 @@ def set_lane_due(conn: Connection, channel_id: str) -> None:
     conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(due_at=next_due))
 
 
+def lease_end(conn: Connection, channel_id: str) -> EpochMs | None:
+    """When the last send of a channel that is under way ends at the latest, None when none is.
+
+    Index: ix_notifications_lease.
+    """
+    ends = select(func.max(N.lease_until)).where(_SENDING, N.channel_id == channel_id, N.kind != "test")
+    end: EpochMs | None = conn.scalar(ends)
+    return None if end is None else EpochMs(end + 1)
+
+
+def lock_breaker(conn: Connection, channel_id: str) -> Breaker:
+    """How a channel has done lately; nobody else changes it until the transaction ends."""
+    query = select(lanes.c.breaker, lanes.c.fails, lanes.c.open_until).where(lanes.c.channel_id == channel_id)
+    row = conn.execute(query.with_for_update()).first()
+    return Breaker() if row is None else Breaker(*row)
+
+
+def close_breaker(conn: Connection, channel_id: str) -> None:
+    """The channel has just worked."""
+    failing = update(lanes).where(lanes.c.channel_id == channel_id, lanes.c.fails > 0)
+    conn.execute(failing.values(breaker="closed", fails=0, open_until=None))
+
+
+def count_open_breakers(conn: Connection) -> dict[str, int]:
+    """Channels that are left alone because they failed too often, by type."""
+    query = select(lanes.c.type, func.count()).where(lanes.c.breaker != "closed").group_by(lanes.c.type)
+    return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def bucket_key_of(conn: Connection, channel_id: str) -> str | None:
+    """Which limit a channel shares with others."""
+    key: str | None = conn.scalar(select(lanes.c.bucket_key).where(lanes.c.channel_id == channel_id))
+    return key
+
+
+def lock_bucket(conn: Connection, key: str, rate: Rate, now: EpochMs, *, wait: bool = False) -> Bucket | None:
+    """A bucket as it is now, made when there is none; None while another node holds it, unless `wait`."""
+    b = rate_buckets.c
+    query = select(b.tokens, b.at).where(b.key == key).with_for_update(skip_locked=not wait)
+    row = conn.execute(query).first()
+    if row is None:
+        full = rules.refilled(None, rate, now)
+        insert_new(conn, rate_buckets, [{"key": key, "tokens": full.tokens, "at": full.at}], unique=["key"])
+        row = conn.execute(query).first()
+    return None if row is None else rules.refilled(Bucket(*row), rate, now)
+
+
+def save_bucket(conn: Connection, key: str, bucket: Bucket) -> None:
+    """What is left in a bucket."""
+    b = rate_buckets.c
+    conn.execute(update(rate_buckets).where(b.key == key).values(tokens=bucket.tokens, at=bucket.at))
+
+
 def set_lane(conn: Connection, channel_id: str, values: Mapping[str, Any]) -> None:
     """Change columns of a lane."""
     conn.execute(update(lanes).where(lanes.c.channel_id == channel_id).values(values))
@@ -370,6 +455,18 @@ def lock_notifications(conn: Connection, ids: Iterable[str]) -> None:
 def is_withdrawn(conn: Connection, notification_id: str) -> bool:
     """Whether nobody wants this message any more; locks the row."""
     return bool(conn.scalar(select(N.is_withdrawn).where(N.id == notification_id).with_for_update()))
+
+
+def revive(conn: Connection, notification_id: str, now: EpochMs, expires_at: EpochMs) -> bool:
+    """Put a dead row back into the queue; False when it is not dead."""
+    dead = update(notifications).where(N.id == notification_id, N.status == word("dead"))
+    values = {"status": "pending", "not_before": now, "expires_at": expires_at, "finished_at": None}
+    return conn.execute(dead.values(values)).rowcount == 1
+
+
+def existing_keys(conn: Connection, idem_keys: Iterable[str]) -> set[str]:
+    """Those of `idem_keys` that a notification has."""
+    return set(conn.scalars(select(N.idem_key).where(N.idem_key.in_(set(idem_keys)))))
 
 
 def finish_attempt(conn: Connection, notification_id: str, n: int, values: Mapping[str, Any]) -> None:
@@ -419,11 +516,12 @@ def notifications_of(
     return [Notification(*row) for row in conn.execute(query.order_by(N.id.desc()).limit(limit))]
 
 
-def notification_by_id(conn: Connection, project_id: str, notification_id: str) -> Notification | None:
+def notification_by_id(
+    conn: Connection, project_id: str, notification_id: str, *, lock: bool = False
+) -> Notification | None:
     """One notification of a project."""
-    row = conn.execute(
-        select(*_NOTIFICATION_COLUMNS).where(N.id == notification_id, N.project_id == project_id)
-    ).first()
+    query = select(*_NOTIFICATION_COLUMNS).where(N.id == notification_id, N.project_id == project_id)
+    row = conn.execute(query.with_for_update() if lock else query).first()
     return None if row is None else Notification(*row)
 
 

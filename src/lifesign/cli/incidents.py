@@ -86,6 +86,22 @@ def list_notifications(
     tell_more(body)
 
 
+@notifications.command("retry")
+def retry_notification(
+    *,
+    notification: Annotated[str, typer.Argument(metavar="ID", help="Id of a dead notification.")],
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
+) -> None:
+    """Send a dead message again: at once, and for another 24 hours."""
+    row = options.api(url, key).post(f"/v1/notifications/{segment(notification)}/retry")
+    if as_json:
+        print_json(row)
+    else:
+        print(f"{row['id']} is {row['status']}")
+
+
 def _last_error(row: dict[str, Json]) -> object:
     attempts = row.get("attempts") or [{}]
     return attempts[-1].get("error")

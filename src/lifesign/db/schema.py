@@ -262,6 +262,8 @@ lanes = Table(
     # Failures in a row.
     Column("fails", Integer, nullable=False, server_default="0"),
     Column("open_until", BigInteger),
+    # Which limit of its provider it shares with other channels; none for types whose limit the settings name.
+    Column("bucket_key", Text),
 )
 Index(
     "ix_lanes_due",

@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
+from collections.abc import Collection
 
 import structlog
 from sqlalchemy import Connection
 
-from lifesign.channels import outbox
+from lifesign.channels import attempts, claims
+from lifesign.channels.attempts import Claimed, Ended, Finished
+from lifesign.channels.claims import Claim, Flight, Room
 from lifesign.channels.delivery import Courier, LeaseLost
-from lifesign.channels.outbox import Claimed, Finished, Flight
-from lifesign.channels.rules import Status
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.limits import Limits
+from lifesign.channels.rules import ALARMS
 from lifesign.channels.senders import SLOTS
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
@@ -36,6 +38,7 @@ class Deliver:
         self._courier = courier
         self._db = courier.db
         self._node_id = node_id
+        self._limits = Limits.of(courier.settings)
         self._sends: dict[asyncio.Task[None], Claimed] = {}
         self._stopping = False
 
@@ -46,22 +49,27 @@ class Deliver:
         in_flight: Counter[Flight] = Counter((each.channel.id, each.channel.type) for each in self._sends.values())
         used = Counter(each.channel.type for each in self._sends.values())
         free = {kind: slots - used[kind] for kind, slots in SLOTS.items()}
-        claimed, next_due = await self._db.write(self._claim, now, free=free, in_flight=in_flight)
-        if claimed:
+        claim = await self._db.write(self._claim, now, Room(free, in_flight))
+        if claim.claimed:
             self._db.failpoints.hit("claim.after_commit")
-        for each in claimed:
+        for each in claim.claimed:
             task = asyncio.create_task(self._send(each), name=f"send.{each.notification.id}")
             self._sends[task] = each
             task.add_done_callback(self._done)
-        return next_due
+        await self._hasten_failover(claim.unreached, now)
+        return claim.next_due
 
-    def _claim(
-        self, conn: Connection, now: EpochMs, *, free: dict[ChannelType, int], in_flight: Counter[Flight]
-    ) -> tuple[list[Claimed], EpochMs | None]:
-        result = outbox.claim_due(conn, now, node_id=self._node_id, free=free, in_flight=in_flight)
-        if result[0]:
+    def _claim(self, conn: Connection, now: EpochMs, room: Room) -> Claim:
+        claim = claims.claim_due(conn, now, node_id=self._node_id, room=room, limits=self._limits)
+        if claim.claimed:
             self._db.failpoints.hit("claim.before_commit")
-        return result
+        return claim
+
+    async def _hasten_failover(self, incident_ids: Collection[str], now: EpochMs) -> None:
+        if incident_ids:
+            # If this is lost, the look 90 s after the step does the same.
+            with contextlib.suppress(StorageUnavailable):
+                await self._db.write(attention.hasten_failover, incident_ids, now)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._sends.pop(task, None)
@@ -82,21 +90,24 @@ class Deliver:
         metrics.ATTEMPTS.labels(kind, type(outcome).__name__.lower()).inc()
         finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
         try:
-            status: Status | None = await self._db.write_batched(outbox.finish_many, (finished, clock.now()))
+            ended: Ended | None = await self._db.write_batched(attempts.finish_many, (finished, clock.now()))
         except StorageUnavailable:
             # The lease runs out and the message is sent again, under the same idempotency key.
             log.warning("notification.unfinished", notification_id=claimed.notification.id)
             return
         self._db.failpoints.hit("finish.after_commit")
-        if status is None:
+        if ended is None:
             metrics.STALE_FINISHES.inc()
             log.warning("notification.superseded", notification_id=claimed.notification.id)
-        else:
-            metrics.NOTIFICATIONS.labels(kind, claimed.notification.kind, status).inc()
-        if status == "dead" and claimed.notification.kind == "page" and claimed.notification.incident_id is not None:
-            # If this is lost, the look 90 s after the step does the same.
-            with contextlib.suppress(StorageUnavailable):
-                await self._db.write(attention.hasten_failover, [claimed.notification.incident_id], clock.now())
+            return
+        metrics.NOTIFICATIONS.labels(kind, claimed.notification.kind, ended.status).inc()
+        if ended.breaker == "opened":
+            log.warning("breaker.opened", channel_id=claimed.channel.id, type=kind)
+        elif ended.breaker == "closed":
+            log.info("breaker.closed", channel_id=claimed.channel.id, type=kind)
+        incident_id = claimed.notification.incident_id
+        if ended.status == "dead" and claimed.notification.kind in ALARMS and incident_id is not None:
+            await self._hasten_failover([incident_id], clock.now())
 
     async def settle(self) -> bool:
         """Wait for the sends in flight."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import Connection
 
 from lifesign.auth.service import Keyring
-from lifesign.channels import outbox
+from lifesign.channels import attempts, broken
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.db.wakeups import Loop as Wakeable
@@ -210,18 +210,18 @@ class Reap(Idle):
         metrics.LEASES_EXPIRED.inc(reaped)
         if reaped >= self._limit:
             return now
-        ends = await self._db.read(outbox.next_lease_end)
+        ends = await self._db.read(attempts.next_lease_end)
         return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))
 
     def _reap(self, conn: Connection, now: EpochMs) -> int:
-        reaped = outbox.reap(conn, now, self._limit)
+        reaped = attempts.reap(conn, now, self._limit)
         if reaped:
             self._db.failpoints.hit("reap.before_commit")
         return reaped
 
 
 class Housekeeping(Idle):
-    """Writes down when keys were used, and forgets what was kept for repeated requests."""
+    """Writes down when keys were used, forgets what was kept for repeated requests, tells of broken channels."""
 
     name = "housekeeping"
     idle_ms = 30_000
@@ -235,6 +235,7 @@ class Housekeeping(Idle):
         """Do all of it, a bounded amount."""
         await self._keyring.save_last_used()
         await self._db.write(heartbeats.forget_answers, EpochMs(now - KEEP_ANSWERS_MS), self._limit)
+        await self._db.write(broken.tell_of_all, now)
         return None
 
     async def stop(self) -> None:

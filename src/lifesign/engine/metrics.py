@@ -26,6 +26,9 @@ STALE_FINISHES = Counter(
 )
 OUTBOX_PENDING = Gauge("lifesign_outbox_pending", "Messages waiting to be sent.", ["type"], registry=REGISTRY)
 OUTBOX_OLDEST = Gauge("lifesign_outbox_oldest_seconds", "Age of the longest due message.", ["type"], registry=REGISTRY)
+BREAKER_OPEN = Gauge(
+    "lifesign_breaker_open", "Channels that are left alone because they failed too often.", ["type"], registry=REGISTRY
+)
 INCIDENTS_OPEN = Gauge("lifesign_incidents_open", "Open incidents.", registry=REGISTRY)
 INCIDENTS_UNATTENDED = Gauge(
     "lifesign_incidents_unattended", "Open incidents that nobody is told of.", registry=REGISTRY

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from lifesign.auth.rules import KeyNotFound, MissingScope, Unauthorized
-from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationNotFound, TooManyTests
+from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationNotFound, NotRetryable, TooManyTests
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, StateRefused
@@ -67,6 +67,7 @@ def _not_found(_error: Exception) -> Failure:
 TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidInput: _invalid,
     StateRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
+    NotRetryable: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     Unauthorized: lambda _: Failure(
         401, "UNAUTHORIZED", "Missing or invalid API key", headers={"WWW-Authenticate": "Bearer"}
     ),

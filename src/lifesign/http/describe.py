@@ -111,6 +111,7 @@ _PATH_PARAMETERS = {
     "policies": "Id, `pol_...`.",
     "channels": "Id, `ch_...`.",
     "incidents": "Id, `inc_...`.",
+    "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
 }
 ABOUT = """\

@@ -1,10 +1,10 @@
 """What is true of incidents: which step runs when, whom it tells, what each message says."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lifesign.channels.rules import target_key
 from lifesign.clock import EpochMs
 
 Reason = Literal["missed", "unhealthy"]
@@ -13,7 +13,6 @@ Unattended = Literal["no_policy", "no_channel", "exhausted", "undeliverable"]
 
 TimerKind = Literal["escalate", "failover", "remind"]
 
-ADDRESS_DIGEST_LENGTH = 12
 # A provider that has not accepted anything for this long is not waited for.
 FAILOVER_AFTER_MS = 90_000
 WORTH_HASTENING_MS = 1_000
@@ -156,13 +155,9 @@ def resolve_targets(channels: Sequence[str], directory: Mapping[str, Sequence[st
             continue
         addresses = directory[channel_id]
         if not addresses:
-            targets.append(Target("channel", f"channel:{channel_id}", channel_id))
-        targets += [Target("channel", f"channel:{channel_id}/{_digest(each)}", channel_id, each) for each in addresses]
+            targets.append(Target("channel", target_key(channel_id, None), channel_id))
+        targets += [Target("channel", target_key(channel_id, each), channel_id, each) for each in addresses]
     return targets
-
-
-def _digest(address: str) -> str:
-    return hashlib.sha256(address.encode()).hexdigest()[:ADDRESS_DIGEST_LENGTH]
 
 
 def next_move(plan: Plan, *, steps_run: int, loop: int, now: EpochMs, min_repeat_ms: int) -> Move | None:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("lanes", sa.Column("breaker", sa.Text(), server_default="closed", nullable=False))
     op.add_column("lanes", sa.Column("fails", sa.Integer(), server_default="0", nullable=False))
     op.add_column("lanes", sa.Column("open_until", sa.BigInteger(), nullable=True))
+    op.add_column("lanes", sa.Column("bucket_key", sa.Text(), nullable=True))
     op.add_column("heartbeats", sa.Column("flap_penalty", sa.Float(), server_default="0", nullable=False))
     op.add_column("heartbeats", sa.Column("flap_at", sa.BigInteger(), nullable=True))
     op.add_column("heartbeats", sa.Column("is_flapping", sa.SmallInteger(), server_default="0", nullable=False))
