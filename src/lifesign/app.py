@@ -39,6 +39,7 @@ from lifesign.engine.alive import Alive
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
+from lifesign.engine.prune import Prune
 from lifesign.engine.rules import Watch
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
@@ -169,6 +170,7 @@ def _driver(
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
+        Prune(db, settings.event_days),
     ]
     return Driver(clock, db.wakeups, loops, attest=alive.attest)
 

@@ -53,6 +53,13 @@ class Settings(BaseSettings):
     blind_min_hold_seconds: int = Field(10, ge=0, description="Shortest wait for a check-in after such a time.")
     blind_max_hold_seconds: int = Field(120, ge=0, description="Longest wait for a check-in after such a time.")
 
+    deadman_url: str | None = Field(
+        None, description="Asked by GET every minute while all is well, so that another monitor can watch this one."
+    )
+
+    # Retention
+    event_days: int = Field(90, ge=1, description="Days for which events other than check-ins are kept.")
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")

@@ -1,0 +1,90 @@
+"""The prune loop: deletes what is kept no longer, a little at a time. Spec "Engine", section 12, "Retention"."""
+
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Connection
+
+from lifesign.clock import EpochMs
+from lifesign.db import Database
+from lifesign.engine import retention
+from lifesign.engine.loops import Idle
+from lifesign.engine.retention import History, Walk
+
+log = structlog.get_logger("lifesign.engine")
+
+_S = 1000
+_DAY = 24 * 3600 * _S
+
+Deletion = Callable[[Connection, EpochMs, int], int]
+_SIMPLE: tuple[Deletion, ...] = (
+    retention.delete_notifications,
+    retention.delete_incidents,
+    retention.delete_storms,
+    retention.delete_callbacks,
+    retention.delete_nodes,
+    retention.delete_buckets,
+)
+
+
+class Prune(Idle):
+    """One transaction of at most 1,000 rows at a tick, then a pause in which check-ins have the writer to themselves.
+
+    Goes through everything once in a minute, or for as long as that takes.
+    """
+
+    name = "prune"
+    idle_ms = 60_000
+    _limit = 1000
+    _pause_ms = 200
+    _histories_at_once = 200
+
+    def __init__(self, db: Database, event_days: int) -> None:
+        self._db = db
+        self._event_days = event_days
+        self._rest_until = EpochMs(0)
+        self._old = Walk(0, has_more=False, deleted=0)
+        self._old_since: EpochMs | None = None
+        self._after = ""
+        self._to_do: list[History] = []
+        self._deleted = 0
+
+    async def tick(self, now: EpochMs) -> EpochMs | None:
+        """Delete some; come back soon when there may be more."""
+        if now < self._rest_until:
+            return None
+        if await self._db.write(self._delete_aged, now) or await self._delete_surplus():
+            return EpochMs(now + self._pause_ms)
+        if self._deleted:
+            log.info("rows.pruned", count=self._deleted)
+        self._deleted = 0
+        self._rest_until = EpochMs(now + self.idle_ms)
+        return None
+
+    def _delete_aged(self, conn: Connection, now: EpochMs) -> bool:
+        """What is too old, from the first table that has some; whether there may be more."""
+        for deletion in _SIMPLE:
+            count = deletion(conn, now, self._limit)
+            if count:
+                self._deleted += count
+                return True
+        # What was left alone once, a day later may be old enough.
+        if self._old_since is None or now - self._old_since >= _DAY:
+            self._old, self._old_since = Walk(0, has_more=False, deleted=0), now
+        before = EpochMs(now - self._event_days * _DAY)
+        self._old = retention.delete_old_events(conn, before, self._old.seq, self._limit)
+        self._deleted += self._old.deleted
+        return self._old.has_more
+
+    async def _delete_surplus(self) -> bool:
+        """Events of a heartbeat that are too many, or whose heartbeat is gone; whether there may be more."""
+        if not self._to_do:
+            found = await self._db.read(retention.histories, self._after, self._histories_at_once)
+            self._to_do = [each for each in found if not each.exists or each.surplus_up_to is not None]
+            self._after = found[-1].heartbeat_id if len(found) == self._histories_at_once else ""
+        else:
+            count = await self._db.write(retention.delete_surplus, self._to_do[0], self._limit)
+            self._deleted += count
+            if count < self._limit:
+                self._to_do.pop(0)
+        return bool(self._to_do) or bool(self._after)
