@@ -1,5 +1,6 @@
 """Fixtures: a whole node in this process, on a clock turned by hand, on SQLite and on a real PostgreSQL."""
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -83,3 +84,11 @@ async def lifesign(start_lifesign: MakeLifesign) -> AsyncIterator[Lifesign]:
     """A node whose clock stands at Monday 2026-01-05 12:00 UTC."""
     async with start_lifesign() as started:
         yield started
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else listens there, and refuses."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

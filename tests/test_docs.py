@@ -184,8 +184,8 @@ async def test_events_hold_nothing_that_the_reference_does_not_name(lifesign: Li
 
     seen = {event["type"]: set(event["metadata"]) for event in await lifesign.events(watched)}
 
-    # The others need a provider that accepts, one that is slow, or a server that was away.
-    assert set(EVENT_TYPES) - set(seen) == {"notify_sent", "failover", "blind"}
+    # The others need a provider that accepts, one that is slow, or a server that was away or damaged.
+    assert set(EVENT_TYPES) - set(seen) == {"notify_sent", "failover", "blind", "repaired"}
     assert {kind: members - described[kind] for kind, members in seen.items() if members - described[kind]} == {}
 
 

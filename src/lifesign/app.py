@@ -36,6 +36,7 @@ from lifesign.db import Database, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
 from lifesign.engine.alive import Alive
+from lifesign.engine.audit import Audit, Deadman
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
@@ -163,6 +164,8 @@ def _driver(
         settings.blind_max_hold_seconds * 1000,
     )
     alive = Alive(db, clock, node_id, watch)
+    outbound, url = courier.kit.outbound, settings.deadman_url
+    deadman = None if url is None else Deadman(outbound, url, lambda: driver.pulses["sweep"].lag_ms)
     loops: list[Loop] = [
         alive,
         Sweep(db, tuning, watch, may_fire=alive.may_fire, is_manual=is_manual, monotonic=clock.monotonic),
@@ -171,8 +174,10 @@ def _driver(
         Reap(db),
         Housekeeping(db, keyring),
         Prune(db, settings.event_days),
+        Audit(db, tuning, deadman),
     ]
-    return Driver(clock, db.wakeups, loops, attest=alive.attest)
+    driver = Driver(clock, db.wakeups, loops, attest=alive.attest)
+    return driver
 
 
 def _api(settings: Settings) -> FastAPI:

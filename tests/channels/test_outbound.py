@@ -1,7 +1,6 @@
 import asyncio
 import logging
 import resource
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -51,14 +50,6 @@ def _client(*, total_s: float = 20, resolver: ScriptedResolver | None = None, **
 
 def _request(url: str, headers: dict[str, str] | None = None, body: bytes = SENT_BODY) -> HttpRequest:
     return HttpRequest(url, {"Content-Type": "application/json"} | (headers or {}), body)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else listens there, and refuses."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 async def test_a_request_arrives_as_it_was_given(peer: LedgerPeer, client: OutboundClient) -> None:

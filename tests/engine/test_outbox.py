@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import socket
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import func, select
@@ -367,14 +365,6 @@ async def test_nobody_told_is_said_when_the_only_channel_of_a_step_is_gone(
 
 
 # Surroundings -------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else listens there, and refuses."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
 def _mail_settings(mail: SmtpPeer) -> Json:
     return {
         "smtp_host": "127.0.0.1",

@@ -125,9 +125,12 @@ def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> 
     return [kept[n] for n in range(len(items))]
 
 
-def reap(conn: Connection, now: EpochMs, limit: int) -> int:
-    """Rows whose sender died go back into the queue at once; how many there were."""
-    expired = store.expired_leases(conn, now, limit)
+def reap(conn: Connection, now: EpochMs, limit: int, *, overdue_ms: int = 0) -> list[Notification]:
+    """Messages whose sender died go back into the queue at once; which they were.
+
+    overdue_ms: only those whose lease ran out at least so long ago.
+    """
+    expired = store.expired_leases(conn, EpochMs(now - overdue_ms), limit)
     for row, channel_type in expired:
         may_have_left = channel_type is not None and (IS_IDEMPOTENT[channel_type] or row.called_at is not None)
         if row.kind == "test" or channel_type is None:
@@ -145,7 +148,7 @@ def reap(conn: Connection, now: EpochMs, limit: int) -> int:
         store.hasten_lanes(conn, {row.channel_id: now})
     if expired:
         wake_after_commit(conn, "deliver")
-    return len(expired)
+    return [row for row, _ in expired]
 
 
 next_lease_end = store.next_lease_end

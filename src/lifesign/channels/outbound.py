@@ -117,6 +117,12 @@ class OutboundClient:
         self._total_timeout_s = total_timeout_s
         self._connect_timeout_s = connect_timeout_s
 
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, guarded: bool = True
+    ) -> HttpReply | Retry | Permanent | Unknown:
+        """Ask once, as `post` does."""
+        return await self._send("GET", HttpRequest(url, headers, b""), guarded=guarded)
+
     async def post(
         self,
         request: HttpRequest,
@@ -125,9 +131,19 @@ class OutboundClient:
         on_write: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpReply | Retry | Permanent | Unknown:
         """See `sender.Outbound`. What `on_write` raises is passed on: that is no fault of the network."""
+        return await self._send("POST", request, guarded=guarded, on_write=on_write)
+
+    async def _send(
+        self,
+        method: Literal["GET", "POST"],
+        request: HttpRequest,
+        *,
+        guarded: bool,
+        on_write: Callable[[], Awaitable[None]] | None = None,
+    ) -> HttpReply | Retry | Permanent | Unknown:
         exchange = _Exchange(on_write, self._on_written)
         try:
-            wire_request = self._wire_request(request, exchange)
+            wire_request = self._wire_request(method, request, exchange)
         except BadUrl:
             # Checked at save, so this is Slack's response_url, or a URL stored under older rules.
             return _refused() if guarded else Permanent("the address set by the operator is not a URL", "bad_address")
@@ -151,7 +167,7 @@ class OutboundClient:
         await self._guarded.aclose()
         await self._unguarded.aclose()
 
-    def _wire_request(self, request: HttpRequest, exchange: _Exchange) -> httpcore2.Request:
+    def _wire_request(self, method: str, request: HttpRequest, exchange: _Exchange) -> httpcore2.Request:
         target = parse_url(request.url)
         headers = [("Host", target.host_header), *_without(request.headers, _SET_BY_CLIENT)]
         names = {name.lower() for name, _ in headers}
@@ -159,9 +175,10 @@ class OutboundClient:
             headers.append(("User-Agent", f"Lifesign/{__version__}"))
         if "accept" not in names:
             headers.append(("Accept", "*/*"))
-        headers.append(("Content-Length", str(len(request.content))))
+        if method != "GET":
+            headers.append(("Content-Length", str(len(request.content))))
         return httpcore2.Request(
-            "POST",
+            method,
             httpcore2.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.raw_path),
             # Blanks around a value are no part of it (RFC 9110, 5.5), and the protocol library refuses to write them.
             headers=[(name.encode("ascii"), value.strip().encode()) for name, value in headers],

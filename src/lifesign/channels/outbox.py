@@ -3,7 +3,7 @@
 Every function here is one step of the caller's transaction. What leaves is claimed by `claims` and ended by `attempts`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +105,13 @@ def retry_dead(conn: Connection, project_id: str, notification_id: str, now: Epo
     return replace(row, status="pending")
 
 
+def wake_lanes(conn: Connection, channel_ids: Iterable[str], now: EpochMs) -> None:
+    """Let channels look at their messages at once."""
+    store.hasten_lanes(conn, dict.fromkeys(channel_ids, now))
+    wake_after_commit(conn, "deliver")
+
+
 figures = store.outbox_figures
+sleeping_lanes = store.sleeping_lanes
 count_dead = store.count_dead
 open_breakers = store.count_open_breakers

@@ -296,6 +296,19 @@ def due_lanes(
     return [Lane(*row) for row in rows]
 
 
+def sleeping_lanes(conn: Connection, now: EpochMs, waiting_since: EpochMs, later_than: EpochMs) -> list[str]:
+    """Channels with a message that was due before `waiting_since`, and no look at it before `later_than`.
+
+    Those that pause are left out. Index: ix_notifications_pending, once for each lane.
+    """
+    may_send = (lanes.c.open_until.is_(None) | (lanes.c.open_until <= now)) & (
+        lanes.c.held_until.is_(None) | (lanes.c.held_until <= now)
+    )
+    waits = exists().where(N.channel_id == lanes.c.channel_id, _PENDING, N.not_before < waiting_since, ~_is_blocked())
+    asleep = lanes.c.due_at.is_(None) | (lanes.c.due_at > later_than)
+    return list(conn.scalars(select(lanes.c.channel_id).where(asleep, may_send, waits)))
+
+
 def next_lane_due(conn: Connection, *, types: Iterable[str], without: Iterable[str]) -> EpochMs | None:
     """When the next lane of these types is due. Index: ix_lanes_due."""
     due: EpochMs | None = conn.scalar(

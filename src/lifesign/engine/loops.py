@@ -214,7 +214,7 @@ class Reap(Idle):
         return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))
 
     def _reap(self, conn: Connection, now: EpochMs) -> int:
-        reaped = attempts.reap(conn, now, self._limit)
+        reaped = len(attempts.reap(conn, now, self._limit))
         if reaped:
             self._db.failpoints.hit("reap.before_commit")
         return reaped

@@ -16,6 +16,7 @@ EventType = Literal[
     "failover",
     "unattended",
     "blind",
+    "repaired",
     "resolved",
     "acked",
     "paused",

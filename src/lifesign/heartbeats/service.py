@@ -348,6 +348,14 @@ def _blind_time(heartbeat: Heartbeat, blind: Blindness | None) -> tuple[EpochMs,
     return (blind.from_at, blind.to_at) if blind is not None and rules.was_held(heartbeat, blind) else None
 
 
+def fire_again(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
+    """Open an incident for heartbeats that fire without one. Their rows are locked."""
+    alone = store.by_ids(conn, ids).values()
+    firings = [Firing(subject_of(each), "missed", each.fires_at, each.next_deadline) for each in alone]
+    store.save_firing(conn, incidents.open_incidents(conn, firings, now, tuning))
+
+
+set_firing = store.save_firing
 next_bound = store.next_bound
 due_ids = store.due_ids
 forget_answers = store.forget_answers

@@ -349,6 +349,27 @@ def close_incident(
     return closed
 
 
+# Repairing ----------------------------------------------------------------------------------------------------------
+def look_again(conn: Connection, incidents: Mapping[str, tuple[str, str]], now: EpochMs) -> None:
+    """Set the timer that incidents should have, due now: id -> (project id, escalation)."""
+    for escalation, kind in _TIMER_OF.items():
+        due = {key: (project_id, now) for key, (project_id, state) in incidents.items() if state == escalation}
+        store.keep_timers(conn, due, kind)
+    wake_after_commit(conn, "escalate")
+
+
+_TIMER_OF: dict[str, TimerKind] = {"running": "escalate", "done": "remind"}
+
+
+def abandon(conn: Connection, incident_ids: Sequence[str], now: EpochMs) -> None:
+    """Close incidents whose heartbeat is gone: nobody is told, as nobody could say of what."""
+    closed = {"status": "resolved", "escalation": "done", "resolved_at": now, "resolved_by": "delete"}
+    store.save_incidents(conn, dict.fromkeys(incident_ids, closed))
+    store.clear_timers(conn, incident_ids, None)
+    for incident_id in incident_ids:
+        outbox.withdraw_pages(conn, incident_id, now)
+
+
 # Reading ------------------------------------------------------------------------------------------------------------
 def get_incident(conn: Connection, project_id: str, incident_id: str) -> Incident:
     """One incident. Raises IncidentNotFound."""
