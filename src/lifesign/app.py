@@ -22,14 +22,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifesign import __version__, observe
+from lifesign.acks import hooks as ack_hooks
+from lifesign.acks import links as ack_links
+from lifesign.acks.rules import Turnstile
 from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.channels import routes as channel_routes
+from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
 from lifesign.channels.guard import GuardPolicy, Resolver
 from lifesign.channels.outbound import OutboundClient
-from lifesign.channels.secrets import SecretBox
+from lifesign.channels.secrets import SecretBox, derived_key, master_secrets
 from lifesign.channels.service import Kit
 from lifesign.clock import Clock, EpochMs, ManualClock, SystemClock
 from lifesign.db import Database, open_database
@@ -110,6 +114,7 @@ async def open_node(
             SecretBox.from_settings(settings.data_dir, settings),
             guard,
             OutboundClient(settings, resolver=resolver, on_written=lambda: failpoints.hit("send.after_write")),
+            AckSigner([derived_key(each, ACK_LINKS_INFO) for each in master_secrets(settings.data_dir, settings)]),
         )
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
@@ -128,6 +133,7 @@ async def open_node(
     api.state.driver = driver
     api.state.check_ins = CheckIns(failpoints, tuning_of(settings))
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
+    api.state.turnstile = Turnstile()
     api.state.policy_users = heartbeats
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
@@ -204,6 +210,8 @@ def _api(settings: Settings) -> FastAPI:
         incident_routes.incident_router,
         incident_routes.settings_router,
         channel_routes.log_router,
+        ack_links.router,
+        ack_hooks.router,
         observe.router,
     ):
         api.include_router(router)

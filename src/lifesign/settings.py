@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     twilio_api_secret: SecretStr | None = Field(None, description="Its secret.")
     twilio_from: str | None = Field(None, description="Sending number, E.164.")
     twilio_messaging_service_sid: str | None = Field(None, description="Messaging service used instead of a number.")
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Signing secret of the Slack app whose button acknowledges."
+    )
     email_per_minute: int = Field(300, ge=1, description="E-mails per minute, over all channels and nodes.")
     webhook_per_second: int = Field(0, ge=0, description="Webhooks per second to one host; 0 is unlimited.")
     smtp_host: str | None = Field(None, description="SMTP server for e-mail channels.")

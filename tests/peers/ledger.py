@@ -216,7 +216,7 @@ class Peer:
         sent = [
             json.loads(record["verdict"]["body"])
             for record in reversed(self._ledger.at(request.path))
-            if record["method"] == "POST" and record["verdict"]["status"] == 201
+            if record["method"] == "POST" and record["answered"] == 201
         ]
         to = request.query.get("To")
         found = [message for message in sent if to is None or message["to"] == to]

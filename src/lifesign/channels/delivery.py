@@ -4,22 +4,25 @@ import asyncio
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
+from starlette.requests import Request
 
 from lifesign.channels import attempts, rules, service
 from lifesign.channels import message as messages
+from lifesign.channels.acklinks import AckGrant
 from lifesign.channels.attempts import Claimed
 from lifesign.channels.config import addresses, secret_paths
 from lifesign.channels.message import Message
+from lifesign.channels.rules import ALARMS
 from lifesign.channels.secrets import SecretUnreadable
 from lifesign.channels.sender import SEND_TIMEOUT_S, Outcome, Permanent, Retry, SendContext, Sent, Unknown
 from lifesign.channels.senders import IS_IDEMPOTENT, IS_MACHINE, SENDERS
 from lifesign.channels.service import Kit
 from lifesign.channels.webhook import PREVIOUS_SECRET
-from lifesign.clock import Clock, EpochMs
+from lifesign.clock import Clock
 from lifesign.db import Database, StorageUnavailable
 from lifesign.settings import Settings
 
@@ -79,12 +82,13 @@ class Courier:
             # A message that was queued before the channel changed its type has no address of its own.
             dest=row.dest or next(iter(addresses(channel.type, config)), None),
             maybe_sent=bool(row.maybe_sent),
+            ack_token=self._ack_token(claimed),
             mark_called=None if IS_IDEMPOTENT[channel.type] else lambda: self._mark_called(claimed),
         )
         self.db.failpoints.hit("send.before_connect")
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S + _SLACK_S):
-                outcome = await SENDERS[channel.type].send(_as_sent(claimed, context.now), config, context)
+                outcome = await SENDERS[channel.type].send(self._as_sent(claimed, context), config, context)
         except TimeoutError:
             outcome = Unknown(f"no answer within {SEND_TIMEOUT_S:.0f} s")
         except (LeaseLost, StorageUnavailable):
@@ -98,18 +102,32 @@ class Courier:
             outcome = Retry("a fault of this server, see its log", "internal")
         return _redacted(outcome, [*_secrets_of(claimed, config), *_secrets_of_operator(self.settings)])
 
+    def _ack_token(self, claimed: Claimed) -> str | None:
+        row = claimed.notification
+        if row.kind not in ALARMS or row.incident_id is None:
+            return None
+        return self.kit.acks.token(AckGrant(row.incident_id, claimed.channel.id))
+
+    def _as_sent(self, claimed: Claimed, context: SendContext) -> Message:
+        """The message with the link to acknowledge at; people are told when it comes late, a program has the time."""
+        row, public_url = claimed.notification, self.settings.public_url
+        message = messages.decode(row.payload)
+        if public_url is not None and context.ack_token is not None:
+            message = msgspec.structs.replace(message, ack_url=f"{public_url}/a/{context.ack_token}")
+        late = None if IS_MACHINE[claimed.channel.type] else rules.minutes_late(row.created_at, context.now)
+        if late is None:
+            return message
+        return msgspec.structs.replace(message, title=f"[delayed {late} min] {message.title}")
+
     async def _mark_called(self, claimed: Claimed) -> None:
         row = claimed.notification
         if not await self.db.write(attempts.mark_called, row.id, row.lease_token, self.clock.now()):
             raise LeaseLost
 
 
-def _as_sent(claimed: Claimed, now: EpochMs) -> Message:
-    """The message, which tells people when it comes late; a program has the time in it."""
-    row = claimed.notification
-    message = messages.decode(row.payload)
-    late = None if IS_MACHINE[claimed.channel.type] else rules.minutes_late(row.created_at, now)
-    return message if late is None else msgspec.structs.replace(message, title=f"[delayed {late} min] {message.title}")
+def courier_of(request: Request) -> Courier:
+    """The courier of the node that serves `request`."""
+    return cast("Courier", request.app.state.courier)
 
 
 def _secrets_of(claimed: Claimed, config: dict[str, Any]) -> list[str]:  # Any: settings are JSON

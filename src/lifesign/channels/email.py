@@ -26,6 +26,7 @@ import jinja2
 
 from lifesign.channels.message import Message
 from lifesign.channels.outbound import clean_text
+from lifesign.channels.rules import ALARMS
 from lifesign.channels.sender import (
     CONNECT_TIMEOUT_S,
     SEND_TIMEOUT_S,
@@ -329,7 +330,7 @@ def _layout_values(message: Message) -> dict[str, object]:
         "title": _one_line(message.title),
         "text": text,
         "rows": _rows(message),
-        "ack_url": message.ack_url if message.kind == "page" else None,
+        "ack_url": message.ack_url if message.kind in ALARMS else None,
         "url": message.url,
         "colour": _COLOURS[message.kind],
     }

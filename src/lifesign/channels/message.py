@@ -36,6 +36,8 @@ class IncidentPart(msgspec.Struct, frozen=True, omit_defaults=True):
     resolution: Resolution | None = None
     ack_message: str | None = None
     acked_by: str | None = None
+    ack_code: str | None = None
+    """Texted back, it acknowledges."""
 
 
 class BlindPart(msgspec.Struct, frozen=True):

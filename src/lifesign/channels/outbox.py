@@ -12,10 +12,12 @@ from sqlalchemy import Connection
 from lifesign.channels import message as messages
 from lifesign.channels import store
 from lifesign.channels.message import Message
-from lifesign.channels.rules import EXPIRES_AFTER_MS, RETRIED_FOR_MS, NotificationNotFound, NotRetryable
+from lifesign.channels.rules import ALARMS, EXPIRES_AFTER_MS, RETRIED_FOR_MS, NotificationNotFound, NotRetryable
 from lifesign.channels.store import Notification
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
+from lifesign.events import service as events
+from lifesign.events.rules import Event
 from lifesign.ids import new_id
 
 
@@ -83,6 +85,40 @@ told_of = store.told_of
 paged_targets = store.paged_targets
 page_states = store.page_states
 times_told = store.times_told
+
+
+# What a provider says later -----------------------------------------------------------------------------------------
+def note_delivered(conn: Connection, provider_id: str, now: EpochMs) -> None:
+    """The provider delivered a message that it had accepted. States do not go back: of others nothing changes."""
+    store.end_sent(conn, provider_id, {"status": "delivered", "finished_at": now})
+
+
+def note_undelivered(conn: Connection, provider_id: str, code: str, now: EpochMs) -> list[str]:
+    """The provider gave up a message that it had accepted: it is dead; incidents of which it was an alarm."""
+    dead = {"status": "dead", "finished_at": now, "last_code": code, "last_error": f"not delivered: {code}"}
+    rows = store.end_sent(conn, provider_id, dead)
+    events.record(
+        conn,
+        [
+            Event(
+                row.project_id,
+                row.heartbeat_id,
+                "notify_failed",
+                {
+                    "incident": row.incident_id,
+                    "kind": row.kind,
+                    "channel": row.channel_id,
+                    "step": row.step,
+                    "error": f"{code}: the provider could not deliver it",
+                    "final": True,
+                },
+            )
+            for row in rows
+            if row.heartbeat_id is not None
+        ],
+        now,
+    )
+    return [row.incident_id for row in rows if row.incident_id is not None and row.kind in ALARMS]
 
 
 # Sent again ---------------------------------------------------------------------------------------------------------

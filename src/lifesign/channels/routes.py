@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from typing import cast, get_args
+from typing import get_args
 
 import orjson
 from fastapi import APIRouter
@@ -14,7 +14,7 @@ from lifesign.auth.service import caller_of
 from lifesign.channels import attempts, claims, outbox, schemas, service, store
 from lifesign.channels import config as configs
 from lifesign.channels.attempts import Claimed, Finished
-from lifesign.channels.delivery import Courier, LeaseLost
+from lifesign.channels.delivery import Courier, LeaseLost, courier_of
 from lifesign.channels.limits import Limits
 from lifesign.channels.message import Message
 from lifesign.channels.rules import Status
@@ -34,11 +34,6 @@ router = APIRouter(tags=["Channels"])
 log_router = APIRouter(tags=["Incidents"])
 
 _STATUSES: tuple[str, ...] = get_args(Status)
-
-
-def courier_of(request: Request) -> Courier:
-    """The courier of the node that serves `request`."""
-    return cast("Courier", request.app.state.courier)
 
 
 def _kit(request: Request) -> Kit:

@@ -54,11 +54,8 @@ class SecretBox:
     @classmethod
     def from_settings(cls, data_dir: Path, settings: Settings) -> "SecretBox":
         """Build the box of an installation. Raises SecretKeyUnusable."""
-        previous = settings.secret_key_previous.get_secret_value() if settings.secret_key_previous else ""
-        return cls(
-            load_or_make_secret_key(data_dir, settings),
-            [part.strip() for part in previous.split(",") if part.strip()],
-        )
+        present, *previous = master_secrets(data_dir, settings)
+        return cls(present, previous)
 
     @property
     def key_id(self) -> str:
@@ -80,6 +77,13 @@ class SecretBox:
             return self._ciphers[key_id].decrypt(_decode(nonce), _decode(sealed), _place(channel_id, path)).decode()
         except (ValueError, KeyError, InvalidTag) as error:
             raise SecretUnreadable(channel_id, path) from error
+
+
+def master_secrets(data_dir: Path, settings: Settings) -> list[str]:
+    """The master secret, made when there is none, and the previous ones. Raises SecretKeyUnusable."""
+    previous = settings.secret_key_previous.get_secret_value() if settings.secret_key_previous else ""
+    kept = [part.strip() for part in previous.split(",") if part.strip()]
+    return [load_or_make_secret_key(data_dir, settings), *kept]
 
 
 def load_or_make_secret_key(data_dir: Path, settings: Settings) -> str:

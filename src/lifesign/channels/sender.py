@@ -82,6 +82,12 @@ class HttpReply:
 class Outbound(Protocol):
     """The HTTP client of the process (`channels.outbound`): guarded, never redirected, bounded in time and size."""
 
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, guarded: bool = True
+    ) -> HttpReply | Retry | Permanent | Unknown:
+        """Ask once, as `post` does."""
+        ...
+
     async def post(
         self,
         request: HttpRequest,
@@ -114,6 +120,8 @@ class SendContext:
     """The one address of this notification (email, sms)."""
     maybe_sent: bool = False
     """An earlier attempt ended unknown: it may have arrived."""
+    ack_token: str | None = None
+    """Lets whoever has it acknowledge the incident; only of messages about an open one."""
     mark_called: Callable[[], Awaitable[None]] | None = None
     """Commits `called_at`; awaited right before the request is written, by types without idempotency."""
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from lifesign.channels import config as configs
 from lifesign.channels import store
+from lifesign.channels.acklinks import AckSigner
 from lifesign.channels.guard import GuardPolicy
 from lifesign.channels.limits import bucket_key
 from lifesign.channels.outbound import OutboundClient
@@ -33,6 +34,7 @@ class Kit:
     box: SecretBox
     guard: GuardPolicy
     outbound: OutboundClient
+    acks: AckSigner
 
 
 class ChannelUsers(Protocol):

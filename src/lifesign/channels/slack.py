@@ -19,6 +19,8 @@ MAX_BUTTON_TEXT = 75
 MAX_URL = 3000
 MAX_CONTEXT_ELEMENTS = 10
 _MAX_FALLBACK_TEXT = 4000
+ACK_ACTION = "lifesign_ack"
+ACKNOWLEDGEABLE = ("page", "fallback")
 _CUT = "..."
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _GONE_STATUSES = frozenset({403, 404, 410})
@@ -30,7 +32,10 @@ Block = dict[str, Any]
 def build(message: Message, config: Config, context: SendContext) -> HttpRequest:
     """The request of this attempt; `context.maybe_sent` marks the title as a possible repeat."""
     title = f"{message.title} (possible repeat)" if context.maybe_sent else message.title
-    content = {"text": fitted(f"{title}: {message.text}", _MAX_FALLBACK_TEXT), "blocks": blocks(title, message)}
+    # With a signing secret the server can believe the button; without one it is a link.
+    token = context.ack_token if context.settings.slack_signing_secret is not None else None
+    shown = blocks(title, message, token)
+    content = {"text": fitted(f"{title}: {message.text}", _MAX_FALLBACK_TEXT), "blocks": shown}
     return HttpRequest(
         url=config["webhookUrl"],
         headers={"content-type": "application/json; charset=utf-8"},
@@ -38,15 +43,18 @@ def build(message: Message, config: Config, context: SendContext) -> HttpRequest
     )
 
 
-def blocks(title: str, message: Message) -> list[Block]:
-    """Header, section, context and, where there is something to press, actions."""
+def blocks(title: str, message: Message, ack_token: str | None = None) -> list[Block]:
+    """Header, section, context and, where there is something to press, actions.
+
+    ack_token: what the button sends back to acknowledge; without one it is a link to the page that does.
+    """
     shown: list[Block] = [
         {"type": "header", "text": _plain(title, MAX_HEADER)},
         # Slack refuses an empty text, and a step's message may be nothing but blanks.
         {"type": "section", "text": _markdown(message.text if message.text.strip() else title, MAX_SECTION)},
         {"type": "context", "elements": [_markdown(line, MAX_SECTION) for line in _facts(message)]},
     ]
-    buttons = _buttons(message)
+    buttons = _buttons(message, ack_token)
     return [*shown, {"type": "actions", "elements": buttons}] if buttons else shown
 
 
@@ -105,14 +113,26 @@ def _facts(message: Message) -> list[str]:
     return facts[:MAX_CONTEXT_ELEMENTS]
 
 
-def _buttons(message: Message) -> list[Block]:
+def _buttons(message: Message, ack_token: str | None) -> list[Block]:
     buttons: list[Block] = []
-    if message.kind == "page" and message.incident is not None and message.ack_url:
+    if message.kind in ACKNOWLEDGEABLE and ack_token is not None:
+        text = _plain("Acknowledge", MAX_BUTTON_TEXT)
+        buttons.append(
+            {"type": "button", "action_id": ACK_ACTION, "text": text, "value": ack_token, "style": "primary"}
+        )
+    elif message.kind in ACKNOWLEDGEABLE and message.ack_url:
         buttons.append(_link("Acknowledge", message.ack_url, action_id="lifesign_ack_link") | {"style": "primary"})
     if message.url:
         buttons.append(_link("Details", message.url, action_id="lifesign_details"))
     # An address is never cut: it would lead nowhere, and Slack would refuse the whole message for one too long.
-    return [button for button in buttons if len(button["url"]) <= MAX_URL]
+    return [button for button in buttons if len(button.get("url", "")) <= MAX_URL]
+
+
+def acknowledged(text: str) -> bytes:
+    """What stands in the place of a message once its button was pressed."""
+    shown = [{"type": "section", "text": _markdown(text, MAX_SECTION)}]
+    content = {"replace_original": True, "text": fitted(text, _MAX_FALLBACK_TEXT), "blocks": shown}
+    return msgspec.json.encode(content)
 
 
 def _link(text: str, url: str, *, action_id: str) -> Block:

@@ -5,6 +5,7 @@ Nothing makes the gateway accept a text only once, so `called_at` is committed b
 
 import base64
 import re
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -12,6 +13,7 @@ import msgspec
 
 from lifesign.channels.message import Message
 from lifesign.channels.outbound import clean_text, judge_common
+from lifesign.channels.rules import ALARMS
 from lifesign.channels.sender import (
     Config,
     HttpReply,
@@ -28,6 +30,8 @@ from lifesign.settings import Settings
 
 MAX_BODY = 300
 VALIDITY_S = 300
+STATUS_PATH = "/hooks/twilio/status"
+LOOK_BACK = 20
 AUTH_RETRY_MS = 15 * 60 * 1000
 NOT_CONFIGURED = Permanent("SMS gateway is not configured", code="not_configured")
 _CUT = "..."
@@ -54,23 +58,27 @@ def build(message: Message, config: Config, context: SendContext) -> HttpRequest
         form["MessagingServiceSid"] = settings.twilio_messaging_service_sid
     else:
         form["From"] = settings.twilio_from or ""
-    account = quote(settings.twilio_account_sid or "", safe="")
+    if settings.public_url is not None:
+        form["StatusCallback"] = f"{settings.public_url}{STATUS_PATH}"
     return HttpRequest(
-        url=f"{settings.twilio_url}/2010-04-01/Accounts/{account}/Messages.json",
+        url=_messages_url(settings),
         headers={"content-type": "application/x-www-form-urlencoded", "authorization": _basic(settings)},
         content=urlencode(form).encode(),
     )
 
 
 def body(message: Message) -> str:
-    """Title, text and the address to acknowledge at, in one line of at most 300 characters.
+    """Title, text and how to acknowledge, in one line of at most 300 characters.
 
-    The address comes whole or not at all: a cut one leads nowhere.
+    The code always comes; the address whole or not at all: a cut one leads nowhere.
     """
     words = _one_line(f"{message.title} {message.text}")
-    tail = f" {message.ack_url}" if message.kind == "page" and message.ack_url else ""
+    is_alarm = message.kind in ALARMS
+    code = message.incident.ack_code if message.incident is not None and is_alarm else None
+    reply = "" if code is None else f" Reply ACK {code}"
+    tail = f"{reply} {message.ack_url}" if message.ack_url and is_alarm else reply
     if MAX_BODY - len(tail) < _SHORTEST_SPACE_FOR_TEXT:
-        tail = ""
+        tail = reply
     room = MAX_BODY - len(tail)
     return (words if len(words) <= room else words[: room - len(_CUT)] + _CUT) + tail
 
@@ -102,8 +110,50 @@ class SmsSender:
         if not is_configured(context.settings):
             return NOT_CONFIGURED
         request = build(message, config, context)
+        if context.maybe_sent:
+            found = await self._look_up(message, context)
+            if found is not None:
+                return found
         reply = await context.outbound.post(request, guarded=False, on_write=context.mark_called)
         return judge(reply, context.now) if isinstance(reply, HttpReply) else reply
+
+    async def _look_up(self, message: Message, context: SendContext) -> Outcome | None:
+        """What became of an earlier attempt that got no answer; None when the gateway knows of none."""
+        query = urlencode({"To": context.dest or "", "PageSize": str(LOOK_BACK)})
+        url = f"{_messages_url(context.settings)}?{query}"
+        reply = await context.outbound.get(url, {"authorization": _basic(context.settings)}, guarded=False)
+        if not isinstance(reply, HttpReply):
+            # Asking changes nothing at the gateway, so it may simply be asked again.
+            return Retry(reply.why, reply.code)
+        if reply.status != 200:  # noqa: PLR2004 - OK
+            return judge(reply, context.now)
+        sid = sid_of_earlier(_object(reply.body), body(message), context.created_at)
+        return None if sid is None else Sent(sid)
+
+
+def sid_of_earlier(answer: dict[str, Any], text: str, created_at: EpochMs) -> str | None:  # Any: a gateway's JSON
+    """The sid of a text that was sent since `created_at` and says exactly this."""
+    found = answer.get("messages")
+    for each in found if isinstance(found, list) else []:
+        if not isinstance(each, dict) or each.get("body") != text or not isinstance(each.get("sid"), str):
+            continue
+        made_at = _instant(each.get("date_created"))
+        # The gateway has whole seconds.
+        if made_at is None or made_at >= created_at // 1000:
+            return str(each["sid"])
+    return None
+
+
+def _instant(text: object) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() if isinstance(text, str) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _messages_url(settings: Settings) -> str:
+    account = quote(settings.twilio_account_sid or "", safe="")
+    return f"{settings.twilio_url}/2010-04-01/Accounts/{account}/Messages.json"
 
 
 def _one_line(text: str) -> str:

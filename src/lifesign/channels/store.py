@@ -470,6 +470,15 @@ def is_withdrawn(conn: Connection, notification_id: str) -> bool:
     return bool(conn.scalar(select(N.is_withdrawn).where(N.id == notification_id).with_for_update()))
 
 
+def end_sent(conn: Connection, provider_id: str, values: Mapping[str, Any]) -> list[Notification]:
+    """Change messages that the provider accepted under this id, and of which it has said nothing since.
+
+    Index: ix_notifications_provider.
+    """
+    sent = update(notifications).where(N.provider_id == provider_id, N.status == word("sent"))
+    return [Notification(*row) for row in conn.execute(sent.values(values).returning(*_NOTIFICATION_COLUMNS))]
+
+
 def revive(conn: Connection, notification_id: str, now: EpochMs, expires_at: EpochMs) -> bool:
     """Put a dead row back into the queue; False when it is not dead."""
     dead = update(notifications).where(N.id == notification_id, N.status == word("dead"))

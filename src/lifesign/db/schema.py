@@ -188,9 +188,8 @@ Index(
     postgresql_where=incidents.c.status != "resolved",
 )
 Index(
-    "uq_incidents_ack_code",
+    "ix_incidents_ack_code",
     incidents.c.ack_code,
-    unique=True,
     sqlite_where=incidents.c.ack_code.is_not(None),
     postgresql_where=incidents.c.ack_code.is_not(None),
 )

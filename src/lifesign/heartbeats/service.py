@@ -245,9 +245,21 @@ def _record(
 def ack(conn: Connection, caller: Caller, ref: str, message: str | None, now: EpochMs) -> Incident:
     """Acknowledge a firing heartbeat; its closed incident. Raises HeartbeatNotFound, StateRefused."""
     before = _locked(conn, caller.project_id, ref)
+    return _ack(conn, before, Ack(f"key:{caller.key_name}", message), now, key_id=caller.key_id)
+
+
+def ack_incident(conn: Connection, incident: Incident, who: Ack, now: EpochMs) -> bool:
+    """Acknowledge an incident for somebody who needs no key; False when it is over already."""
+    before = store.by_ref(conn, incident.project_id, incident.heartbeat_id, lock=True)
+    if before is None or before.incident_id != incident.id:
+        return False
+    _ack(conn, before, who, now, key_id=None)
+    return True
+
+
+def _ack(conn: Connection, before: Heartbeat, who: Ack, now: EpochMs, *, key_id: str | None) -> Incident:
     after = rules.acked(before, now)
     store.save(conn, after)
-    who = Ack(f"key:{caller.key_name}", message)
     closed = incidents.close_incident(
         conn, before.incident_id or "", subject_of(after), "ack", heartbeat_status=after.status, now=now, ack=who
     )
@@ -259,11 +271,11 @@ def ack(conn: Connection, caller: Caller, ref: str, message: str | None, now: Ep
         after,
         now,
         "acked",
-        key=caller.key_id,
+        key=key_id,
         incident=closed.id,
         escalationStep=closed.steps_run,
         actor=who.actor,
-        message=message,
+        message=who.message,
     )
     wake_after_commit(conn, "sweep")
     return closed

@@ -144,7 +144,18 @@ def remind_now(conn: Connection, project_id: str, now: EpochMs) -> None:
 def _tell_fallback(conn: Connection, concerned: Sequence[tuple[Subject, Incident, str]], now: EpochMs) -> None:
     """Tell the fallback channel of each project that has one, and set the timer of the next time."""
     fallbacks = projects.fallback_channels(conn, {incident.project_id for _, incident, _ in concerned})
-    directory = telling.targets_of(conn, {project_id: [channel] for project_id, channel in fallbacks.items()})
+    directory = telling.directory_of(conn, {project_id: [channel] for project_id, channel in fallbacks.items()})
+    addresses = {key: entry.addresses for key, entry in directory.items()}
+    current = telling.with_codes(
+        conn,
+        {incident.id: incident for _, incident, _ in concerned},
+        [
+            (incident.id, fallbacks[incident.project_id])
+            for _, incident, _ in concerned
+            if fallbacks.get(incident.project_id) in directory
+        ],
+        {key: entry.type for key, entry in directory.items()},
+    )
     names = projects.names(conn, set(fallbacks))
     told = outbox.times_told(conn, {incident.id for _, incident, _ in concerned})
     drafts: list[Draft] = []
@@ -157,7 +168,7 @@ def _tell_fallback(conn: Connection, concerned: Sequence[tuple[Subject, Incident
         count = told.get(incident.id, 0)
         message = messages.unattended(
             subject,
-            incident,
+            current[incident.id],
             reason,
             kind="reminder" if count else "fallback",
             project=names.get(incident.project_id, ""),
@@ -172,7 +183,7 @@ def _tell_fallback(conn: Connection, concerned: Sequence[tuple[Subject, Incident
                 incident.next_seq + n,
                 number=count or None,
             )
-            for n, target in enumerate(rules.resolve_targets([channel_id], directory))
+            for n, target in enumerate(rules.resolve_targets([channel_id], addresses))
         ]
         drafts += found
         sequences[incident.id] = {"next_seq": incident.next_seq + len(found)}

@@ -165,4 +165,5 @@ def _incident(incident: Incident) -> IncidentPart:
         resolution=incident.resolved_by and shown_resolution(incident.resolved_by),
         ack_message=incident.ack_message,
         acked_by=incident.ack_actor,
+        ack_code=incident.ack_code,
     )

@@ -13,6 +13,8 @@ Unattended = Literal["no_policy", "no_channel", "exhausted", "undeliverable"]
 
 TimerKind = Literal["escalate", "failover", "remind"]
 
+# Nothing that is read as something else.
+CODE_LETTERS, CODE_LENGTH = "23456789ABCDEFGHJKMNPQRSTUVWXYZ", 6
 # A provider that has not accepted anything for this long is not waited for.
 FAILOVER_AFTER_MS = 90_000
 WORTH_HASTENING_MS = 1_000
@@ -103,6 +105,7 @@ class Incident:
     next_seq: int
     blind_from: EpochMs | None = None
     blind_to: EpochMs | None = None
+    ack_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

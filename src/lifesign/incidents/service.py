@@ -14,6 +14,7 @@ from lifesign.channels import outbox
 from lifesign.channels import service as channels
 from lifesign.channels.outbox import Draft
 from lifesign.channels.rules import PRIORITY_RESOLVE, page_priority
+from lifesign.channels.service import DirectoryEntry
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
@@ -230,7 +231,11 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
     """Put the messages of steps into the outbox, with their events. The incidents' rows are locked or new."""
     if not runs:
         return
-    targets = _targets(conn, runs)
+    directory = _directory(conn, runs)
+    targets = _targets(runs, directory)
+    told = [(run.incident.id, target.channel_id) for run in runs for target in targets[run.incident.id]]
+    types = {key: entry.type for key, entry in directory.items()}
+    current = telling.with_codes(conn, {run.incident.id: run.incident for run in runs}, told, types)
     nobody = [(run.subject, run.incident) for run in runs if not targets[run.incident.id]]
     paged = outbox.paged_targets(conn, {run.incident.id for run in runs})
     names = projects.names(conn, {run.subject.project_id for run in runs})
@@ -238,7 +243,7 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
     happened: list[Event] = []
     sequences: dict[str, dict[str, Any]] = {}
     for run in runs:
-        incident = run.incident
+        incident = current[run.incident.id]
         project = names.get(run.subject.project_id, "")
         for position, target in enumerate(targets[incident.id]):
             message = messages.page(
@@ -261,12 +266,16 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
     attention.mark_unattended(conn, nobody, "no_channel", now)
 
 
-def _targets(conn: Connection, runs: Sequence[_Run]) -> dict[str, list[Target]]:
+def _directory(conn: Connection, runs: Sequence[_Run]) -> dict[str, DirectoryEntry]:
     wanted: dict[str, set[str]] = {}
     for run in runs:
         wanted.setdefault(run.subject.project_id, set()).update(run.channels)
-    directory = telling.targets_of(conn, wanted)
-    return {run.incident.id: rules.resolve_targets(run.channels, directory) for run in runs}
+    return telling.directory_of(conn, wanted)
+
+
+def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> dict[str, list[Target]]:
+    addresses = {key: entry.addresses for key, entry in directory.items()}
+    return {run.incident.id: rules.resolve_targets(run.channels, addresses) for run in runs}
 
 
 next_timer = store.next_timer
@@ -380,4 +389,6 @@ def get_incident(conn: Connection, project_id: str, incident_id: str) -> Inciden
 
 
 list_incidents = store.incidents_of
+find = store.find
+find_by_code = store.find_by_code
 count_open = store.count_open

@@ -117,6 +117,24 @@ def incident_by_id(conn: Connection, project_id: str, incident_id: str) -> Incid
     return None if row is None else Incident(*row)
 
 
+def find(conn: Connection, incident_id: str) -> Incident | None:
+    """One incident, of whichever project."""
+    row = conn.execute(select(*_COLUMNS).where(I.id == incident_id)).first()
+    return None if row is None else Incident(*row)
+
+
+def find_by_code(conn: Connection, code: str) -> Incident | None:
+    """The incident with this code; of several the open one, else the latest. Index: ix_incidents_ack_code."""
+    query = select(*_COLUMNS).where(I.ack_code == code).order_by(_OPEN.desc(), I.id.desc()).limit(1)
+    row = conn.execute(query).first()
+    return None if row is None else Incident(*row)
+
+
+def codes_in_use(conn: Connection, codes: Iterable[str]) -> set[str]:
+    """Those of `codes` that an open incident has. Index: ix_incidents_ack_code."""
+    return set(conn.scalars(select(I.ack_code).where(I.ack_code.in_(set(codes)), _OPEN)))
+
+
 def lock_open(conn: Connection, incident_id: str) -> Incident | None:
     """An open incident, locked until the transaction ends."""
     row = conn.execute(select(*_COLUMNS).where(I.id == incident_id, _OPEN).with_for_update()).first()

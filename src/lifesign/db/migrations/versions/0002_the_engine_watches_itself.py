@@ -27,10 +27,9 @@ def upgrade() -> None:
     op.add_column("incidents", sa.Column("ack_code", sa.Text(), nullable=True))
     has_code = sa.text("ack_code IS NOT NULL")
     op.create_index(
-        "uq_incidents_ack_code",
+        "ix_incidents_ack_code",
         "incidents",
         ["ack_code"],
-        unique=True,
         sqlite_where=has_code,
         postgresql_where=has_code,
     )
