@@ -43,6 +43,14 @@ class Settings(BaseSettings):
     max_heartbeats: int = Field(100_000, ge=1, description="Heartbeats per project.")
     min_repeat_seconds: int = Field(60, ge=1, description="Shortest period at which a policy's last step repeats.")
 
+    # When too much happens at once
+    storm_min: int = Field(
+        20, ge=0, description="More missed deadlines of a project within a minute are told to people as one; 0: never."
+    )
+    flap_limit: int = Field(
+        4, ge=0, description="A heartbeat that fired more often than this of late is held back; 0: never."
+    )
+
     # When nobody can be reached, or nobody could listen
     unattended_after_seconds: int = Field(
         1800, ge=1, description="Wait after the last step before an incident counts as unattended."

@@ -250,7 +250,9 @@ def _page(conn: Connection, **filters: Any) -> object:  # Any: strings and lists
 HOT = [
     Hot("sweep: what is due", lambda c: heartbeats.lock_due(c, NOW, 1000), "ix_heartbeats_check_at"),
     Hot("sweep: when the next is due", heartbeats.next_bound, "ix_heartbeats_check_at"),
-    Hot("escalate: due timers", lambda c: incidents.due_timers(c, NOW, 500, lock=True), "ix_timers_due"),
+    Hot(
+        "escalate: due timers", lambda c: incidents.due_timers(c, NOW, 500, kind="escalate", lock=True), "ix_timers_due"
+    ),
     Hot("escalate: when the next is due", incidents.next_timer, "ix_timers_due"),
     Hot(
         "deliver: due lanes",

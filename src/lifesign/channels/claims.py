@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from lifesign.channels import rules, store
+from lifesign.channels import outbox, rules, store
 from lifesign.channels.attempts import Claimed, begun
 from lifesign.channels.limits import Limits
-from lifesign.channels.rules import ALARMS, PROBE_EVERY_MS, Bucket
+from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket
 from lifesign.channels.sender import ChannelType
-from lifesign.channels.senders import CHANNEL_CAP
+from lifesign.channels.senders import CHANNEL_CAP, IS_MACHINE
 from lifesign.channels.store import Channel, Lane, Notification
 from lifesign.clock import EpochMs
 from lifesign.events import service as events
@@ -61,6 +61,8 @@ def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limit
             store.set_lane(conn, lane.channel_id, {"due_at": pause_until})
             continue
         buried += store.expire_pending(conn, lane.channel_id, now)
+        if not IS_MACHINE[lane.type]:
+            _fold(conn, lane.channel_id, now)
         taken = _take(conn, lane, 1 if lane.is_probing else count, now, node_id=node_id, limits=limits)
         claimed += taken
         slots[lane.type] -= len(taken)
@@ -71,6 +73,14 @@ def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limit
     next_due = store.next_lane_due(conn, types=open_types, without=_saturated(busy))
     unreached = {row.incident_id for row in buried if row.kind in ALARMS and row.incident_id is not None}
     return Claim(claimed, next_due, sorted(unreached))
+
+
+def _fold(conn: Connection, channel_id: str, now: EpochMs) -> None:
+    """Where too much waits for one address, one digest takes its place: a person reads no more than that."""
+    for target, kind in store.crowded(conn, channel_id, now):
+        rows = store.foldable(conn, channel_id, target, kind, now)
+        if len(rows) > CROWD:
+            outbox.fold(conn, rows, f"digest:{rows[0].id}", now)
 
 
 def _saturated(in_flight: Mapping[Flight, int]) -> list[str]:

@@ -59,6 +59,9 @@ _COLOURS = {
     "page": "#c8372d",
     "fallback": "#c8372d",
     "reminder": "#c8372d",
+    "storm": "#c8372d",
+    "digest": "#c8372d",
+    "flap": "#b26a00",
     "resolve": "#2c8a4b",
     "test": "#1f5fbf",
 }

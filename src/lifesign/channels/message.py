@@ -7,7 +7,7 @@ import msgspec
 
 from lifesign.clock import EpochMs
 
-Kind = Literal["page", "resolve", "fallback", "reminder", "test"]
+Kind = Literal["page", "resolve", "fallback", "reminder", "storm", "digest", "flap", "test"]
 Resolution = Literal["checkin", "ack", "pause", "delete"]
 Mode = Literal["recurring", "oneshot", "scheduled"]
 
@@ -55,11 +55,26 @@ class BrokenPart(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FlapPart(msgspec.Struct, frozen=True):
+    """A spell of flapping, told of by `flap` and ended by a `resolve`: the incident that opened it."""
+
+    incident_id: str
+
+
+class ItemPart(msgspec.Struct, frozen=True):
+    """One heartbeat in a digest. `at`: when it went down, or came back."""
+
+    name: str
+    incident_id: str
+    at: EpochMs
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one notification says; each channel type decides how it looks.
 
     `title`: one line (`DOWN: Nightly Export`). `text`: the step's message, already rendered. `happened_at`: when the
     thing told happened. `step`: 1..steps, 0 = the heartbeat's own channels. `repeat`: 0 for the first run of a step.
+    `items`, `total`: the first of a digest, and how many there are.
     `is_first`: the first page of this incident to this channel. A test message has neither heartbeat nor incident; a
     reminder that a channel is broken has `broken` instead.
     """
@@ -77,6 +92,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     is_first: bool = True
     blind: BlindPart | None = None
     broken: BrokenPart | None = None
+    flap: FlapPart | None = None
+    items: tuple[ItemPart, ...] = ()
+    total: int = 0
     url: str | None = None
     ack_url: str | None = None
 

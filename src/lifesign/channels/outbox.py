@@ -9,11 +9,18 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from lifesign.channels import digests, store
 from lifesign.channels import message as messages
-from lifesign.channels import store
 from lifesign.channels.message import Message
-from lifesign.channels.rules import ALARMS, EXPIRES_AFTER_MS, RETRIED_FOR_MS, NotificationNotFound, NotRetryable
-from lifesign.channels.store import Notification
+from lifesign.channels.rules import (
+    ALARMS,
+    EXPIRES_AFTER_MS,
+    PRIORITY_LATER,
+    RETRIED_FOR_MS,
+    NotificationNotFound,
+    NotRetryable,
+)
+from lifesign.channels.store import Notification, Told
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
@@ -37,6 +44,9 @@ class Draft:
     order_seq: int
     order_subject: str | None = None
     """What messages to one address are told in order about; the incident, when nothing else is said."""
+    storm_id: str | None = None
+    is_held: bool = False
+    """It waits until its storm is over."""
 
 
 # In -----------------------------------------------------------------------------------------------------------------
@@ -45,7 +55,7 @@ def enqueue(conn: Connection, drafts: Sequence[Draft], now: EpochMs) -> None:
     if not drafts:
         return
     store.insert_notifications(conn, [_row(draft, now) for draft in drafts])
-    store.hasten_lanes(conn, dict.fromkeys((draft.channel_id for draft in drafts), now))
+    store.hasten_lanes(conn, dict.fromkeys((draft.channel_id for draft in drafts if not draft.is_held), now))
     wake_after_commit(conn, "deliver")
 
 
@@ -64,7 +74,8 @@ def _row(draft: Draft, now: EpochMs) -> dict[str, Any]:
         "step": message.step,
         "loop": message.repeat,
         "priority": draft.priority,
-        "status": "pending",
+        "storm_id": draft.storm_id,
+        "status": "held" if draft.is_held else "pending",
         "attempt": 0,
         "not_before": now,
         "expires_at": now + EXPIRES_AFTER_MS[message.kind],
@@ -85,6 +96,51 @@ told_of = store.told_of
 paged_targets = store.paged_targets
 page_states = store.page_states
 times_told = store.times_told
+
+
+# Many at once -------------------------------------------------------------------------------------------------------
+def tell_held(conn: Connection, storm_id: str, now: EpochMs) -> None:
+    """What a storm held back and is still of interest: one digest for each address."""
+    by_target: dict[str, list[Notification]] = {}
+    for row in store.held_of(conn, storm_id):
+        by_target.setdefault(row.target, []).append(row)
+    for target, rows in sorted(by_target.items()):
+        fold(conn, rows, f"{storm_id}:digest:{now}:{target}", now, storm_id=storm_id)
+
+
+def fold(
+    conn: Connection, rows: Sequence[Notification], idem_key: str, now: EpochMs, *, storm_id: str | None = None
+) -> None:
+    """Put one digest in the place of messages of one kind to one address. Their rows are locked."""
+    first = rows[0]
+    message = digests.digest([messages.decode(row.payload) for row in rows], now)
+    order_key = f"{first.target}:digests"
+    made = Draft(
+        project_id=first.project_id,
+        idem_key=idem_key,
+        incident_id=None,
+        heartbeat_id=None,
+        target=first.target,
+        channel_id=first.channel_id,
+        dest=first.dest,
+        message=message,
+        priority=PRIORITY_LATER,
+        # Digests to one address keep their order: that many are down comes before that they are back.
+        order_seq=store.next_order_seq(conn, order_key),
+        order_subject="digests",
+        storm_id=storm_id,
+    )
+    row = _row(made, now)
+    store.insert_notifications(conn, [row])
+    store.bundle(conn, [each.id for each in rows], row["id"], now)
+    store.hasten_lanes(conn, {first.channel_id: now})
+    wake_after_commit(conn, "deliver")
+
+
+def withdraw_flap(conn: Connection, incident_id: str, now: EpochMs) -> list[Told]:
+    """A spell of flapping is over: what was not told of it is not told any more; who was told."""
+    store.cancel_waiting(conn, incident_id, "flap", now)
+    return store.told_of(conn, incident_id, kinds=("flap",))
 
 
 # What a provider says later -----------------------------------------------------------------------------------------

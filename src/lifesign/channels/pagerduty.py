@@ -52,6 +52,8 @@ def dedup_key(message: Message, notification_id: str) -> str:
     """The incident's id; a test has no incident and must not meet one; a broken channel is one alert, however often."""
     if message.broken is not None:
         return f"broken-{message.broken.channel_id}"
+    if message.flap is not None and message.heartbeat is not None:
+        return f"{message.heartbeat.id}:flap"
     return message.incident.id if message.incident is not None else f"test-{notification_id}"
 
 

@@ -17,7 +17,16 @@ LADDER_MS = (5 * _S, 15 * _S, 30 * _S, 1 * _MIN, 2 * _MIN, 5 * _MIN, 10 * _MIN, 
 LAST_RUNG_MS = _H
 MAX_RETRY_AFTER_MS = 15 * _MIN
 JITTER = 0.2
-EXPIRES_AFTER_MS = {"page": 24 * _H, "fallback": 24 * _H, "reminder": 24 * _H, "resolve": 72 * _H, "test": _MIN}
+EXPIRES_AFTER_MS = {
+    "page": 24 * _H,
+    "fallback": 24 * _H,
+    "reminder": 24 * _H,
+    "storm": 24 * _H,
+    "digest": 24 * _H,
+    "flap": 24 * _H,
+    "resolve": 72 * _H,
+    "test": _MIN,
+}
 # What a person has sent again is tried as long as a new page.
 RETRIED_FOR_MS = 24 * _H
 # A changed webhook secret signs along for a day, so that the receiver can be changed after it.
@@ -38,7 +47,11 @@ PROBE_EVERY_MS = 10 * _MIN
 # What leaves later than this says so.
 DELAY_WORTH_TELLING_MS = 10 * _MIN
 
-Status = Literal["pending", "sending", "sent", "delivered", "dead", "canceled"]
+# More due messages of one kind to one address than this become one.
+CROWD = 10
+MAX_FOLDED, MAX_ITEMS = 1000, 20
+
+Status = Literal["pending", "held", "sending", "sent", "delivered", "dead", "canceled", "bundled"]
 
 
 class ChannelNotFound(Exception):

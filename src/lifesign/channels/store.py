@@ -7,7 +7,18 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, update
 
 from lifesign.channels import rules
-from lifesign.channels.rules import ALARMS, LEASE_MS, Breaker, BreakerState, Bucket, PageState, Rate, Status
+from lifesign.channels.rules import (
+    ALARMS,
+    CROWD,
+    LEASE_MS,
+    MAX_FOLDED,
+    Breaker,
+    BreakerState,
+    Bucket,
+    PageState,
+    Rate,
+    Status,
+)
 from lifesign.channels.sender import ChannelType
 from lifesign.clock import EpochMs
 from lifesign.db.schema import attempts, channels, lanes, notifications, rate_buckets
@@ -219,11 +230,11 @@ class Told:
     dest: str | None
 
 
-def told_of(conn: Connection, incident_id: str) -> list[Told]:
-    """The addresses that pages of the incident reached or may reach. Index: ix_notifications_incident."""
+def told_of(conn: Connection, incident_id: str, *, kinds: Sequence[str] = ALARMS) -> list[Told]:
+    """The addresses that messages about the incident reached or may reach. Index: ix_notifications_incident."""
     rows = conn.execute(
         select(N.target, N.channel_id, N.dest)
-        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), _was_told())
+        .where(N.incident_id == incident_id, N.kind.in_(kinds), _was_told())
         .group_by(N.target, N.channel_id, N.dest)
         .order_by(func.min(N.order_seq))
     )
@@ -238,7 +249,10 @@ def paged_targets(conn: Connection, incident_ids: Iterable[str]) -> set[tuple[st
 
 def page_states(conn: Connection, incident_ids: Iterable[str]) -> list[PageState]:
     """What became of the pages of incidents. Index: ix_notifications_incident."""
-    query = select(N.incident_id, N.step, N.loop, N.status).where(N.incident_id.in_(set(incident_ids)))
+    # A folded page is as good as the digest that tells it.
+    digest = notifications.alias()
+    status = func.coalesce(select(digest.c.status).where(digest.c.id == N.bundle_id).scalar_subquery(), N.status)
+    query = select(N.incident_id, N.step, N.loop, status).where(N.incident_id.in_(set(incident_ids)))
     return [PageState(*row) for row in conn.execute(query.where(N.kind == "page").distinct())]
 
 
@@ -268,7 +282,68 @@ def cancel_needless_resolves(conn: Connection, order_key: str, now: EpochMs) -> 
 
 def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table and Alias have no common type with `.c`
     told: ColumnElement[bool] = table.c.status.in_(("sent", "delivered", "sending")) | (table.c.maybe_sent == 1)
-    return told
+    digest = notifications.alias()
+    # A digest that still waits will be sent: nobody takes a name out of it.
+    by_digest = exists().where(
+        digest.c.id == table.c.bundle_id, digest.c.status.in_(("pending", "sending", "sent", "delivered"))
+    )
+    return told | by_digest
+
+
+# Many at once -------------------------------------------------------------------------------------------------------
+def held_of(conn: Connection, storm_id: str) -> list[Notification]:
+    """What a storm holds back, locked. Index: ix_notifications_held."""
+    held = select(*_NOTIFICATION_COLUMNS).where(N.storm_id == storm_id, N.status == word("held")).order_by(N.id)
+    return [Notification(*row) for row in conn.execute(held.with_for_update())]
+
+
+def crowded(conn: Connection, channel_id: str, now: EpochMs) -> list[tuple[str, str]]:
+    """Address and kind of which too many messages are due. Index: ix_notifications_pending."""
+    query = (
+        select(N.target, N.kind)
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.kind.in_(("page", "resolve")))
+        .group_by(N.target, N.kind)
+        .having(func.count() > CROWD)
+    )
+    return sorted((row[0], row[1]) for row in conn.execute(query))
+
+
+def foldable(conn: Connection, channel_id: str, target: str, kind: str, now: EpochMs) -> list[Notification]:
+    """Due messages of one kind to one address that no earlier one holds up, locked. Index: ix_notifications_pending."""
+    query = (
+        select(*_NOTIFICATION_COLUMNS)
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.target == target, N.kind == kind)
+        .where(~_is_blocked(), N.order_key != f"{target}:digests")
+        .order_by(N.id)
+        .limit(MAX_FOLDED)
+    )
+    return [Notification(*row) for row in conn.execute(query.with_for_update(skip_locked=True))]
+
+
+def bundle(conn: Connection, ids: Sequence[str], digest_id: str, now: EpochMs) -> None:
+    """A digest tells what these would have told."""
+    folded = update(notifications).where(N.id.in_(ids))
+    conn.execute(folded.values(status="bundled", bundle_id=digest_id, finished_at=now))
+
+
+def next_order_seq(conn: Connection, order_key: str) -> int:
+    """The place after the last message to one address about one thing. Index: ix_notifications_order."""
+    last: int | None = conn.scalar(select(func.max(N.order_seq)).where(N.order_key == order_key))
+    return 0 if last is None else last + 1
+
+
+def cancel_waiting(conn: Connection, incident_id: str, kind: str, now: EpochMs) -> None:
+    """Messages of one kind that have not left are not sent. Index: ix_notifications_incident."""
+    waiting = N.status.in_(("pending", "sending"))
+    conn.execute(
+        update(notifications)
+        .where(N.incident_id == incident_id, N.kind == kind, waiting)
+        .values(
+            is_withdrawn=1,
+            status=case((N.status == "pending", "canceled"), else_=N.status),
+            finished_at=case((N.status == "pending", now), else_=N.finished_at),
+        )
+    )
 
 
 # Outbox: out --------------------------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ def event_type(message: Message) -> str:
         return "incident.repeated" if message.repeat else "incident.escalated"
     if message.broken is not None:
         return "channel.broken"
+    if message.flap is not None:
+        return "heartbeat.flapping" if message.kind == "flap" else "heartbeat.flapping_ended"
     if message.kind in {"fallback", "reminder"}:
         return "incident.unattended"
     match message.incident.resolution if message.incident else None:

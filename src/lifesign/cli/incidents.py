@@ -69,7 +69,7 @@ def get_incident(
 def list_notifications(
     *,
     status: Annotated[
-        str | None, typer.Option("--status", help="pending, sending, sent, delivered, dead or canceled.")
+        str | None, typer.Option("--status", help="pending, held, sending, sent, delivered, dead, canceled or bundled.")
     ] = None,
     channel: Annotated[str | None, typer.Option("--channel", metavar="ID", help="Of this channel only.")] = None,
     limit: options.NewestLimit = 50,

@@ -79,6 +79,8 @@ heartbeats = Table(
     Column("flap_penalty", Float, nullable=False, server_default="0"),
     Column("flap_at", BigInteger),
     Column("is_flapping", SmallInteger, nullable=False, server_default="0"),
+    # The incident with which the present spell of flapping began.
+    Column("flap_incident_id", Text),
     Index("uq_heartbeats_slug", "project_id", "slug", unique=True),
     Index("ix_heartbeats_project", "project_id", "id"),
     Index("ix_heartbeats_status", "project_id", "status", "id"),

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, literal, or_, s
 
 from lifesign.channels import attempts, outbox
 from lifesign.clock import EpochMs
-from lifesign.db.schema import heartbeats, incidents, lanes, notifications, projects, timers
+from lifesign.db.schema import heartbeats, incidents, lanes, notifications, projects, storms, timers
 from lifesign.db.sql import word
 from lifesign.heartbeats import service as heartbeats_service
 from lifesign.incidents import service as incidents_service
@@ -24,7 +24,7 @@ _ASLEEP_MS = 60 * _S
 _OVERDUE_MS = 60 * _S
 _LEASE_LOST_MS = 120 * _S
 
-H, I, L, N, T = heartbeats.c, incidents.c, lanes.c, notifications.c, timers.c  # noqa: E741 - the columns of tables
+H, I, L, N, S, T = heartbeats.c, incidents.c, lanes.c, notifications.c, storms.c, timers.c  # noqa: E741 - the columns of tables
 _OPEN = I.status != word("resolved")
 _FIRING = H.status == "firing"
 
@@ -183,6 +183,46 @@ def _mend_asleep(conn: Connection, ids: Collection[str], now: EpochMs, _tuning: 
     return [Repair(row.channel_id, row.project_id, None) for row in owners]
 
 
+_IS_FORGOTTEN = (
+    (N.status == word("held"))
+    & N.storm_id.is_not(None)
+    & ~select(literal(1)).where(S.id == N.storm_id, S.state == "open").exists()
+)
+
+
+def _find_held(conn: Connection, _now: EpochMs, limit: int) -> list[str]:
+    """Storms that are over and still hold messages back. Index: ix_notifications_held."""
+    storm_id: Select[tuple[str]] = select(N.storm_id).where(_IS_FORGOTTEN).distinct()
+    return _ids(conn, storm_id, limit)
+
+
+def _mend_held(conn: Connection, ids: Collection[str], now: EpochMs, _tuning: Tuning) -> list[Repair]:
+    found = conn.execute(select(N.storm_id, N.project_id).where(N.storm_id.in_(ids), _IS_FORGOTTEN).distinct()).all()
+    for row in found:
+        outbox.tell_held(conn, row.storm_id, now)
+    return [Repair(row.storm_id, row.project_id, None) for row in found]
+
+
+_HOLDS_FOR_NOTHING = (
+    _OPEN
+    & (I.holds == "flap")
+    & ~select(literal(1)).where(T.kind == "flap_settle", T.subject_id == I.heartbeat_id).exists()
+)
+
+
+def _find_unheld(conn: Connection, _now: EpochMs, limit: int) -> list[str]:
+    """Heartbeats whose incident is held for flapping that nothing will end. Index: uq_incidents_open."""
+    return _ids(conn, select(I.heartbeat_id).where(_HOLDS_FOR_NOTHING), limit)
+
+
+def _mend_unheld(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> list[Repair]:
+    locked = _lock(conn, heartbeats, ids)
+    query = select(I.heartbeat_id, I.project_id, I.id).where(I.heartbeat_id.in_(locked), _HOLDS_FOR_NOTHING)
+    rows = conn.execute(query).all()
+    heartbeats_service.end_flap_hold(conn, {row[0]: row[2] for row in rows}, now, tuning)
+    return [Repair(row[2], row[1], row[0]) for row in rows]
+
+
 BOUND = Rule("bound", lambda _conn, _now, _limit: [], _mend_bounds)
 """Its suspects come from `sample_bounds`: there are too many heartbeats to look at all of them."""
 
@@ -193,4 +233,6 @@ RULES = (
     Rule("orphan", _find_orphans, _mend_orphans),
     Rule("lease", _find_unreaped, _mend_unreaped),
     Rule("lane", _find_asleep, _mend_asleep),
+    Rule("held", _find_held, _mend_held),
+    Rule("hold", _find_unheld, _mend_unheld),
 )

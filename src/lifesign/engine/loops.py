@@ -15,7 +15,8 @@ from lifesign.engine.rules import Watch
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
 from lifesign.heartbeats.rules import Blindness
-from lifesign.incidents import attention
+from lifesign.heartbeats.service import ArmedCounts
+from lifesign.incidents import attention, storms
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import TimerKind, Tuning
 
@@ -24,6 +25,7 @@ _S = 1000
 _POSTGRES_LANDING_MS = 250
 
 
+# Those of incidents; storms and flapping heartbeats have their own.
 _TIMERS: tuple[TimerKind, ...] = ("escalate", "failover", "remind")
 
 
@@ -72,6 +74,7 @@ class Sweep(Idle):
         self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
         self._batch = self._largest
         self._quarantine = Quarantine(self.name)
+        self._armed = ArmedCounts()
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Fire what is overdue."""
@@ -122,6 +125,7 @@ class Sweep(Idle):
             judged,
             self._batch,
             tuning=self._tuning,
+            armed=self._armed,
             blind=state.blind and Blindness(*state.blind, self._watch.min_hold_ms, self._watch.max_hold_ms),
             without=without,
             only=only,
@@ -150,12 +154,13 @@ class Escalate(Idle):
         self._db = db
         self._tuning = tuning
         self._quarantine = Quarantine(self.name)
+        self._armed = ArmedCounts()
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Run the steps that are due."""
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
-            ids = await self._db.read(incidents.due_timers, now, self._limit, without=without, lock=False)
+            ids = await self._db.read(incidents.due_timers, now, self._limit, kind=None, without=without, lock=False)
             await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._escalate, now, only=row), now)
             return now
         try:
@@ -189,9 +194,27 @@ class Escalate(Idle):
                     attention.fail_over(conn, due, subjects, now)
                 case "remind":
                     attention.remind(conn, due, subjects, now)
+        looked_at = max(
+            looked_at,
+            self._release_storms(conn, now, without=without, only=only),
+            self._settle_flaps(conn, now, without=without, only=only),
+        )
         if looked_at:
             self._db.failpoints.hit("escalate.before_commit")
         return looked_at
+
+    def _release_storms(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
+        ids = incidents.due_timers(conn, now, self._limit, kind="storm_release", without=without, only=only, lock=True)
+        if ids:
+            storms.release(conn, ids, now, tuning=self._tuning, armed=self._armed)
+            self._db.failpoints.hit("release.before_commit")
+        return len(ids)
+
+    def _settle_flaps(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
+        ids = incidents.due_timers(conn, now, self._limit, kind="flap_settle", without=without, only=only, lock=True)
+        if ids:
+            heartbeats.settle(conn, ids, now, self._tuning)
+        return len(ids)
 
 
 class Reap(Idle):

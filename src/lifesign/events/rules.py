@@ -17,6 +17,8 @@ EventType = Literal[
     "unattended",
     "blind",
     "repaired",
+    "flapping",
+    "flapping_ended",
     "resolved",
     "acked",
     "paused",

@@ -6,7 +6,6 @@ arrival.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -131,13 +130,8 @@ class _Batch:
             happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id}))
         events.record(conn, happened, item.stamp)
         if outcome.fires:
-            opened = incidents.open_incidents(
-                conn,
-                [Firing(service.subject_of(after), "unhealthy", cause={"key": item.key_id})],
-                item.stamp,
-                self._tuning,
-            )
-            after = replace(after, incident_id=opened[after.id])
+            firing = Firing(service.subject_of(after), "unhealthy", cause={"key": item.key_id})
+            after = service.fire(conn, [(after, firing)], item.stamp, self._tuning)[after.id]
         if outcome.recovers and before.incident_id is not None:
             self._recover(item, before.incident_id, after)
         store.save(conn, after)

@@ -164,7 +164,7 @@ async def delete_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     """Delete a heartbeat; an open incident closes, its unsent messages are canceled."""
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
-    await context.db.write(service.delete, caller, idOrSlug, context.now())
+    await context.db.write(service.delete, caller, idOrSlug, context.now(), tuning=tuning_of(context.settings))
     return no_content()
 
 

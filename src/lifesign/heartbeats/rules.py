@@ -3,6 +3,7 @@
 Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is done here.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +77,10 @@ class Heartbeat:
     paused_at: EpochMs | None
     created_at: EpochMs
     updated_at: EpochMs | None
+    flap_penalty: float = 0
+    flap_at: EpochMs | None = None
+    is_flapping: bool = False
+    flap_incident_id: str | None = None
 
     @property
     def timing(self) -> Timing:
@@ -235,6 +240,38 @@ def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
 def firing(heartbeat: Heartbeat) -> Heartbeat:
     """The heartbeat while its incident is open."""
     return replace(disarmed(heartbeat), status="firing", is_armed=True)
+
+
+# Flapping -----------------------------------------------------------------------------------------------------------
+FLAP_HALF_LIFE_MS = 15 * 60_000
+# Below this a heartbeat is calm.
+_CALM = 1.0
+
+
+def penalty(heartbeat: Heartbeat, now: EpochMs) -> float:
+    """How often a heartbeat fired lately: each firing adds 1, and the sum halves every 15 min."""
+    if heartbeat.flap_at is None:
+        return 0
+    halvings = max(0, now - heartbeat.flap_at) / FLAP_HALF_LIFE_MS
+    return heartbeat.flap_penalty * math.exp2(-halvings)
+
+
+def fired(heartbeat: Heartbeat, now: EpochMs, limit: int) -> Heartbeat:
+    """The heartbeat after one more firing; it flaps when it had fired more than `limit` times of late (0: never).
+
+    Source: spec "Engine", section 10.
+    """
+    before = penalty(heartbeat, now)
+    is_flapping = bool(limit) and (heartbeat.is_flapping or before > limit)
+    return replace(heartbeat, flap_penalty=before + 1, flap_at=now, is_flapping=is_flapping)
+
+
+def calm_at(heartbeat: Heartbeat) -> EpochMs:
+    """When a heartbeat that does not fire again has been calm for long enough."""
+    since = heartbeat.flap_at or EpochMs(0)
+    if heartbeat.flap_penalty <= _CALM:
+        return since
+    return EpochMs(since + math.ceil(FLAP_HALF_LIFE_MS * math.log2(heartbeat.flap_penalty / _CALM)))
 
 
 # When Lifesign itself did not run -----------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Everything here runs in the caller's transaction and goes through `rules` for its decisions.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,10 +22,11 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import rules, slugs, store
 from lifesign.heartbeats.rules import Blindness, Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Mode
 from lifesign.ids import new_id
-from lifesign.incidents import policies
+from lifesign.incidents import flapping, policies, storms
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import Incident, Subject, Tuning
 from lifesign.incidents.service import Ack, Firing
+from lifesign.incidents.storms import Armed
 from lifesign.projects import service as projects
 
 _SLUG_WINDOW = 64
@@ -177,13 +179,16 @@ def edit(
     return after
 
 
-def delete(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> None:
+def delete(conn: Connection, caller: Caller, ref: str, now: EpochMs, *, tuning: Tuning) -> None:
     """Remove a heartbeat; its incident closes and its unsent messages are canceled. Raises HeartbeatNotFound."""
     heartbeat = _locked(conn, caller.project_id, ref)
     if heartbeat.incident_id is not None:
         incidents.close_incident(
             conn, heartbeat.incident_id, subject_of(heartbeat), "delete", heartbeat_status="resolved", now=now
         )
+    if heartbeat.is_flapping and heartbeat.flap_incident_id is not None:
+        subject, spell = subject_of(heartbeat), heartbeat.flap_incident_id
+        flapping.end(conn, subject, spell, status="deleted", incident_id=None, now=now, tuning=tuning)
     store.delete_heartbeat(conn, heartbeat.id)
 
 
@@ -318,6 +323,7 @@ def sweep(
     limit: int,
     *,
     tuning: Tuning,
+    armed: Armed,
     blind: Blindness | None = None,
     without: Collection[str] = (),
     only: str | None = None,
@@ -332,12 +338,81 @@ def sweep(
     later = {each.id: each.fires_at for each in due if each.fires_at is None or each.fires_at > now}
     store.set_bounds(conn, later)
     overdue = [each for each in due if each.id not in later]
+    found = storms.storms_of_batch(conn, Counter(each.project_id for each in overdue), now, tuning=tuning, armed=armed)
     firings = [
-        Firing(subject_of(each), "missed", each.fires_at, each.next_deadline, blind=_blind_time(each, blind))
+        Firing(
+            subject_of(each),
+            "missed",
+            each.fires_at,
+            each.next_deadline,
+            blind=_blind_time(each, blind),
+            storm_id=found.get(each.project_id),
+        )
         for each in overdue
     ]
-    store.save_firing(conn, incidents.open_incidents(conn, firings, now, tuning))
+    store.save_fired(conn, fire(conn, list(zip(overdue, firings, strict=True)), now, tuning).values())
     return Swept(len(due), tuple(now - (each.fires_at or now) for each in overdue))
+
+
+def fire(
+    conn: Connection, firings: Sequence[tuple[Heartbeat, Firing]], now: EpochMs, tuning: Tuning
+) -> dict[str, Heartbeat]:
+    """Open an incident for each heartbeat; the heartbeats afterwards, by id, which the caller saves.
+
+    One that fires again and again opens it under a hold.
+    """
+    if not firings:
+        return {}
+    after = {each.id: rules.fired(each, now, tuning.flap_limit) for each, _ in firings}
+    opened = incidents.open_incidents(
+        conn, [replace(firing, is_flapping=after[each.id].is_flapping) for each, firing in firings], now, tuning
+    )
+    after = {key: replace(each, incident_id=opened[key]) for key, each in after.items()}
+    begun = {each.id for each, _ in firings if after[each.id].is_flapping and not each.is_flapping}
+    after |= {key: replace(after[key], flap_incident_id=opened[key]) for key in begun}
+    flapping.begin(conn, [(firing.subject, opened[each.id]) for each, firing in firings if each.id in begun], now)
+    flapping.settle_at(
+        conn, {each.id: (each.project_id, rules.calm_at(each)) for each in after.values() if each.is_flapping}
+    )
+    return after
+
+
+def settle(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
+    """Heartbeats that flapped are looked at: those that are calm by now are told of like any other again."""
+    for heartbeat in store.lock_flapping(conn, ids):
+        flapping.clear_timers(conn, [heartbeat.id], "flap_settle")
+        calm_at = rules.calm_at(heartbeat)
+        if calm_at > now and tuning.flap_limit:
+            flapping.settle_at(conn, {heartbeat.id: (heartbeat.project_id, calm_at)})
+            continue
+        store.save(conn, replace(heartbeat, is_flapping=False, flap_incident_id=None))
+        flapping.end(
+            conn,
+            subject_of(heartbeat),
+            heartbeat.flap_incident_id or "",
+            status=heartbeat.status,
+            incident_id=heartbeat.incident_id,
+            now=now,
+            tuning=tuning,
+        )
+    flapping.clear_timers(conn, set(ids) - store.existing(conn, ids), "flap_settle")
+
+
+class ArmedCounts:
+    """How many heartbeats each project watches, counted once a minute at most: a storm is judged in the sweep."""
+
+    _fresh_ms = 60_000
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[EpochMs, int]] = {}
+
+    def __call__(self, conn: Connection, project_id: str, now: EpochMs) -> int:
+        """The count, at most a minute old."""
+        at, count = self._counted.get(project_id, (None, 0))
+        if at is None or not 0 <= now - at < self._fresh_ms:
+            count = store.count_armed(conn, project_id)
+            self._counted[project_id] = (now, count)
+        return count
 
 
 def _hold(conn: Connection, due: list[Heartbeat], blind: Blindness, now: EpochMs) -> list[Heartbeat]:
@@ -363,8 +438,14 @@ def _blind_time(heartbeat: Heartbeat, blind: Blindness | None) -> tuple[EpochMs,
 def fire_again(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
     """Open an incident for heartbeats that fire without one. Their rows are locked."""
     alone = store.by_ids(conn, ids).values()
-    firings = [Firing(subject_of(each), "missed", each.fires_at, each.next_deadline) for each in alone]
-    store.save_firing(conn, incidents.open_incidents(conn, firings, now, tuning))
+    firings = [(each, Firing(subject_of(each), "missed", each.fires_at, each.next_deadline)) for each in alone]
+    store.save_fired(conn, fire(conn, firings, now, tuning).values())
+
+
+def end_flap_hold(conn: Connection, incidents_of: Mapping[str, str], now: EpochMs, tuning: Tuning) -> None:
+    """Incidents that are held back for flapping go on: heartbeat id -> incident id. The heartbeats are locked."""
+    for heartbeat in store.by_ids(conn, incidents_of).values():
+        incidents.end_hold(conn, incidents_of[heartbeat.id], subject_of(heartbeat), "flap", now=now, tuning=tuning)
 
 
 set_firing = store.save_firing

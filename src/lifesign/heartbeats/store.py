@@ -19,6 +19,7 @@ _OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
 _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
 _STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
 _ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
+_FLAPPING = list(Heartbeat.__dataclass_fields__).index("is_flapping")
 
 
 def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
@@ -27,6 +28,7 @@ def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose 
     values[_TAGS] = tuple(values[_TAGS].split()) if values[_TAGS] else ()
     values[_STICKY] = bool(values[_STICKY])
     values[_ARMED] = bool(values[_ARMED])
+    values[_FLAPPING] = bool(values[_FLAPPING])
     return Heartbeat(*values)
 
 
@@ -38,6 +40,7 @@ def _row(heartbeat: Heartbeat) -> dict[str, Any]:
         "tags": f" {' '.join(heartbeat.tags)} " if heartbeat.tags else None,
         "is_sticky_pause": int(heartbeat.is_sticky_pause),
         "is_armed": int(heartbeat.is_armed),
+        "is_flapping": int(heartbeat.is_flapping),
         "search": f"{heartbeat.name.casefold()}\n{heartbeat.slug or ''}",
     }
 
@@ -259,17 +262,46 @@ def save_holds(conn: Connection, holds: Mapping[str, EpochMs]) -> None:
     update_many(conn, heartbeats, rows)
 
 
+_FIRED: dict[str, Any] = {  # Any: values of columns
+    "status": "firing",
+    "is_armed": 1,
+    "next_deadline": None,
+    "fires_at": None,
+    "armed_at": None,
+    "check_at": None,
+}
+
+
 def save_firing(conn: Connection, incidents: Mapping[str, str]) -> None:
     """Turn heartbeats to firing: heartbeat id -> incident id."""
-    fired = {
-        "status": "firing",
-        "is_armed": 1,
-        "next_deadline": None,
-        "fires_at": None,
-        "armed_at": None,
-        "check_at": None,
-    }
-    update_many(conn, heartbeats, [{"id": key, "incident_id": incidents[key], **fired} for key in sorted(incidents)])
+    update_many(conn, heartbeats, [{"id": key, "incident_id": incidents[key], **_FIRED} for key in sorted(incidents)])
+
+
+def save_fired(conn: Connection, fired: Iterable[Heartbeat]) -> None:
+    """Turn heartbeats to firing, each with its incident and how often it fired lately, in id order."""
+    changed = ("incident_id", "flap_penalty", "flap_at", "flap_incident_id")
+    rows = [
+        {"id": each.id, "is_flapping": int(each.is_flapping)} | {name: getattr(each, name) for name in changed} | _FIRED
+        for each in sorted(fired, key=lambda each: each.id)
+    ]
+    update_many(conn, heartbeats, rows)
+
+
+def count_armed(conn: Connection, project_id: str) -> int:
+    """How many heartbeats of a project wait for a check-in. Index: ix_heartbeats_project."""
+    query = select(func.count()).where(H.project_id == project_id, H.fires_at.is_not(None))
+    return conn.scalar(query) or 0
+
+
+def lock_flapping(conn: Connection, ids: Iterable[str]) -> list[Heartbeat]:
+    """Those of `ids` that flap and that nobody else is working on, locked."""
+    query = select(*_COLUMNS).where(H.id.in_(set(ids)), H.is_flapping == 1).order_by(H.id)
+    return [_heartbeat(row) for row in conn.execute(query.with_for_update(skip_locked=True))]
+
+
+def existing(conn: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that are heartbeats."""
+    return set(conn.scalars(select(H.id).where(H.id.in_(set(ids)))))
 
 
 def next_bound(conn: Connection) -> EpochMs | None:

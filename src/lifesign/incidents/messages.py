@@ -2,10 +2,10 @@
 
 from typing import Literal, assert_never
 
-from lifesign.channels.message import BlindPart, HeartbeatPart, IncidentPart, Message
+from lifesign.channels.message import BlindPart, FlapPart, HeartbeatPart, IncidentPart, Message
 from lifesign.channels.message import Resolution as ShownResolution
 from lifesign.clock import EpochMs, rfc3339
-from lifesign.incidents.rules import Incident, Plan, Resolution, Subject
+from lifesign.incidents.rules import STORM_HOLD_MS, Incident, Plan, Resolution, Subject
 from lifesign.incidents.template import DEFAULT_TEXTS, RECOVERY_TEXT, render
 
 _S = 1000
@@ -97,6 +97,39 @@ def unattended(
         heartbeat=_heartbeat(subject, "firing"),
         incident=_incident(incident),
         step=incident.steps_run,
+    )
+
+
+def storm(count: int, *, project: str, now: EpochMs) -> Message:
+    """The one message of a storm: how many, and when the details come."""
+    title = f"{count} heartbeats went silent"
+    text = f"{title} within a minute; details follow in {STORM_HOLD_MS // 60_000} minutes"
+    return Message(kind="storm", title=title, text=text, project=project, happened_at=now, total=count)
+
+
+def flapping(subject: Subject, incident_id: str, project: str, now: EpochMs) -> Message:
+    """The one message of a spell of flapping."""
+    return Message(
+        kind="flap",
+        title=f"FLAPPING: {subject.name}",
+        text=f"{subject.name} fires and recovers again and again; no more is sent until it is calm",
+        project=project,
+        happened_at=now,
+        heartbeat=_heartbeat(subject, "firing"),
+        flap=FlapPart(incident_id),
+    )
+
+
+def flapping_ended(subject: Subject, incident_id: str, status: str, project: str, now: EpochMs) -> Message:
+    """The end of a spell, with how things stand."""
+    return Message(
+        kind="resolve",
+        title=f"CALM: {subject.name}",
+        text=f"{subject.name} is no longer flapping; it is {status}",
+        project=project,
+        happened_at=now,
+        heartbeat=_heartbeat(subject, status),
+        flap=FlapPart(incident_id),
     )
 
 

@@ -112,6 +112,8 @@ def _replan(conn: Connection, running: Sequence[Incident], plan: Plan, *, tuning
     timers: dict[str, tuple[str, EpochMs]] = {}
     finished: list[Event] = []
     changes: dict[str, dict[str, Any]] = {}
+    # Under a hold nothing is due: the plan is looked up when it ends.
+    running = [each for each in running if each.holds is None]
     for incident in running:
         since = incident.opened_at if incident.last_step_at is None else incident.last_step_at
         due = rules.due_after(plan, steps_run=incident.steps_run, since=since, min_repeat_ms=tuning.min_repeat_ms)
@@ -137,6 +139,8 @@ def change_policy(conn: Connection, incident_id: str, subject: Subject, *, tunin
         return
     plan = store.plans(conn, [subject.policy_id]).get(subject.policy_id) if subject.policy_id else None
     store.save_incidents(conn, {incident_id: {"policy_id": subject.policy_id}})
+    if incident.holds is not None:
+        return
     if plan is not None:
         _replan(conn, [incident], plan, tuning=tuning, now=now)
         return

@@ -11,8 +11,11 @@ Reason = Literal["missed", "unhealthy"]
 Resolution = Literal["checkin", "ack", "pause", "delete", "late_checkin"]
 Unattended = Literal["no_policy", "no_channel", "exhausted", "undeliverable"]
 
-TimerKind = Literal["escalate", "failover", "remind"]
+TimerKind = Literal["escalate", "failover", "remind", "storm_release", "flap_settle"]
+Hold = Literal["flap"]
 
+STORM_WINDOW_MS, STORM_HOLD_MS = 60_000, 120_000
+STORM_SHARE = 10
 # Nothing that is read as something else.
 CODE_LETTERS, CODE_LENGTH = "23456789ABCDEFGHJKMNPQRSTUVWXYZ", 6
 # A provider that has not accepted anything for this long is not waited for.
@@ -58,6 +61,8 @@ class Tuning:
 
     min_repeat_ms: int = 60_000
     unattended_after_ms: int = 1_800_000
+    storm_min: int = 20
+    flap_limit: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Incident:
     policy_id: str | None
     reason: Reason
     status: Literal["open", "resolved"]
-    escalation: Literal["running", "done"]
+    escalation: Literal["running", "held", "done"]
     deadline_at: EpochMs | None
     expected_at: EpochMs | None
     opened_at: EpochMs
@@ -106,6 +111,21 @@ class Incident:
     blind_from: EpochMs | None = None
     blind_to: EpochMs | None = None
     ack_code: str | None = None
+    holds: str | None = None
+    """Words, joined by blanks, for which no step runs."""
+    step_waiting: int = 0
+    storm_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """Many heartbeats of one project that went silent together. `count`: incidents that belong to it by now."""
+
+    id: str
+    project_id: str
+    opened_at: EpochMs
+    release_at: EpochMs
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +205,11 @@ def due_after(plan: Plan, *, steps_run: int, since: EpochMs, min_repeat_ms: int)
     if plan.steps and plan.repeat_last_step:
         return EpochMs(since + max(plan.steps[-1].wait_ms, min_repeat_ms))
     return None
+
+
+def storm_threshold(tuning: Tuning, armed: int) -> int:
+    """More missed deadlines of a project than this within a minute are a storm.  Source: spec "Engine", section 9."""
+    return max(tuning.storm_min, armed // STORM_SHARE)
 
 
 def reminder_delay_ms(told: int) -> int:

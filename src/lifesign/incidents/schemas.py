@@ -100,8 +100,11 @@ class ShownIncident(Body):
     message: str = optional("That of the ack.")
     escalationStep: int = Field(description="Steps of the policy that have run; repeats do not count.")
     policy: str = optional()
-    escalation: Literal["running", "done"]
+    escalation: Literal["running", "held", "done"]
+    holds: list[str] = optional("Why no step runs for now: `flap`, it fires and recovers again and again.")
     unattended: Unattended = optional("Why nobody is told, or nobody reacts.")
+    storm: str = optional("The storm it belongs to: many heartbeats went silent together.")
+    blind: bool = optional("True: it was waited for because Lifesign itself had been down.")
 
 
 class IncidentWithLog(ShownIncident):
@@ -169,6 +172,9 @@ def shown_incident(incident: Incident) -> dict[str, Any]:  # Any: JSON
             "escalationStep": incident.steps_run,
             "policy": incident.policy_id,
             "escalation": incident.escalation,
+            "holds": incident.holds and incident.holds.split(),
             "unattended": incident.unattended,
+            "storm": incident.storm_id,
+            "blind": incident.blind_from is not None or None,
         }
     )

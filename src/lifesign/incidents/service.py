@@ -20,8 +20,9 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.ids import new_id
-from lifesign.incidents import attention, messages, rules, store, telling
+from lifesign.incidents import attention, messages, rules, store, storms, telling
 from lifesign.incidents.rules import (
+    Hold,
     Incident,
     IncidentNotFound,
     Plan,
@@ -42,7 +43,12 @@ _NO_PLAN = Plan((), repeat_last_step=False)
 
 def tuning_of(settings: Settings) -> Tuning:
     """What the operator tuned."""
-    return Tuning(settings.min_repeat_seconds * 1000, settings.unattended_after_seconds * 1000)
+    return Tuning(
+        settings.min_repeat_seconds * 1000,
+        settings.unattended_after_seconds * 1000,
+        settings.storm_min,
+        settings.flap_limit,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,9 @@ class Firing:
     """Further metadata of the event `firing` (`key` of the acting key)."""
     blind: tuple[EpochMs, EpochMs] | None = None
     """The span in which Lifesign itself was down, when check-ins were waited for because of it."""
+    storm_id: str | None = None
+    is_flapping: bool = False
+    """It fires again and again: nobody is told of this one unless it lasts."""
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -79,7 +88,7 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tu
             policy_id=subject.policy_id if is_running else None,
             reason=firing.reason,
             status="open",
-            escalation="running" if is_running else "done",
+            escalation="held" if firing.is_flapping else "running" if is_running else "done",
             deadline_at=firing.deadline_at,
             expected_at=firing.expected_at,
             opened_at=now,
@@ -94,37 +103,70 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tu
             next_seq=0,
             blind_from=firing.blind and firing.blind[0],
             blind_to=firing.blind and firing.blind[1],
+            holds="flap" if firing.is_flapping else None,
+            step_waiting=int(firing.is_flapping),
+            storm_id=firing.storm_id,
         )
         opened.append((firing, incident))
     store.insert_incidents(conn, [incident for _, incident in opened])
     events.record(conn, [_opening_event(firing, incident) for firing, incident in opened], now)
+    started = [(firing.subject, incident) for firing, incident in opened if incident.holds is None]
+    waits = {key: plan.steps[0].wait_ms for key, plan in plans.items()}
+    _start(conn, started, plans, waits, now=now, tuning=tuning)
+    return {incident.heartbeat_id: incident.id for _, incident in opened}
+
+
+def _start(
+    conn: Connection,
+    started: Sequence[tuple[Subject, Incident]],
+    plans: Mapping[str, Plan],
+    waits: Mapping[str, int],
+    *,
+    now: EpochMs,
+    tuning: Tuning,
+) -> None:
+    """Tell the heartbeats' own channels and wait for step 1; of those that have neither, see rule U.
+
+    waits: how long until step 1, by policy.
+    """
     store.set_timers(
         conn,
         {
-            incident.id: (incident.project_id, EpochMs(now + plans[incident.policy_id].steps[0].wait_ms))
-            for _, incident in opened
+            incident.id: (incident.project_id, EpochMs(now + waits[incident.policy_id]))
+            for _, incident in started
             if incident.policy_id is not None
         },
     )
     wake_after_commit(conn, "escalate")
-    alone = [(firing.subject, incident) for firing, incident in opened if incident.policy_id is None]
+    alone = [(subject, incident) for subject, incident in started if incident.policy_id is None]
     attention.mark_unattended(conn, [pair for pair in alone if not pair[0].own_channels], "no_policy", now)
     attention.await_reaction(conn, [incident for subject, incident in alone if subject.own_channels], now, tuning)
     own = [
-        _Run(firing.subject, incident, _plan_of(incident, plans), 0, 0)
-        for firing, incident in opened
-        if firing.subject.own_channels
+        _Run(subject, incident, _plan_of(incident, plans), 0, 0)
+        for subject, incident in started
+        if subject.own_channels
     ]
     _tell(conn, own, now)
     attention.await_acceptance(
         conn,
-        {
-            run.incident.id: (run.incident.project_id, run.plan.steps[0].wait_ms if run.plan.steps else None)
-            for run in own
-        },
+        {run.incident.id: (run.incident.project_id, waits.get(run.incident.policy_id or "")) for run in own},
         now,
     )
-    return {incident.heartbeat_id: incident.id for _, incident in opened}
+
+
+def end_hold(conn: Connection, incident_id: str, subject: Subject, hold: Hold, *, now: EpochMs, tuning: Tuning) -> None:
+    """A reason to tell nobody is gone; was it the last, then the step that waits runs at once."""
+    incident = store.lock_open(conn, incident_id)
+    if incident is None or incident.holds is None or hold not in incident.holds.split():
+        return
+    left = " ".join(each for each in incident.holds.split() if each != hold) or None
+    plans = store.plans(conn, [incident.policy_id]) if incident.policy_id else {}
+    escalation = "held" if left else "running" if incident.policy_id in plans else "done"
+    changes = {"holds": left, "escalation": escalation, "step_waiting": incident.step_waiting if left else 0}
+    store.save_incidents(conn, {incident_id: changes})
+    if left is None:
+        released = replace(incident, holds=None, step_waiting=0)
+        _start(conn, [(subject, released)], plans, dict.fromkeys(plans, 0), now=now, tuning=tuning)
 
 
 def _opening_event(firing: Firing, incident: Incident) -> Event:
@@ -242,8 +284,11 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
     drafts: list[Draft] = []
     happened: list[Event] = []
     sequences: dict[str, dict[str, Any]] = {}
+    holding = store.still_open(conn, {each.storm_id for each in current.values() if each.storm_id is not None})
+    held_for: dict[str, dict[str, Target]] = {}
     for run in runs:
         incident = current[run.incident.id]
+        storm = holding.get(incident.storm_id or "")
         project = names.get(run.subject.project_id, "")
         for position, target in enumerate(targets[incident.id]):
             message = messages.page(
@@ -256,10 +301,17 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
                 is_first=(incident.id, target.key) not in paged,
                 now=now,
             )
-            drafts.append(draft(incident, target, message, page_priority(run.step), incident.next_seq + position))
+            made = draft(incident, target, message, page_priority(run.step), incident.next_seq + position)
+            if storm is not None and not directory[target.channel_id].is_machine:
+                made = replace(made, storm_id=storm.id, is_held=True)
+                held_for.setdefault(storm.id, {})[target.key] = target
+            drafts.append(made)
         metadata = {"incident": incident.id, "step": run.step, "repeat": run.repeat, "channels": list(run.channels)}
         happened.append(Event(incident.project_id, incident.heartbeat_id, "step_notified", metadata))
         sequences[incident.id] = {"next_seq": incident.next_seq + len(targets[incident.id])}
+    for storm_id, held in held_for.items():
+        storm = holding[storm_id]
+        drafts += storms.announcements(storm, held.values(), project=names.get(storm.project_id, ""), now=now)
     outbox.enqueue(conn, drafts, now)
     store.save_incidents(conn, sequences)
     events.record(conn, happened, now)
@@ -280,6 +332,7 @@ def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> d
 
 next_timer = store.next_timer
 due_timers = store.due_timers
+clear_timers = store.clear_timers
 
 
 # Closing ------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import orjson
 from sqlalchemy import Connection, delete, func, select, update
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import incidents, policies, timers
+from lifesign.db.schema import incidents, policies, storms, timers
 from lifesign.db.sql import contains, insert_many, insert_new, update_many, word
-from lifesign.incidents.rules import Incident, Plan, Policy, Step, TimerKind
+from lifesign.incidents.rules import Incident, Plan, Policy, Step, Storm, TimerKind
 
 I = incidents.c  # noqa: E741 - the columns of the one table this module is about
 _OPEN = I.status != word("resolved")
@@ -184,6 +184,58 @@ def count_open(conn: Connection) -> tuple[int, int]:
     return row[0], row[1]
 
 
+# Storms -------------------------------------------------------------------------------------------------------------
+S = storms.c
+_STORM_COLUMNS = tuple(S[name] for name in Storm.__dataclass_fields__)
+_STORM_OPEN = S.state == word("open")
+
+
+def insert_storm(conn: Connection, storm: Storm) -> None:
+    """A new open storm."""
+    values = {name: getattr(storm, name) for name in Storm.__dataclass_fields__}
+    conn.execute(storms.insert().values(state="open", **values))
+
+
+def open_storms(conn: Connection, project_ids: Iterable[str]) -> dict[str, Storm]:
+    """The open storm of each project that has one, by project. Index: uq_storms_open."""
+    query = select(*_STORM_COLUMNS).where(_STORM_OPEN, S.project_id.in_(set(project_ids)))
+    return {row.project_id: Storm(*row) for row in conn.execute(query)}
+
+
+def still_open(conn: Connection, storm_ids: Iterable[str]) -> dict[str, Storm]:
+    """Those of `storm_ids` that are open, by id; they do not end until the transaction does."""
+    query = select(*_STORM_COLUMNS).where(S.id.in_(set(storm_ids)), _STORM_OPEN).order_by(S.id)
+    return {row.id: Storm(*row) for row in conn.execute(query.with_for_update(read=True))}
+
+
+def lock_storms(conn: Connection, storm_ids: Iterable[str]) -> list[Storm]:
+    """Those of `storm_ids` that are open, locked."""
+    query = select(*_STORM_COLUMNS).where(S.id.in_(set(storm_ids)), _STORM_OPEN).order_by(S.id)
+    return [Storm(*row) for row in conn.execute(query.with_for_update())]
+
+
+def count_into_storms(conn: Connection, counts: Mapping[str, int]) -> None:
+    """So many more incidents belong to each storm, in id order."""
+    for storm_id, count in sorted(counts.items()):
+        conn.execute(update(storms).where(S.id == storm_id).values(count=S.count + count))
+
+
+def prolong_storm(conn: Connection, storm_id: str, release_at: EpochMs) -> None:
+    """The storm goes on."""
+    conn.execute(update(storms).where(S.id == storm_id).values(release_at=release_at))
+
+
+def close_storm(conn: Connection, storm_id: str, now: EpochMs) -> None:
+    """The storm is over."""
+    conn.execute(update(storms).where(S.id == storm_id).values(state="closed", closed_at=now))
+
+
+def count_missed_since(conn: Connection, project_id: str, since: EpochMs) -> int:
+    """Deadlines of a project missed since `since`: an id begins with its time. Index: ix_incidents_project."""
+    query = select(func.count()).where(I.project_id == project_id, I.id > f"inc_{since:012x}", I.reason == "missed")
+    return conn.scalar(query) or 0
+
+
 # Timers -------------------------------------------------------------------------------------------------------------
 def set_timers(conn: Connection, due: Mapping[str, tuple[str, EpochMs]], kind: TimerKind = "escalate") -> None:
     """Set timers of one kind: incident id -> (project id, due)."""
@@ -219,13 +271,15 @@ def due_timers(
     now: EpochMs,
     limit: int,
     *,
-    kind: TimerKind = "escalate",
+    kind: TimerKind | None,
     without: Collection[str] = (),
     only: str | None = None,
     lock: bool,
 ) -> list[str]:
-    """Incidents whose timer of this kind is due, longest due first. Index: ix_timers_due."""
-    query = select(timers.c.subject_id).where(timers.c.due_at <= now, timers.c.kind == kind)
+    """Subjects whose timer of this kind, or of any (None), is due, longest due first. Index: ix_timers_due."""
+    query = select(timers.c.subject_id).where(timers.c.due_at <= now)
+    if kind is not None:
+        query = query.where(timers.c.kind == kind)
     if without:
         query = query.where(timers.c.subject_id.not_in(list(without)))
     if only is not None:

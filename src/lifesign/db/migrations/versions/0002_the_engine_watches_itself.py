@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("heartbeats", sa.Column("flap_penalty", sa.Float(), server_default="0", nullable=False))
     op.add_column("heartbeats", sa.Column("flap_at", sa.BigInteger(), nullable=True))
     op.add_column("heartbeats", sa.Column("is_flapping", sa.SmallInteger(), server_default="0", nullable=False))
+    op.add_column("heartbeats", sa.Column("flap_incident_id", sa.Text(), nullable=True))
     op.add_column("incidents", sa.Column("holds", sa.Text(), nullable=True))
     op.add_column("incidents", sa.Column("step_waiting", sa.SmallInteger(), server_default="0", nullable=False))
     op.add_column("incidents", sa.Column("storm_id", sa.Text(), nullable=True))
