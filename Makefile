@@ -23,6 +23,10 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 test: lint types ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: faults
+faults: .venv/.dev ## kill servers at random moments 200 times, and count what was lost (ARGS="--kills 50 --seed 7")
+	@$(BIN)/python -m tests.faults.killing $(ARGS)
+
 .PHONY: lint
 lint: .venv/.dev ## style, formatting and which module may import which
 	@$(BIN)/ruff check --quiet .
