@@ -35,8 +35,8 @@ from lifesign.channels.guard import GuardPolicy, Resolver
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.secrets import SecretBox, derived_key, master_secrets
 from lifesign.channels.service import Kit
-from lifesign.clock import Clock, EpochMs, ManualClock, SystemClock
-from lifesign.db import Database, open_database
+from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemClock
+from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
 from lifesign.engine.alive import Alive
@@ -94,7 +94,8 @@ def clock_of(settings: Settings) -> Clock:
     if settings.testing and settings.clock == "manual":
         start = settings.clock_start
         return ManualClock(EpochMs(parse_timestamp(start)) if start else SystemClock().now())
-    return SystemClock()
+    # On PostgreSQL the database's clock is the one that all nodes share.
+    return CorrectedClock(SystemClock()) if is_postgres(settings) else SystemClock()
 
 
 async def open_node(
@@ -108,6 +109,8 @@ async def open_node(
     failpoints = Failpoints(settings.failpoints if settings.testing else "")
     db = open_database(settings, failpoints)
     try:
+        if isinstance(clock, CorrectedClock):
+            await offset.correct(db, clock)
         now = clock.now()
         guard = GuardPolicy.from_settings(settings)
         kit = Kit(
@@ -182,7 +185,7 @@ def _driver(
         Prune(db, settings.event_days),
         Audit(db, tuning, deadman),
     ]
-    driver = Driver(clock, db.wakeups, loops, attest=alive.attest)
+    driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
     return driver
 
 

@@ -48,6 +48,23 @@ class SystemClock:
         await asyncio.sleep(min(max(at - self.now(), 0) / 1000, _LONGEST_SLEEP_S))
 
 
+class CorrectedClock:
+    """Another clock, put right by how far it was measured to be off."""
+
+    def __init__(self, base: Clock) -> None:
+        self.base = base
+        self.offset_ms = 0
+
+    def now(self) -> EpochMs:
+        return EpochMs(self.base.now() + self.offset_ms)
+
+    def monotonic(self) -> float:
+        return self.base.monotonic()
+
+    async def sleep_until(self, at: EpochMs) -> None:
+        await self.base.sleep_until(EpochMs(at - self.offset_ms))
+
+
 class ManualClock:
     """A clock that stands still until somebody turns it."""
 

@@ -72,6 +72,8 @@ async def ready(request: Request) -> Response:
             figures = await context.db.read(_outbox_figures, now)
     except (StorageUnavailable, TimeoutError) as error:
         database = f"unavailable: {type(error).__name__}"
+    if database == "ok" and context.db.refusal is not None:
+        database = context.db.refusal
     if database == "ok" and driver.pulses["alive"].has_failed:
         database = "refuses writes"  # reading still works: a full disk, or a standby
     loops = {loop.name: _pulse(driver, loop.name) for loop in driver.loops}

@@ -19,7 +19,7 @@ ENOUGH = 2000
 
 
 @contextlib.contextmanager
-def _load(server: Server, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def loading(server: Server, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
     arguments = ["--port", str(server.port), "--slug", "job", "--connections", "16", "--file", str(file)]
     process = subprocess.Popen([sys.executable, "-m", "tests.faults.load", *arguments], cwd=_ROOT)
     try:
@@ -30,11 +30,11 @@ def _load(server: Server, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
-def _answered(file: Path) -> set[int]:
+def answered_numbers(file: Path) -> set[int]:
     return {int(line) for line in file.read_text().splitlines()} if file.exists() else set()
 
 
-def _stored(directory: Path, database_url: str | None) -> list[int]:
+def stored_numbers(directory: Path, database_url: str | None) -> list[int]:
     """The number of every check-in in the database, read without a server."""
     url = f"sqlite:///{directory / 'data' / 'lifesign.db'}"
     if database_url is not None:
@@ -65,12 +65,12 @@ def test_every_answered_check_in_is_stored(
     file = tmp_path / "answered.txt"
     with serving(tmp_path, database_url=database_url) as server:
         server.heartbeat("job")
-        with _load(server, file) as load:
-            until(lambda: len(_answered(file)) >= ENOUGH)
+        with loading(server, file) as load:
+            until(lambda: len(answered_numbers(file)) >= ENOUGH)
             assert end(server) == code
             assert load.wait(20) == 0
 
-    answered, stored = _answered(file), _stored(tmp_path, database_url)
+    answered, stored = answered_numbers(file), stored_numbers(tmp_path, database_url)
     assert len(answered) >= ENOUGH
     assert answered - set(stored) == set()
     assert len(stored) == len(set(stored))

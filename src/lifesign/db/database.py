@@ -71,6 +71,8 @@ class Database:
         self._queue: deque[_Caller] = deque()
         self._ready = threading.Condition()
         self._stopping = False
+        self.refusal: str | None = None
+        """Why nothing may be written for now; reading goes on."""
         self._expected = 1
         self._listener = None if self.is_sqlite else Listener(writer)
         self._threads = [
@@ -111,6 +113,8 @@ class Database:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         with self._ready:
+            if self.refusal is not None:
+                raise StorageUnavailable(self.refusal)
             if self._stopping or len(self._queue) >= MAX_QUEUE:
                 raise WriterBusy
             self._queue.append(_Caller(future, loop, fn, item, batched))

@@ -46,6 +46,12 @@ def current(conn: Connection) -> str | None:
     return MigrationContext.configure(conn).get_current_revision()
 
 
+def revision(conn: Connection) -> str | None:
+    """The revision that the database has at this moment, for those who look often."""
+    found: str | None = conn.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
 def upgrade(engine: Engine) -> str | None:
     """Bring the tables to `newest()`, all or nothing; return the revision found before. Raises SchemaTooNew."""
     with engine.begin() as conn:

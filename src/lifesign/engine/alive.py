@@ -4,8 +4,8 @@ import structlog
 from sqlalchemy import Connection
 
 from lifesign import __version__
-from lifesign.clock import Clock, EpochMs, rfc3339
-from lifesign.db import Database
+from lifesign.clock import Clock, CorrectedClock, EpochMs, rfc3339
+from lifesign.db import Database, migrate, offset
 from lifesign.engine import metrics, rules, store
 from lifesign.engine.loops import Idle
 from lifesign.engine.rules import Reading, Span, Watch
@@ -13,6 +13,8 @@ from lifesign.engine.rules import Reading, Span, Watch
 log = structlog.get_logger("lifesign.engine")
 
 _S = 1000
+_CORRECT_EVERY_MS = 10 * _S
+_WORTH_A_WARNING_MS = 5 * _S
 
 
 class Alive(Idle):
@@ -29,9 +31,14 @@ class Alive(Idle):
         self._started_at = clock.now()
         self._seen = Reading(self._started_at, clock.monotonic())
         self._halted_at: Reading | None = None
+        self._revision = migrate.newest()
+        self._correct_at = EpochMs(0)
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Measure how long nobody was alive, then say that this node is."""
+        if not await self._fits():
+            return None
+        await self._correct_clock(now)
         self._look_at_clocks()
         blind = await self._db.write(self._measure, now)
         if blind is not None:
@@ -40,6 +47,28 @@ class Alive(Idle):
             log.warning("engine.blind", since=rfc3339(blind.from_at), until=rfc3339(blind.to_at), seconds=took_s)
             self._db.wakeups.wake({"sweep"})
         return None
+
+    async def _fits(self) -> bool:
+        """Whether the tables are still those of this version: another node may have brought them further."""
+        if self._db.is_sqlite:
+            return True
+        found = await self._db.read(migrate.revision)
+        fits = found == self._revision
+        if not fits and self._db.refusal is None:
+            log.error("schema.moved_on", found=found, known=self._revision)
+        self._db.refusal = None if fits else f"the database has schema {found}, this node knows {self._revision}"
+        return fits
+
+    async def _correct_clock(self, now: EpochMs) -> None:
+        """Every 10 s, follow the clock that all nodes share."""
+        clock = self._clock
+        if not isinstance(clock, CorrectedClock) or now < self._correct_at:
+            return
+        self._correct_at = EpochMs(now + _CORRECT_EVERY_MS)
+        offset_ms = await offset.correct(self._db, clock)
+        metrics.CLOCK_OFFSET.set(offset_ms / _S)
+        if abs(offset_ms) > _WORTH_A_WARNING_MS:
+            log.warning("clock.off", by_ms=offset_ms)
 
     def _measure(self, conn: Connection, now: EpochMs) -> Span | None:
         store.lock_state(conn)
@@ -54,7 +83,8 @@ class Alive(Idle):
 
     async def attest(self, at: EpochMs) -> None:
         """Say that this node lives at `at` without measuring: a clock turned by hand is not time that was missed."""
-        await self._db.write(self._say, at)
+        if self._db.refusal is None:
+            await self._db.write(self._say, at)
 
     def may_fire(self) -> bool:
         """Whether the clock can be believed: it was not set back, or the old time has come again."""

@@ -60,10 +60,15 @@ class Driver:
         loops: Sequence[Loop],
         *,
         attest: Callable[[EpochMs], Awaitable[None]],
+        may_work: Callable[[], bool] = lambda: True,
     ) -> None:
-        """attest: says, before a manual clock is turned, that the node lives at the time it is turned to."""
+        """attest: says, before a manual clock is turned, that the node lives at the time it is turned to.
+
+        may_work: whether any loop but the first, which finds that out, may do anything.
+        """
         self._clock = clock
         self._attest = attest
+        self._may_work = may_work
         self._wakeups = wakeups
         self.loops = loops
         self.pulses = {loop.name: Pulse() for loop in loops}
@@ -111,7 +116,8 @@ class Driver:
 
     async def _tick(self, loop: Loop, now: EpochMs) -> EpochMs | None:
         try:
-            next_due = await loop.tick(now)
+            is_allowed = loop is self.loops[0] or self._may_work()
+            next_due = await loop.tick(now) if is_allowed else None
         except Exception:
             log.exception("loop.failed", loop=loop.name)
             metrics.LOOP_ERRORS.labels(loop.name).inc()

@@ -28,6 +28,9 @@ OUTBOX_PENDING = Gauge("lifesign_outbox_pending", "Messages waiting to be sent."
 OUTBOX_OLDEST = Gauge("lifesign_outbox_oldest_seconds", "Age of the longest due message.", ["type"], registry=REGISTRY)
 REPAIRS = Counter("lifesign_audit_repairs", "What the auditor put right, by rule.", ["rule"], registry=REGISTRY)
 DEADMAN_PINGS = Counter("lifesign_deadman_pings", "Pings to another monitor.", ["outcome"], registry=REGISTRY)
+CLOCK_OFFSET = Gauge(
+    "lifesign_clock_offset_seconds", "How far this machine's clock is from the database's.", registry=REGISTRY
+)
 BREAKER_OPEN = Gauge(
     "lifesign_breaker_open", "Channels that are left alone because they failed too often.", ["type"], registry=REGISTRY
 )
