@@ -35,6 +35,8 @@ MAX_QUEUE = 20_000
 # How long callers are gathered for one commit, at most.
 _GATHER_S = 0.002
 _RETRYABLE = {"40001", "40P01"}
+# Not what the caller did is at fault: the server has become a standby, or somebody made it refuse writes.
+_READ_ONLY = "25006"
 _MAX_RETRIES = 5
 
 log = structlog.get_logger("lifesign.db")
@@ -260,7 +262,7 @@ class Database:
             if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _RETRYABLE:
                 raise
             savepoint.rollback()
-            if isinstance(error, OperationalError):
+            if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
                 raise
             return error
         except Exception as error:  # noqa: BLE001 - handed to the caller that caused it, which raises it
