@@ -1,5 +1,6 @@
 """Deadlines: many at once, and many at rest."""
 
+import contextlib
 import tempfile
 import threading
 import time
@@ -42,6 +43,7 @@ _AT_REST_FIRING = 200
 
 def run(options: Options) -> list[Figure]:
     figures = [figure for kind in DATABASES for figure in _mass_expiry(kind, options)]
+    figures.append(_two_nodes(options))
     return figures + [figure for kind in DATABASES for figure in _at_rest(kind, options)]
 
 
@@ -73,7 +75,18 @@ def _mass_expiry(kind: DatabaseKind, options: Options) -> list[Figure]:
     ]
 
 
-def _one_mass_expiry(kind: DatabaseKind, count: int) -> tuple[float, list[float]]:
+def _two_nodes(options: Options) -> Figure:
+    """The same with a second server on the database, against one alone in the rounds between."""
+    alone: list[float] = []
+    together: list[float] = []
+    for _ in range(options.rounds):
+        alone.append(_one_mass_expiry("postgresql", options.heartbeats)[0])
+        together.append(_one_mass_expiry("postgresql", options.heartbeats, nodes=2)[0])
+    name = f"postgresql: {options.heartbeats:,} with one deadline, two nodes"
+    return Figure(name, together, "s", Goal(5), reference=alone, reference_name="one node")
+
+
+def _one_mass_expiry(kind: DatabaseKind, count: int, *, nodes: int = 1) -> tuple[float, list[float]]:
     """Seconds from the deadline to the last outbox row, and how long each check-in took meanwhile (ms)."""
     with (
         fresh_settings(kind) as settings,
@@ -95,19 +108,25 @@ def _one_mass_expiry(kind: DatabaseKind, count: int) -> tuple[float, list[float]
             insert_heartbeats(conn, now, count, fires_at=lambda _: deadline, policy_id=policy_id, prefix="due")
 
         fill(settings, rows)
-        with serving(settings) as server, checking_in(server, alive) as took_ms:
+        with contextlib.ExitStack() as more, serving(settings) as server, checking_in(server, alive) as took_ms:
+            for _ in range(nodes - 1):
+                more.enter_context(serving(settings))
             if clock.now() > deadline:
                 raise RuntimeError("the deadline passed before the server was up")
             # A row's own `created_at` is when its tick began; what counts is when it could be seen.
             last = _seen_at(engine, count)
+        with engine.begin() as conn:
+            opened = conn.scalar(select(func.count()).select_from(schema.incidents))
+            told = conn.scalar(select(func.count()).select_from(schema.notifications))
+        assert (opened, told) == (count, count), f"{opened} incidents and {told} messages of {count}"
         return (last - deadline) / _S, [took for at, took in took_ms if deadline <= at <= last]
 
 
-def policy_telling(http: httpx2.Client, channel: Mapping[str, object]) -> str:
-    """A policy whose one step tells one new channel at once."""
-    made = http.post("/v1/channels", json=channel)
-    assert made.status_code == 201, made.text
-    step = {"channels": [made.json()["id"]], "wait": 0}
+def policy_telling(http: httpx2.Client, *channels: Mapping[str, object]) -> str:
+    """A policy whose one step tells new channels at once."""
+    made = [http.post("/v1/channels", json=channel) for channel in channels]
+    assert all(each.status_code == 201 for each in made), [each.text for each in made]
+    step = {"channels": [each.json()["id"] for each in made], "wait": 0}
     policy = http.post("/v1/policies", json={"name": "bench", "steps": [step]})
     assert policy.status_code == 201, policy.text
     return str(policy.json()["id"])
