@@ -37,6 +37,10 @@ class Failpoints:
     def __init__(self, spec: str = "") -> None:
         """Arm what `spec` names; raises ValueError naming the entry that does not parse."""
         self._armed: dict[str, _Armed] = {}
+        self.arm(spec)
+
+    def arm(self, spec: str) -> None:
+        """Arm what `spec` names besides. Raises ValueError."""
         for entry in filter(None, (part.strip() for part in spec.split(","))):
             match = _ENTRY.fullmatch(entry)
             if match is None:
