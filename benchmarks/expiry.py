@@ -29,6 +29,7 @@ from benchmarks.stage import (
 from lifesign.clock import EpochMs
 from lifesign.db import schema
 from lifesign.db.open import SQLITE_FILE, postgres_engine, sqlite_engine
+from lifesign.engine import damage
 from lifesign.settings import Settings
 from tests.peers.process import ledger_peer
 
@@ -192,6 +193,7 @@ def _at_rest(kind: DatabaseKind, options: Options) -> list[Figure]:
                 ready_ms = timed_ms(lambda: http.get("/ready").raise_for_status(), 20)
             rss = server.rss_mib()
             time.sleep(max(0.0, (first - clock.now()) / _S + _SPREAD_S + 2))
+        audit_ms = [each for _ in range(options.rounds) for each in _audit_queries_ms(engine)]
         late = lateness_s(engine)
         assert len(late) == _AT_REST_FIRING, f"{len(late)} of {_AT_REST_FIRING} fired"
     name = f"{kind}: {options.armed:,} armed at rest"
@@ -202,7 +204,23 @@ def _at_rest(kind: DatabaseKind, options: Options) -> list[Figure]:
         Figure(f"{name}, resident", [rss], "MiB", limits[1]),
         Figure(f"{name}, /ready median", [percentile(ready_ms, 0.5)], "ms", limits[2]),
         Figure(f"{name}, start", [server.started_in_s], "s", Goal(5)),
+        Figure(f"{name}, slowest query of the auditor", [max(audit_ms)], "ms", Goal(50)),
     ]
+
+
+def _audit_queries_ms(engine: Engine) -> list[float]:
+    """How long each look of the auditor takes."""
+    now, took = clock.now(), []
+    for rule in damage.RULES:
+        with engine.begin() as conn:
+            began = time.perf_counter()
+            rule.find(conn, now, 500)
+            took.append((time.perf_counter() - began) * 1000)
+    with engine.begin() as conn:
+        began = time.perf_counter()
+        damage.sample_bounds(conn, "", 10_000)
+        took.append((time.perf_counter() - began) * 1000)
+    return took
 
 
 def lateness_s(engine: Engine) -> list[float]:

@@ -8,15 +8,16 @@ import pytest
 
 from tests.engine.steps import fire, hook, told
 from tests.harness import Json, Lifesign, MakeLifesign
+from tests.peers.fixtures import ENQUEUE, ROUTING_KEY
 from tests.peers.process import LedgerPeer
 
 PUBLIC = "https://lifesign.example"
 
 
-async def _link(lifesign: Lifesign, ledger: LedgerPeer, slug: str = "job") -> str:
+async def _link(lifesign: Lifesign, ledger: LedgerPeer, slug: str = "job", *, also: str | None = None) -> str:
     """A heartbeat that fires and tells one webhook; the path of the link in its message."""
     channel = await lifesign.webhook(hook(ledger), "ops <b>")
-    await lifesign.heartbeat("Nightly & co", slug=slug, channels=[channel["id"]])
+    await lifesign.heartbeat("Nightly & co", slug=slug, channels=[channel["id"], *([also] if also else [])])
     await fire(lifesign, slug)
     url = str(ledger.requests("/hook/ops")[-1].json["data"]["ackUrl"])
     assert url.startswith(f"{PUBLIC}/a/inc_")
@@ -153,7 +154,9 @@ async def test_one_address_may_ask_sixty_times_a_minute(lifesign: Lifesign) -> N
 
 
 async def test_two_acknowledgements_at_once_close_the_incident_once(lifesign: Lifesign, ledger: LedgerPeer) -> None:
-    link = await _link(lifesign, ledger)
+    body = {"name": "duty", "type": "pagerduty", "config": {"routingKey": ROUTING_KEY}}
+    duty = await lifesign.ask("POST", "/v1/channels", body, expect=201)
+    link = await _link(lifesign, ledger, also=duty["id"])
     async with lifesign.client(None) as anybody:
         by_link, by_key = await asyncio.gather(
             anybody.post(link), lifesign.http.post("/v1/heartbeats/job/ack", json={})
@@ -163,6 +166,7 @@ async def test_two_acknowledgements_at_once_close_the_incident_once(lifesign: Li
     assert by_link.status_code == 303
     assert by_key.status_code in {200, 400}
     assert [kind for _, kind in told(ledger)] == ["incident.opened", "incident.acknowledged"]
+    assert [each.json["event_action"] for each in ledger.requests(ENQUEUE)] == ["trigger", "resolve"]
     assert len([each for each in await lifesign.events("job") if each["type"] == "acked"]) == 1
 
 

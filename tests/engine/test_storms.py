@@ -188,6 +188,23 @@ async def test_everything_that_is_acknowledged_before_the_details_is_told_to_nob
     assert len(_texts(ledger)) == 1
 
 
+async def test_a_release_that_fails_is_rolled_back_and_done_once_at_the_next_look(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(testing=True, failpoints="release.before_commit=raise") as lifesign:
+        slack = await _slack(lifesign, ledger)
+        await _many(lifesign, 21, slack)
+
+        await lifesign.advance(61)
+        await lifesign.advance(130)
+
+        assert [each.split(":")[0] for each in _texts(ledger)] == [
+            "21 heartbeats went silent",
+            "21 heartbeats are down",
+        ]
+        assert await _storms(lifesign) == [("closed", 21)]
+
+
 # Digests ------------------------------------------------------------------------------------------------------------
 async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)
