@@ -14,7 +14,7 @@ from lifesign.channels import message as messages
 from lifesign.channels.message import Message
 from lifesign.channels.rules import ALARMS, EXPIRES_AFTER_MS, LEASE_MS, PROBE_EVERY_MS, Status, Verdict
 from lifesign.channels.sender import Outcome, Permanent, Retry, Sent, Unknown
-from lifesign.channels.senders import IS_IDEMPOTENT
+from lifesign.channels.senders import HAS_ONE_ADDRESS, IS_IDEMPOTENT
 from lifesign.channels.store import Channel, Notification
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
@@ -107,9 +107,13 @@ def _mind_breaker(conn: Connection, finished: Finished, now: EpochMs) -> Literal
 
 
 def _break(conn: Connection, channel: Channel, reason: str, now: EpochMs) -> None:
-    """The provider refuses the channel for good: from now on one message in a while tries it."""
+    """The provider refuses the channel for good: from now on one message in a while tries it.
+
+    Of a channel with several addresses only one is refused: the others are told as ever.
+    """
     store.mark_broken(conn, channel.id, reason, now)
-    store.set_lane(conn, channel.id, {"held_until": now + PROBE_EVERY_MS})
+    if HAS_ONE_ADDRESS[channel.type]:
+        store.set_lane(conn, channel.id, {"held_until": now + PROBE_EVERY_MS})
     broken.tell(conn, [replace(channel, broken_reason=reason)], now)
 
 

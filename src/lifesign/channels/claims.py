@@ -15,7 +15,7 @@ from lifesign.channels.attempts import Claimed, begun
 from lifesign.channels.limits import Limits
 from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket
 from lifesign.channels.sender import ChannelType
-from lifesign.channels.senders import CHANNEL_CAP, IS_MACHINE
+from lifesign.channels.senders import CHANNEL_CAP, HAS_ONE_ADDRESS, IS_MACHINE
 from lifesign.channels.store import Channel, Lane, Notification
 from lifesign.clock import EpochMs
 from lifesign.events import service as events
@@ -63,7 +63,7 @@ def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limit
         buried += store.expire_pending(conn, lane.channel_id, now)
         if not IS_MACHINE[lane.type]:
             _fold(conn, lane.channel_id, now)
-        taken = _take(conn, lane, 1 if lane.is_probing else count, now, node_id=node_id, limits=limits)
+        taken = _take(conn, lane, 1 if _is_probing(lane) else count, now, node_id=node_id, limits=limits)
         claimed += taken
         slots[lane.type] -= len(taken)
         busy[flight] = busy.get(flight, 0) + len(taken)
@@ -94,7 +94,12 @@ def _pause(conn: Connection, lane: Lane, now: EpochMs) -> EpochMs | None:
         if until is not None and until > now:
             return until
     # A probe tries alone: what follows it waits for what becomes of it.
-    return store.lease_end(conn, lane.channel_id) if lane.is_probing else None
+    return store.lease_end(conn, lane.channel_id) if _is_probing(lane) else None
+
+
+def _is_probing(lane: Lane) -> bool:
+    """Whether one message goes alone, to see whether the channel works again."""
+    return lane.breaker != "closed" or bool(lane.is_broken and HAS_ONE_ADDRESS[lane.type])
 
 
 def _take(conn: Connection, lane: Lane, count: int, now: EpochMs, *, node_id: str, limits: Limits) -> list[Claimed]:
@@ -116,7 +121,7 @@ def _take(conn: Connection, lane: Lane, count: int, now: EpochMs, *, node_id: st
             changes["due_at"] = EpochMs(now + max(1, rules.token_wait_ms(left, rate)))
     if taken and lane.breaker == "open":
         changes["breaker"] = "half"
-    if taken and lane.is_broken:
+    if taken and lane.is_broken and HAS_ONE_ADDRESS[lane.type]:
         changes["held_until"] = EpochMs(now + PROBE_EVERY_MS)
     if changes:
         store.set_lane(conn, lane.channel_id, changes)

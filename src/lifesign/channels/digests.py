@@ -23,7 +23,7 @@ def digest(folded: Sequence[Message], now: EpochMs) -> Message:
     return Message(
         kind="digest",
         title=title,
-        text="\n".join([f"{title}:", *lines]),
+        text="\n".join(lines),
         project=folded[0].project,
         happened_at=now,
         items=tuple(items[:MAX_ITEMS]),

@@ -189,9 +189,13 @@ def retry_dead(conn: Connection, project_id: str, notification_id: str, now: Epo
         raise NotRetryable(row.status, "A test is not sent again: test the channel instead")
     if row.is_withdrawn:
         raise NotRetryable(row.status, "The incident is over, nobody waits for this message any more")
-    if not store.channels_by_id(conn, project_id, [row.channel_id], keep=True):
+    channel = store.channels_by_id(conn, project_id, [row.channel_id], keep=True).get(row.channel_id)
+    if channel is None:
         raise NotRetryable(row.status, "The channel was deleted")
     store.revive(conn, row.id, now, EpochMs(now + RETRIED_FOR_MS))
+    if channel.broken_at is not None:
+        # A person has a reason to try now.
+        store.set_lane(conn, row.channel_id, {"held_until": None})
     store.hasten_lanes(conn, {row.channel_id: now})
     wake_after_commit(conn, "deliver")
     return replace(row, status="pending")

@@ -35,6 +35,15 @@ IS_IDEMPOTENT: Final[dict[ChannelType, bool]] = {
 }
 """The receiver tells a repeat by its key, so `called_at` need not be committed before the request."""
 
+HAS_ONE_ADDRESS: Final[dict[ChannelType, bool]] = {
+    "email": False,
+    "slack": True,
+    "webhook": True,
+    "pagerduty": True,
+    "sms": False,
+}
+"""What refuses one message of the channel for good refuses all of them. Of several addresses the others still work."""
+
 SLOTS: Final[dict[ChannelType, int]] = {"email": 8, "slack": 8, "webhook": 32, "pagerduty": 8, "sms": 4}
 """Sends in flight at once, over all channels of the type."""
 

@@ -109,11 +109,6 @@ class Lane:
     bucket_key: str | None
     is_broken: int
 
-    @property
-    def is_probing(self) -> bool:
-        """Whether one message goes alone, to see whether the channel works again."""
-        return bool(self.is_broken) or self.breaker != "closed"
-
 
 # Channels -----------------------------------------------------------------------------------------------------------
 def insert_channel(conn: Connection, channel: Channel, bucket_key: str | None) -> None:

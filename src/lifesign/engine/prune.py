@@ -15,6 +15,7 @@ log = structlog.get_logger("lifesign.engine")
 
 _S = 1000
 _DAY = 24 * 3600 * _S
+_REST_SHARE = 9
 
 Deletion = Callable[[Connection, EpochMs, int], int]
 _SIMPLE: tuple[Deletion, ...] = (
@@ -47,13 +48,15 @@ class Prune(Idle):
         self._old_since: EpochMs | None = None
         self._after = ""
         self._to_do: list[History] = []
+        self._round_began_at: EpochMs | None = None
+        self._next_round_at = EpochMs(0)
         self._deleted = 0
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Delete some; come back soon when there may be more."""
         if now < self._rest_until:
             return None
-        if await self._db.write(self._delete_aged, now) or await self._delete_surplus():
+        if await self._db.write(self._delete_aged, now) or await self._delete_surplus(now):
             return EpochMs(now + self._pause_ms)
         if self._deleted:
             log.info("rows.pruned", count=self._deleted)
@@ -76,8 +79,22 @@ class Prune(Idle):
         self._deleted += self._old.deleted
         return self._old.has_more
 
-    async def _delete_surplus(self) -> bool:
-        """Events of a heartbeat that are too many, or whose heartbeat is gone; whether there may be more."""
+    async def _delete_surplus(self, now: EpochMs) -> bool:
+        """Events of a heartbeat that are too many, or whose heartbeat is gone; whether there may be more.
+
+        A round goes through all heartbeats. With a million it takes a quarter of an hour, so that the next one waits.
+        """
+        if self._round_began_at is None:
+            if now < self._next_round_at:
+                return False
+            self._round_began_at = now
+        has_more = await self._delete_surplus_of_some()
+        if not has_more:
+            self._next_round_at = EpochMs(now + _REST_SHARE * (now - self._round_began_at))
+            self._round_began_at = None
+        return has_more
+
+    async def _delete_surplus_of_some(self) -> bool:
         if not self._to_do:
             found = await self._db.read(retention.histories, self._after, self._histories_at_once)
             self._to_do = [each for each in found if not each.exists or each.surplus_up_to is not None]
