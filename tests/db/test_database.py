@@ -19,7 +19,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from lifesign.clock import EpochMs
-from lifesign.db import Database, StorageUnavailable, WriterBusy, database, migrate, open_database
+from lifesign.db import Database, ReadersBusy, StorageUnavailable, WriterBusy, database, migrate, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import (
     LOCK_FILE,
@@ -276,6 +276,23 @@ async def test_past_the_bound_of_the_queue_a_caller_is_refused_at_once(
 
     # There is room again.
     await db.write(add, "later")
+
+
+async def test_past_their_bound_reads_are_refused_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MAX_QUEUE", 3)
+    gate = threading.Event()
+
+    def wait(_conn: Connection) -> bool:
+        return gate.wait(10)
+
+    waiting = await started(*(db.read(wait) for _ in range(3)))
+    with pytest.raises(ReadersBusy):
+        await db.read(names)
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+
+    # There is room again.
+    assert await db.read(names) == []
 
 
 async def test_a_closed_database_takes_nothing_more_but_ends_what_was_queued(settings: Settings) -> None:

@@ -50,6 +50,10 @@ class WriterBusy(StorageUnavailable):
     """The writer's queue is full; nothing was written."""
 
 
+class ReadersBusy(StorageUnavailable):
+    """Too many reads wait already."""
+
+
 # Any, here and below: one queue holds the callers of every function; `write` and `write_batched` restore the types.
 @dataclass(slots=True)
 class _Caller:
@@ -72,6 +76,7 @@ class Database:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="lifesign-read")
         self._queue: deque[_Caller] = deque()
         self._ready = threading.Condition()
+        self._reads = 0
         self._stopping = False
         self.refusal: str | None = None
         """Why nothing may be written for now; reading goes on."""
@@ -85,7 +90,10 @@ class Database:
             thread.start()
 
     async def read(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `fn(conn, ...)` on a reader, on one snapshot. Raises StorageUnavailable."""
+        """Run `fn(conn, ...)` on a reader, on one snapshot. Raises ReadersBusy, StorageUnavailable."""
+        # A loop of reads that nobody answers would otherwise take all memory before it took all patience.
+        if self._reads >= MAX_QUEUE:
+            raise ReadersBusy
 
         def run() -> R:
             try:
@@ -94,7 +102,11 @@ class Database:
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 raise StorageUnavailable from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        self._reads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        finally:
+            self._reads -= 1
 
     async def write(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `fn(conn, ...)` in a transaction and return once it is durable on disk.
