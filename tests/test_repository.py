@@ -68,7 +68,8 @@ def test_no_statement_asks_the_database_for_the_time() -> None:
         if isinstance(node, ast.expr) and _asks_the_database_for_the_time(node)
     ]
 
-    assert asking == []
+    # The one place that may: how far is this machine's clock from the one that all nodes share?
+    assert [each.partition(":")[0] for each in asking] == ["src/lifesign/db/offset.py"]
 
 
 def test_every_dependency_has_an_exact_version() -> None:

@@ -38,6 +38,11 @@ def _stored(server: Server) -> int:
     return len(server.ask("GET", "/v1/heartbeats/job/events?type=checkin&limit=1000")["events"])
 
 
+def _await_more(file: Path) -> None:
+    before = len(answered_numbers(file))
+    until(lambda: len(answered_numbers(file)) > before + 100)
+
+
 def test_a_full_disk_is_told_and_survived_and_what_was_answered_is_stored(tmp_path: Path, ledger: LedgerPeer) -> None:
     with serving(tmp_path, log_level="error") as server:
         server.heartbeat("job", channels=[server.webhook(f"{ledger.url}/hook/ops")])
@@ -102,11 +107,9 @@ def test_nothing_that_was_answered_is_lost_when_postgresql_restarts_under_load(
         server.heartbeat("job")
         with loading(server, file):
             for _ in range(3):
-                before = len(answered_numbers(file))
-                until(lambda before=before: len(answered_numbers(file)) > before + 100)  # type: ignore[misc]
+                _await_more(file)
                 own_cluster.restart()
-            before = len(answered_numbers(file))
-            until(lambda: len(answered_numbers(file)) > before + 100)
+            _await_more(file)
         until(lambda: _ready(server) == 200)
 
     lost = answered_numbers(file) - set(stored_numbers(tmp_path, url))

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
-from lifesign.channels import broken, rules, store
+from lifesign.channels import broken, history, rules, store
 from lifesign.channels import message as messages
 from lifesign.channels.message import Message
 from lifesign.channels.rules import ALARMS, EXPIRES_AFTER_MS, LEASE_MS, PROBE_EVERY_MS, Status, Verdict
@@ -18,8 +18,6 @@ from lifesign.channels.senders import HAS_ONE_ADDRESS, IS_IDEMPOTENT
 from lifesign.channels.store import Channel, Notification
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
-from lifesign.events import service as events
-from lifesign.events.rules import Event
 from lifesign.ids import new_id
 
 
@@ -205,17 +203,11 @@ def _attempt_ending(finished: Finished, outcome: str, now: EpochMs) -> dict[str,
 
 def _record(conn: Connection, row: Notification, outcome: Outcome, verdict: Verdict, now: EpochMs) -> None:
     """The heartbeat's history hears of the success, of the first failure, and of giving up."""
-    if row.heartbeat_id is None:
-        return
-    told = {"incident": row.incident_id, "kind": row.kind, "channel": row.channel_id, "step": row.step}
     if isinstance(outcome, Sent):
-        event = Event(row.project_id, row.heartbeat_id, "notify_sent", told | {"attempts": row.attempt})
+        history.record(conn, "notify_sent", [row], now, attempts=row.attempt)
     elif verdict.status == "dead" or not row.has_failed:
-        metadata = told | {"error": event_words(outcome), "final": verdict.status == "dead"}
-        event = Event(row.project_id, row.heartbeat_id, "notify_failed", metadata)
-    else:
-        return
-    events.record(conn, [event], now)
+        is_final = verdict.status == "dead"
+        history.record(conn, "notify_failed", [row], now, error=event_words(outcome), final=is_final)
 
 
 _WORDS = {

@@ -4,13 +4,13 @@ One transaction, with no network in it. A lane is passed over while its provider
 is open, or while there is no token left in its bucket; it then knows when to look again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from lifesign.channels import outbox, rules, store
+from lifesign.channels import history, outbox, rules, store
 from lifesign.channels.attempts import Claimed, begun
 from lifesign.channels.limits import Limits
 from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket
@@ -18,8 +18,6 @@ from lifesign.channels.sender import ChannelType
 from lifesign.channels.senders import CHANNEL_CAP, HAS_ONE_ADDRESS, IS_MACHINE
 from lifesign.channels.store import Channel, Lane, Notification
 from lifesign.clock import EpochMs
-from lifesign.events import service as events
-from lifesign.events.rules import Event
 
 _MAX_LANES = 32
 _MAX_PER_LANE = 100
@@ -68,7 +66,7 @@ def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limit
         slots[lane.type] -= len(taken)
         busy[flight] = busy.get(flight, 0) + len(taken)
     store.insert_attempts(conn, [begun(each.notification, node_id, now) for each in claimed])
-    _record_burials(conn, buried, now)
+    history.record(conn, "notify_failed", buried, now, error="expired: not delivered in time", final=True)
     open_types = [kind for kind, free in slots.items() if free > 0]
     next_due = store.next_lane_due(conn, types=open_types, without=_saturated(busy))
     unreached = {row.incident_id for row in buried if row.kind in ALARMS and row.incident_id is not None}
@@ -133,27 +131,6 @@ def _with_channels(conn: Connection, taken: Sequence[Notification], *, is_probe:
         return []
     channels = store.channels_by_id(conn, taken[0].project_id, {each.channel_id for each in taken})
     return [Claimed(each, channels[each.channel_id], is_probe) for each in taken]
-
-
-def _record_burials(conn: Connection, expired: Iterable[Notification], now: EpochMs) -> None:
-    gone = [
-        Event(
-            row.project_id,
-            row.heartbeat_id,
-            "notify_failed",
-            {
-                "incident": row.incident_id,
-                "kind": row.kind,
-                "channel": row.channel_id,
-                "step": row.step,
-                "error": "expired: not delivered in time",
-                "final": True,
-            },
-        )
-        for row in expired
-        if row.heartbeat_id is not None
-    ]
-    events.record(conn, gone, now)
 
 
 def spend(conn: Connection, channel: Channel, wanted: int, *, limits: Limits, now: EpochMs) -> int | None:

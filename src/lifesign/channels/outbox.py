@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from lifesign.channels import digests, store
+from lifesign.channels import digests, history, store
 from lifesign.channels import message as messages
 from lifesign.channels.message import Message
 from lifesign.channels.rules import (
@@ -23,8 +23,6 @@ from lifesign.channels.rules import (
 from lifesign.channels.store import Notification, Told
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
-from lifesign.events import service as events
-from lifesign.events.rules import Event
 from lifesign.ids import new_id
 
 
@@ -153,27 +151,8 @@ def note_undelivered(conn: Connection, provider_id: str, code: str, now: EpochMs
     """The provider gave up a message that it had accepted: it is dead; incidents of which it was an alarm."""
     dead = {"status": "dead", "finished_at": now, "last_code": code, "last_error": f"not delivered: {code}"}
     rows = store.end_sent(conn, provider_id, dead)
-    events.record(
-        conn,
-        [
-            Event(
-                row.project_id,
-                row.heartbeat_id,
-                "notify_failed",
-                {
-                    "incident": row.incident_id,
-                    "kind": row.kind,
-                    "channel": row.channel_id,
-                    "step": row.step,
-                    "error": f"{code}: the provider could not deliver it",
-                    "final": True,
-                },
-            )
-            for row in rows
-            if row.heartbeat_id is not None
-        ],
-        now,
-    )
+    error = f"{code}: the provider could not deliver it"
+    history.record(conn, "notify_failed", rows, now, error=error, final=True)
     return [row.incident_id for row in rows if row.incident_id is not None and row.kind in ALARMS]
 
 
