@@ -178,7 +178,7 @@ def _driver(
     loops: list[Loop] = [
         alive,
         Sweep(db, tuning, watch, may_fire=alive.may_fire, is_manual=is_manual, monotonic=clock.monotonic),
-        Escalate(db, tuning),
+        Escalate(db, tuning, monotonic=clock.monotonic),
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),

@@ -34,6 +34,8 @@ MAX_BATCH = 500
 MAX_QUEUE = 20_000
 # How long callers are gathered for one commit, at most.
 _GATHER_S = 0.002
+# A transaction that has taken this long is committed, whoever else waits.
+_LONG_S = 0.02
 _RETRYABLE = {"40001", "40P01"}
 # Not what the caller did is at fault: the server has become a standby, or somebody made it refuse writes.
 _READ_ONLY = "25006"
@@ -166,8 +168,12 @@ class Database:
                     self._stopping = True
                     self._queue.clear()
                 return
-            self._settled(callers)
-            _answer(callers, results)
+            # What was left out to answer the others sooner goes first next time.
+            done = callers[: len(results)]
+            with self._ready:
+                self._queue.extendleft(reversed(callers[len(results) :]))
+            self._settled(done)
+            _answer(done, results)
 
     def _next_callers(self) -> list[_Caller]:
         """Wait for work and take what shares the next transaction; empty when stopping and done."""
@@ -234,8 +240,13 @@ class Database:
         return [failure] * len(callers)
 
     def _commit(self, callers: list[_Caller]) -> list[Any]:
-        """One transaction for all of `callers`; their results, in order, exceptions included."""
+        """One transaction for the first of `callers`, mostly all of them; their results, in order, exceptions included.
+
+        Nobody waits for what came after: check-ins are committed before other work begins, which may take long, and
+        after a piece that did take long everybody so far is answered.
+        """
         results: list[Any] = []
+        began = time.monotonic()
         with self.engine.begin() as conn:
             wakeups.take(conn)
             position = 0
@@ -243,6 +254,10 @@ class Database:
                 group = _group_at(callers, position)
                 results.extend(self._run_group(conn, group))
                 position += len(group)
+                if position < len(callers) and (
+                    (group[0].batched and not callers[position].batched) or time.monotonic() - began > _LONG_S
+                ):
+                    break
             asked = wakeups.take(conn)
             if asked and self._listener is not None:
                 self._listener.tell(conn, asked)

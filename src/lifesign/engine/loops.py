@@ -42,14 +42,30 @@ class Idle:
         """Nothing to give back."""
 
 
+class Batch:
+    """How many rows a tick takes: as many as do not hold up the check-ins that queue behind it."""
+
+    _slow_s, _quick_s = 0.150, 0.050
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._smallest = largest // 10
+        self.size = largest
+
+    def resize(self, took_s: float) -> None:
+        """Half as many after a slow tick, twice as many after a quick one."""
+        if took_s > self._slow_s:
+            self.size = max(self._smallest, self.size // 2)
+        elif took_s < self._quick_s:
+            self.size = min(self._largest, self.size * 2)
+
+
 class Sweep(Idle):
     """Missed deadlines become incidents. Spec "Engine", section 4."""
 
     name = "sweep"
     idle_ms = 1000
     wakes_on: Wakeable | None = "sweep"
-    _largest, _smallest = 1000, 100
-    _slow_s, _quick_s = 0.200, 0.050
     # Deadlines that fall close together share a batch.
     _gather_ms = 200
     # The loop `alive` measures the gap at its next tick, which is due already.
@@ -72,7 +88,7 @@ class Sweep(Idle):
         self._monotonic = monotonic
         self._gather = 0 if is_manual else self._gather_ms
         self._landing_ms = 0 if is_manual or db.is_sqlite else _POSTGRES_LANDING_MS
-        self._batch = self._largest
+        self._batch = Batch(1000)
         self._quarantine = Quarantine(self.name)
         self._armed = ArmedCounts()
 
@@ -83,10 +99,10 @@ class Sweep(Idle):
         judged = EpochMs(now - self._landing_ms)
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
-            ids = await self._db.read(heartbeats.due_ids, judged, self._batch, without)
+            ids = await self._db.read(heartbeats.due_ids, judged, self._batch.size, without)
             await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._sweep, judged, now, only=row), now)
             return now
-        began, batch = self._monotonic(), self._batch
+        began, batch = self._monotonic(), self._batch.size
         try:
             swept = await self._db.write(self._sweep, judged, now, without=without)
         except StorageUnavailable:
@@ -98,7 +114,7 @@ class Sweep(Idle):
             return EpochMs(now + self._unmeasured_ms)
         if swept.looked_at:
             self._db.failpoints.hit("sweep.after_commit")
-        self._resize(self._monotonic() - began)
+        self._batch.resize(self._monotonic() - began)
         for late_ms in swept.late_ms:
             metrics.LATENESS.observe(late_ms / _S)
         if swept.looked_at >= batch:
@@ -123,7 +139,7 @@ class Sweep(Idle):
         swept = heartbeats.sweep(
             conn,
             judged,
-            self._batch,
+            self._batch.size,
             tuning=self._tuning,
             armed=self._armed,
             blind=state.blind and Blindness(*state.blind, self._watch.min_hold_ms, self._watch.max_hold_ms),
@@ -134,13 +150,6 @@ class Sweep(Idle):
             self._db.failpoints.hit("sweep.before_commit")
         return swept
 
-    def _resize(self, took_s: float) -> None:
-        """A batch must not hold up the check-ins that queue behind it."""
-        if took_s > self._slow_s:
-            self._batch = max(self._smallest, self._batch // 2)
-        elif took_s < self._quick_s:
-            self._batch = min(self._largest, self._batch * 2)
-
 
 class Escalate(Idle):
     """Due timers become steps, steps become messages. Spec "Engine", section 6."""
@@ -148,11 +157,12 @@ class Escalate(Idle):
     name = "escalate"
     idle_ms = 1000
     wakes_on: Wakeable | None = "escalate"
-    _limit = 500
 
-    def __init__(self, db: Database, tuning: Tuning) -> None:
+    def __init__(self, db: Database, tuning: Tuning, *, monotonic: Callable[[], float]) -> None:
         self._db = db
         self._tuning = tuning
+        self._monotonic = monotonic
+        self._batch = Batch(500)
         self._quarantine = Quarantine(self.name)
         self._armed = ArmedCounts()
 
@@ -160,9 +170,12 @@ class Escalate(Idle):
         """Run the steps that are due."""
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
-            ids = await self._db.read(incidents.due_timers, now, self._limit, kind=None, without=without, lock=False)
+            ids = await self._db.read(
+                incidents.due_timers, now, self._batch.size, kind=None, without=without, lock=False
+            )
             await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._escalate, now, only=row), now)
             return now
+        began, batch = self._monotonic(), self._batch.size
         try:
             looked_at = await self._db.write(self._escalate, now, without=without)
         except StorageUnavailable:
@@ -172,7 +185,8 @@ class Escalate(Idle):
             raise
         if looked_at:
             self._db.failpoints.hit("escalate.after_commit")
-        if looked_at >= self._limit:
+        self._batch.resize(self._monotonic() - began)
+        if looked_at >= batch:
             return now
         due = await self._db.read(incidents.next_timer)
         return max(due, EpochMs(now + _S)) if due is not None and without else due
@@ -182,7 +196,7 @@ class Escalate(Idle):
     ) -> int:
         looked_at = 0
         for kind in _TIMERS:
-            due, count = incidents.lock_due(conn, now, self._limit, kind=kind, without=without, only=only)
+            due, count = incidents.lock_due(conn, now, self._batch.size, kind=kind, without=without, only=only)
             looked_at = max(looked_at, count)
             if not due:
                 continue
@@ -204,14 +218,18 @@ class Escalate(Idle):
         return looked_at
 
     def _release_storms(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
-        ids = incidents.due_timers(conn, now, self._limit, kind="storm_release", without=without, only=only, lock=True)
+        ids = incidents.due_timers(
+            conn, now, self._batch.size, kind="storm_release", without=without, only=only, lock=True
+        )
         if ids:
             storms.release(conn, ids, now, tuning=self._tuning, armed=self._armed)
             self._db.failpoints.hit("release.before_commit")
         return len(ids)
 
     def _settle_flaps(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
-        ids = incidents.due_timers(conn, now, self._limit, kind="flap_settle", without=without, only=only, lock=True)
+        ids = incidents.due_timers(
+            conn, now, self._batch.size, kind="flap_settle", without=without, only=only, lock=True
+        )
         if ids:
             heartbeats.settle(conn, ids, now, self._tuning)
         return len(ids)
