@@ -153,7 +153,8 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
     for path, item in paths.items():
         for verb, operation in item.items():
             if path.startswith("/v1"):
-                scope = "keys:read" if operation["operationId"] == "checkin" else "checkins:write"
+                reports = {"checkin", "startRun", "reportProgress", "finishRun"}
+                scope = "keys:read" if operation["operationId"] in reports else "checkins:write"
                 answer = await lifesign.client(narrow[scope]["token"]).request(verb.upper(), path)
                 answered = min(operation["responses"])
                 known[f"{verb.upper()} {path}"] = [
@@ -178,6 +179,7 @@ async def test_events_hold_nothing_that_the_reference_does_not_name(lifesign: Li
     await lifesign.ask("POST", f"/v1/heartbeats/{watched}/ack", {"message": "on it"})
     await lifesign.ask("POST", f"/v1/heartbeats/{watched}/pause")
     await lifesign.ask("POST", f"/v1/heartbeats/{watched}/resume")
+    await _run_and_rest(lifesign, watched)
     await lifesign.ask("DELETE", f"/v1/channels/{bad['id']}?force=true", expect=204)
     await lifesign.ask("DELETE", f"/v1/policies/{policy['id']}?force=true", expect=204)
     await lifesign.check_in(watched, healthy=False)
@@ -194,6 +196,25 @@ async def test_events_hold_nothing_that_the_reference_does_not_name(lifesign: Li
         "flapping_ended",
     }
     assert {kind: members - described[kind] for kind, members in seen.items() if members - described[kind]} == {}
+
+
+async def _run_and_rest(lifesign: Lifesign, ref: str) -> None:
+    """Everything that runs, snoozes, tolerance and dependencies write into a history."""
+    path = f"/v1/heartbeats/{ref}"
+    await lifesign.heartbeat("Router")
+    await lifesign.ask(
+        "PATCH", path, {"tolerance": {"failures": 9, "window": 9}, "dependsOn": ["router"], "interval": 3600}
+    )
+    await lifesign.ask("DELETE", "/v1/heartbeats/router", expect=204)
+    await lifesign.ask("POST", f"{path}/snooze", {"seconds": 60, "reason": "r"})
+    await lifesign.ask("DELETE", f"{path}/snooze", expect=204)
+    for run, body in (("a", {"lease": 60}), ("b", {"maxDuration": 60}), ("c", {}), ("d", {})):
+        await lifesign.ask("POST", f"{path}/runs", {"runId": run} | body, expect=201)
+    await lifesign.advance(60)
+    await lifesign.ask("POST", f"{path}/runs/c/finish")
+    await lifesign.ask("POST", f"{path}/runs/d/finish", {"ok": False})
+    await lifesign.advance(3700)
+    await lifesign.ask("PATCH", path, {"tolerance": None})
 
 
 # Channels -----------------------------------------------------------------------------------------------------------

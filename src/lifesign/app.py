@@ -49,7 +49,9 @@ from lifesign.engine.rules import Watch
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
 from lifesign.heartbeats import routes as heartbeat_routes
+from lifesign.heartbeats import run_routes
 from lifesign.heartbeats.checkins import CheckIns
+from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
@@ -59,6 +61,7 @@ from lifesign.incidents import routes as incident_routes
 from lifesign.incidents.fallback import SettingsAsChannelUser
 from lifesign.incidents.policies import PoliciesAsChannelUsers
 from lifesign.incidents.service import tuning_of
+from lifesign.maintenance import routes as maintenance_routes
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
@@ -138,6 +141,7 @@ async def open_node(
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
     api.state.policy_users = heartbeats
+    api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
     hot = HotRoute(api, "POST", _CHECK_IN_PATTERN, heartbeat_routes.check_in)
@@ -207,6 +211,8 @@ def _api(settings: Settings) -> FastAPI:
     api.state.known_routes = [hot]
     for router in (
         heartbeat_routes.router,
+        run_routes.router,
+        maintenance_routes.router,
         incident_routes.router,
         channel_routes.router,
         auth_routes.router,

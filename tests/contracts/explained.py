@@ -17,28 +17,53 @@ EXPLAINED = [
     (r"createHeartbeat|updateHeartbeat", r"policy", r"unknown policy"),
     (r"createHeartbeat|updateHeartbeat", r"channels\[\d+\]", r"unknown channel"),
     (r"createPolicy|updatePolicy", r"steps\[\d+\]\.channels\[\d+\]", r"unknown channel"),
+    (r"createHeartbeat|updateHeartbeat", r"dependsOn\[\d+\]", r"unknown heartbeat|.+ (itself|already)"),
+    (r"createMaintenance|updateMaintenance", r"heartbeats\[\d+\]", r"unknown heartbeat"),
     (r"updateSettings", r"fallbackChannel", r"unknown channel"),
     # Names that are taken already.
     (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
     # Which timing field goes with which mode, given or stored.
     (r"createHeartbeat|updateHeartbeat", r"interval", r"is (for recurring and oneshot only|required for \w+)"),
     (r"createHeartbeat|updateHeartbeat", r"schedule", r"is (for scheduled only|required for scheduled)"),
+    (r"createHeartbeat|updateHeartbeat", r"tolerance", r"is for recurring and scheduled only"),
+    # Fields that belong together, given or stored, and others that do not.
+    (r"createHeartbeat|updateHeartbeat", r"tolerance", r"failures must not be more than window"),
+    (r"createMaintenance|updateMaintenance", r"\w+", r"(is|and endsAt, .+ are) required|cannot stand beside .+"),
+    (r"createMaintenance|updateMaintenance", r"endsAt", r"must be (after|at most 366 days after) startsAt"),
+    (r"createMaintenance|updateMaintenance", r"heartbeats", r"or one of .+ is required"),
+    (r"snoozeHeartbeat", r"seconds", r"or until is required, not both"),
     # A grammar, an almanac, and sizes counted in bytes of JSON.
-    (r"createHeartbeat|updateHeartbeat", r"schedule", r".+"),
-    (r"createHeartbeat|updateHeartbeat", r"timezone", r"is not an IANA time zone"),
+    (r"createHeartbeat|updateHeartbeat|createMaintenance|updateMaintenance", r"schedule", r".+"),
+    (r"createHeartbeat|updateHeartbeat|createMaintenance|updateMaintenance", r"timezone", r"is not an IANA time zone"),
     (r"createHeartbeat|updateHeartbeat", r"tags", r"must be at most 500 characters together, joined by blanks"),
-    (r"createHeartbeat|updateHeartbeat|checkin", r"metadata", r"must (be at most 16\d* .+|not contain U\+0000)"),
+    (
+        r"createHeartbeat|updateHeartbeat|checkin|startRun|reportProgress|finishRun",
+        r"metadata",
+        r"must (be at most 16\d* .+|not contain U\+0000)",
+    ),
     # A channel's settings go with its type, given or stored; an address may be forbidden.
     (r"createChannel|updateChannel", r"config(\..*)?", r".+"),
     # The clock.
     (r"createApiKey", r"expiresAt", r"must lie in the future"),
     (r"createApiKey", r"expiresAt", r"is not a date that exists"),
+    (r"snoozeHeartbeat", r"until", r"must be in the future, at most 30 days from now|is not a date .+"),
+    (r"createMaintenance|updateMaintenance", r"(starts|ends)At", r"is not a date .+"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
     (r"\w+", r"body", r"is not valid JSON: .*surrogate.*"),
 ]
-STATES = {"retryNotification", "ackHeartbeat", "pauseHeartbeat", "resumeHeartbeat"}
+STATES = {
+    "retryNotification",
+    "ackHeartbeat",
+    "pauseHeartbeat",
+    "resumeHeartbeat",
+    "snoozeHeartbeat",
+    "unsnoozeHeartbeat",
+    "startRun",
+    "reportProgress",
+    "finishRun",
+}
 FINE = {401, 403, 404, 409, 429}
 
 

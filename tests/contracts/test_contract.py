@@ -30,6 +30,7 @@ UNKNOWN = {
     "incidents": "inc_" + "0" * 32,
     "notifications": "ntf_" + "0" * 32,
     "keys": "key_" + "0" * 32,
+    "maintenance": "mw_" + "0" * 32,
 }
 TOO_LARGE = {"name": "x" * 262_144}
 
@@ -73,6 +74,7 @@ NEW_HEARTBEAT = {
     "namespace": "prod",
     "metadata": {"rows": 7},
 }
+NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
 OPERATIONS: dict[str, Operation] = {
     "createHeartbeat": _of("POST", "/heartbeats", NEW_HEARTBEAT, bad={"name": "x", "mode": "weekly"}),
@@ -85,6 +87,24 @@ OPERATIONS: dict[str, Operation] = {
     "pauseHeartbeat": _of("POST", "/heartbeats/{active}/pause", bad="/heartbeats/{paused}/pause"),
     "resumeHeartbeat": _of("POST", "/heartbeats/{paused}/resume", bad="/heartbeats/{active}/resume"),
     "listHeartbeatEvents": _of("GET", "/heartbeats/{firing}/events", bad="/heartbeats/{firing}/events?type=nap"),
+    "snoozeHeartbeat": _of("POST", "/heartbeats/{active}/snooze", {"seconds": 60}, bad={"seconds": 0}),
+    "unsnoozeHeartbeat": _of("DELETE", "/heartbeats/{snoozed}/snooze", bad="/heartbeats/{active}/snooze"),
+    "startRun": _of(
+        "POST",
+        "/heartbeats/{active}/runs",
+        {"lease": 60},
+        bad={"lease": 0},
+        _200=Request("POST", "/heartbeats/{active}/runs", {"runId": "{run}"}),
+    ),
+    "reportProgress": _of("POST", "/heartbeats/{active}/runs/{run}/progress", {"message": "half"}, bad={"message": 1}),
+    "finishRun": _of("POST", "/heartbeats/{active}/runs/{run}/finish", {"metadata": {"rows": 9}}, bad={"ok": "yes"}),
+    "listRuns": _of("GET", "/heartbeats/{active}/runs", bad="/heartbeats/{active}/runs?status=lost"),
+    "getRun": _of("GET", "/heartbeats/{active}/runs/{run}"),
+    "createMaintenance": _of("POST", "/maintenance", NEW_WINDOW, bad={"name": "x", "all": True}),
+    "listMaintenance": _of("GET", "/maintenance", bad="/maintenance" + BAD_LIMIT),
+    "getMaintenance": _of("GET", "/maintenance/{window}"),
+    "updateMaintenance": _of("PATCH", "/maintenance/{window}", {"name": "Calm"}, bad={"duration": 1}),
+    "deleteMaintenance": _of("DELETE", "/maintenance/{window}"),
     "createPolicy": _of("POST", "/policies", NEW_POLICY, bad={"name": "x", "steps": []}),
     "listPolicies": _of("GET", "/policies", bad="/policies" + BAD_LIMIT),
     "getPolicy": _of("GET", "/policies/{policy}"),
@@ -214,12 +234,12 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
         for title, example in content.get("examples", {}).items():
             # The one thing a reader has to fill in is the id of a channel of their own.
             text = json.dumps(example["value"]).replace(example_channel, names["channel"])
-            url = path.replace("{idOrSlug}", names["active"])
+            url = path.replace("{idOrSlug}", names["active"]).replace("{id}", names["window"])
             answer = await lifesign.http.request(OPERATIONS[operation_id].good.method, url, content=text)
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 17
+    assert tried == 22
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -237,6 +257,12 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     paused = await lifesign.heartbeat("Paused")
     await lifesign.ask("POST", f"/v1/heartbeats/{paused['id']}/pause")
     active = await lifesign.heartbeat("Active", policy=policy["id"], metadata={"rows": 7}, tags=["db"], description="d")
+    snoozed = await lifesign.heartbeat("Snoozed")
+    await lifesign.ask("POST", f"/v1/heartbeats/{snoozed['id']}/snooze", {"seconds": 60})
+    run = await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs", {"maxDuration": 600}, expect=201)
+    await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs", {"runId": "ended"}, expect=201)
+    await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs/ended/finish")
+    window = await lifesign.ask("POST", "/v1/maintenance", NEW_WINDOW, expect=201)
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
@@ -250,6 +276,9 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "paused": paused["id"],
         "active": active["id"],
         "key": key["id"],
+        "snoozed": snoozed["id"],
+        "run": run["runId"],
+        "window": window["id"],
         "hook": f"{ledger.url}/hook/contract",
     }
 
@@ -278,7 +307,7 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     operation = OPERATIONS[operation_id]
     good = operation.good
     match status:
-        case 200 | 201 | 204:
+        case 200 | 201 | 204 if status not in operation.refused:
             return await _send(lifesign.http, good, names)
         case 400:
             assert operation.bad is not None, f"{operation_id} documents 400, but the table has no bad request"
@@ -286,7 +315,8 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
         case 401:
             return await _send(lifesign.client(None), good, names)
         case 403:
-            scope = "keys:read" if operation_id == "checkin" else "checkins:write"
+            reports = {"checkin", "startRun", "reportProgress", "finishRun"}
+            scope = "keys:read" if operation_id in reports else "checkins:write"
             made = await lifesign.ask("POST", "/v1/keys", {"name": "narrow", "scopes": [scope]}, expect=201)
             return await _send(lifesign.client(made["token"]), good, names)
         case 404:

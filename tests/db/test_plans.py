@@ -24,6 +24,8 @@ from lifesign.db.schema import metadata
 from lifesign.events import store as events
 from lifesign.heartbeats import store as heartbeats
 from lifesign.incidents import store as incidents
+from lifesign.maintenance import store as maintenance
+from lifesign.runs import store as runs
 from lifesign.settings import Settings
 from tests.conftest import DATABASES
 from tests.postgres import Cluster
@@ -213,6 +215,37 @@ def _kept_answer(n: int) -> dict[str, Any]:
     }
 
 
+def _run(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("hbr", n),
+        "project_id": _PROJECT,
+        "heartbeat_id": _id("hb", n % 200),
+        "run_id": f"r{n}",
+        "status": "finished" if n % 30 else "running",
+        "started_at": NOW - n,
+        "finished_at": NOW if n % 30 else None,
+        "is_watched": 1,
+    }
+
+
+def _dependency(n: int) -> dict[str, Any]:
+    return {"heartbeat_id": _id("hb", n), "depends_on_id": _id("hb", n // 2), "project_id": _project(n)}
+
+
+def _window(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("mw", n),
+        "project_id": _project(n),
+        "name": "w",
+        "starts_at": NOW - n,
+        "ends_at": NOW + 1,
+        "timezone": "UTC",
+        "target": "all",
+        "members": "[]",
+        "created_at": NOW,
+    }
+
+
 _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "heartbeats": _heartbeat,
     "events": _event,
@@ -224,6 +257,9 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "attempts": _attempt,
     "api_keys": _key,
     "idempotency_keys": _kept_answer,
+    "runs": _run,
+    "dependencies": _dependency,
+    "maintenance": _window,
 }
 
 
@@ -318,6 +354,25 @@ HOT = [
     Hot("list, later page", _page, "ix_heartbeats_project"),
     Hot("list by status", lambda c: _page(c, status="firing"), "ix_heartbeats_status"),
     Hot("list by namespace", lambda c: _page(c, namespace="space-7"), "ix_heartbeats_namespace"),
+    Hot("runs: open ones", lambda c: runs.open_of(c, [_id("hb", 7)]), "ix_runs_open"),
+    Hot("runs: one", lambda c: runs.by_run_id(c, _id("hb", 7), "r7"), "uq_runs_run_id"),
+    Hot(
+        "runs: a page",
+        lambda c: runs.runs_of(c, _id("hb", 7), limit=101, before=_id("hbr", 3000), status=None),
+        "ix_runs_heartbeat",
+    ),
+    Hot("runs: those beyond the newest", lambda c: runs.delete_beyond(c, _id("hb", 7)), "ix_runs_heartbeat"),
+    Hot("prune: silent runs", lambda c: runs.abandon(c, NOW, 100), "ix_runs_untouched"),
+    Hot(
+        "fire: what it depends on",
+        lambda c: heartbeats.dependencies_of(c, [_id("hb", 7)]),
+        "",
+        primary_key_of="dependencies",
+    ),
+    Hot(
+        "close: what depends on it", lambda c: heartbeats.dependents_of(c, [_id("hb", 7)]), "ix_dependencies_depends_on"
+    ),
+    Hot("sweep: open windows", lambda c: maintenance.current_of(c, [_PROJECT], NOW), "ix_maintenance_project"),
     Hot("users of a policy", lambda c: heartbeats.using_policy(c, _PROJECT, _id("pol", 207)), "ix_heartbeats_policy"),
     Hot(
         "open incidents of a policy",

@@ -11,6 +11,7 @@ from lifesign.channels.acklinks import AckGrant
 from lifesign.channels.rules import ChannelNotFound
 from lifesign.clock import EpochMs
 from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.subjects import subjects
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import Incident
 from lifesign.incidents.service import Ack
@@ -37,7 +38,7 @@ def look(conn: Connection, grant: AckGrant) -> Seen | None:
         channel = channels.get_channel(conn, incident.project_id, grant.channel_id)
     except ChannelNotFound:
         return None
-    subject = heartbeats.subjects(conn, [incident.heartbeat_id]).get(incident.heartbeat_id)
+    subject = subjects(conn, [incident.heartbeat_id]).get(incident.heartbeat_id)
     return Seen(incident, "a deleted heartbeat" if subject is None else subject.name, channel.id, channel.name)
 
 
@@ -73,7 +74,7 @@ def _by_code(conn: Connection, number: str, text: str, now: EpochMs) -> str:
     # A code alone is not enough: it may have been guessed, or forwarded.
     if incident is None or not any(each.dest == number for each in outbox.told_of(conn, incident.id)):
         return UNKNOWN_CODE
-    subject = heartbeats.subjects(conn, [incident.heartbeat_id]).get(incident.heartbeat_id)
+    subject = subjects(conn, [incident.heartbeat_id]).get(incident.heartbeat_id)
     name = "a deleted heartbeat" if subject is None else subject.name
     closed = heartbeats.ack_incident(conn, incident, Ack(f"sms:{number}"), now)
     return f"Acknowledged: {name}" if closed else f"Already closed: {name}"

@@ -90,10 +90,17 @@ def _row(draft: Draft, now: EpochMs) -> dict[str, Any]:
 
 # Read and withdrawn by incidents ------------------------------------------------------------------------------------
 withdraw_pages = store.withdraw_pages
+hold_pages = store.hold_pages
 told_of = store.told_of
 paged_targets = store.paged_targets
 page_states = store.page_states
 times_told = store.times_told
+
+
+def release_pages(conn: Connection, incident_id: str, now: EpochMs, *, except_of: str | None) -> None:
+    """What a hold of the incident kept back leaves now; what the open storm `except_of` holds as well, later."""
+    until = EpochMs(now + EXPIRES_AFTER_MS["page"])
+    wake_lanes(conn, store.release_pages(conn, incident_id, now, until, except_of=except_of), now)
 
 
 # Many at once -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, or_, select, update
 
 from lifesign.channels import rules
 from lifesign.channels.rules import (
@@ -190,30 +190,69 @@ def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
     One statement, so that a page which another node claims at this moment is either still waiting here or already
     on the wire, never neither.
     """
-    waiting = N.status.in_(("pending", "held"))
-    conn.execute(
-        update(notifications)
-        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_(("pending", "held", "sending", "dead")))
-        .values(
-            is_withdrawn=1,
-            status=case((waiting, "canceled"), else_=N.status),
-            finished_at=case((waiting, now), else_=N.finished_at),
-        )
-    )
+    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_((*_UNSENT, "sending", "dead")))
 
 
 def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
     """The channel is gone: nothing more leaves through it."""
-    waiting = N.status.in_(("pending", "held"))
+    _withdraw(conn, now, N.channel_id == channel_id, N.status.in_((*_UNSENT, "sending")))
+
+
+def cancel_waiting(conn: Connection, incident_id: str, kind: str, now: EpochMs) -> None:
+    """Messages of one kind that have not left are not sent. Index: ix_notifications_incident."""
+    _withdraw(conn, now, N.incident_id == incident_id, N.kind == kind, N.status.in_((*_UNSENT, "sending")))
+
+
+_UNSENT = ("pending", "held")
+
+
+def _withdraw(conn: Connection, now: EpochMs, *which: ColumnElement[bool]) -> None:
+    """Nobody wants these any more: those that wait are canceled, those on the wire are not tried again."""
+    waiting = N.status.in_(_UNSENT)
     conn.execute(
         update(notifications)
-        .where(N.channel_id == channel_id, N.status.in_(("pending", "held", "sending")))
+        .where(*which)
         .values(
             is_withdrawn=1,
             status=case((waiting, "canceled"), else_=N.status),
             finished_at=case((waiting, now), else_=N.finished_at),
         )
     )
+
+
+def hold_pages(conn: Connection, incident_id: str) -> None:
+    """Nobody is told of the incident for now: what waits is held, what is on the wire will be once it comes back.
+
+    Index: ix_notifications_incident.
+    """
+    conn.execute(
+        update(notifications)
+        .where(N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_((*_UNSENT, "sending")))
+        .values(is_on_hold=1, status=case((_PENDING, "held"), else_=N.status))
+    )
+
+
+def release_pages(
+    conn: Connection, incident_id: str, now: EpochMs, expires_at: EpochMs, *, except_of: str | None
+) -> list[str]:
+    """What was held leaves now, but for what a storm (`except_of`) holds as well; the channels concerned.
+
+    expires_at: until when it is tried, at least. Index: ix_notifications_incident.
+    """
+    held = N.status == word("held")
+    leaves = held if except_of is None else held & or_(N.storm_id.is_(None), N.storm_id != except_of)
+    rows = conn.execute(
+        update(notifications)
+        .where(N.incident_id == incident_id, N.is_on_hold == 1)
+        .values(
+            is_on_hold=0,
+            status=case((leaves, "pending"), else_=N.status),
+            not_before=case((leaves, now), else_=N.not_before),
+            expires_at=case((N.expires_at < expires_at, expires_at), else_=N.expires_at),
+        )
+        .returning(N.channel_id)
+    )
+    return sorted({row.channel_id for row in rows})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +326,9 @@ def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table 
 
 # Many at once -------------------------------------------------------------------------------------------------------
 def held_of(conn: Connection, storm_id: str) -> list[Notification]:
-    """What a storm holds back, locked. Index: ix_notifications_held."""
-    held = select(*_NOTIFICATION_COLUMNS).where(N.storm_id == storm_id, N.status == word("held")).order_by(N.id)
-    return [Notification(*row) for row in conn.execute(held.with_for_update())]
+    """What a storm alone holds back, locked. Index: ix_notifications_held."""
+    held = select(*_NOTIFICATION_COLUMNS).where(N.storm_id == storm_id, N.status == word("held"), N.is_on_hold == 0)
+    return [Notification(*row) for row in conn.execute(held.order_by(N.id).with_for_update())]
 
 
 def crowded(conn: Connection, channel_id: str, now: EpochMs) -> list[tuple[str, str]]:
@@ -325,20 +364,6 @@ def next_order_seq(conn: Connection, order_key: str) -> int:
     """The place after the last message to one address about one thing. Index: ix_notifications_order."""
     last: int | None = conn.scalar(select(func.max(N.order_seq)).where(N.order_key == order_key))
     return 0 if last is None else last + 1
-
-
-def cancel_waiting(conn: Connection, incident_id: str, kind: str, now: EpochMs) -> None:
-    """Messages of one kind that have not left are not sent. Index: ix_notifications_incident."""
-    waiting = N.status.in_(("pending", "sending"))
-    conn.execute(
-        update(notifications)
-        .where(N.incident_id == incident_id, N.kind == kind, waiting)
-        .values(
-            is_withdrawn=1,
-            status=case((N.status == "pending", "canceled"), else_=N.status),
-            finished_at=case((N.status == "pending", now), else_=N.finished_at),
-        )
-    )
 
 
 # Outbox: out --------------------------------------------------------------------------------------------------------
@@ -525,9 +550,13 @@ def mark_called(conn: Connection, notification_id: str, token: int, now: EpochMs
 
 
 def finish(conn: Connection, notification_id: str, token: int, values: Mapping[str, Any]) -> bool:
-    """Save the end of an attempt, if the lease is still ours."""
+    """Save the end of an attempt, if the lease is still ours; one that waits for another is held if its incident is."""
+    status = values["status"]
+    if status == "pending":
+        status = case((N.is_on_hold == 1, "held"), else_="pending")
     fenced = update(notifications).where(N.id == notification_id, N.status == "sending", N.lease_token == token)
-    return conn.execute(fenced.values(lease_owner=None, lease_until=None, **values)).rowcount == 1
+    ended = dict(values) | {"status": status, "lease_owner": None, "lease_until": None}
+    return conn.execute(fenced.values(ended)).rowcount == 1
 
 
 def lock_notifications(conn: Connection, ids: Iterable[str]) -> None:

@@ -81,6 +81,21 @@ heartbeats = Table(
     Column("is_flapping", SmallInteger, nullable=False, server_default="0"),
     # The incident with which the present spell of flapping began.
     Column("flap_incident_id", Text),
+    # Fires only when so many of the last `tolerance_window` results are bad; null: at the first.
+    Column("tolerance_failures", Integer),
+    Column("tolerance_window", Integer),
+    # Those last results, oldest first, `b` for bad and `g` for good; null while none is bad.
+    Column("results", Text),
+    Column("snoozed_until", BigInteger),
+    Column("snooze_reason", Text),
+    # The incident with which the snooze ends; null: it ends at its time.
+    Column("snooze_incident_id", Text),
+    # Ids as JSON; the table `dependencies` is their index.
+    Column("depends_on", Text),
+    # The earliest lease or limit of its watched runs.
+    Column("run_due_at", BigInteger),
+    # `system <id>`: what it belongs to, and what alone may check it in.
+    Column("managed_by", Text),
     Index("uq_heartbeats_slug", "project_id", "slug", unique=True),
     Index("ix_heartbeats_project", "project_id", "id"),
     Index("ix_heartbeats_status", "project_id", "status", "id"),
@@ -99,6 +114,16 @@ Index(
     heartbeats.c.policy_id,
     sqlite_where=heartbeats.c.policy_id.is_not(None),
     postgresql_where=heartbeats.c.policy_id.is_not(None),
+)
+
+# Which heartbeat is quiet while which other one fires.
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("depends_on_id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Index("ix_dependencies_depends_on", "depends_on_id", "heartbeat_id"),
 )
 
 idempotency_keys = Table(
@@ -124,6 +149,55 @@ events = Table(
     Column("metadata", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index("ix_events_heartbeat", "heartbeat_id", "seq"),
+)
+
+# Slice `runs` -------------------------------------------------------------------------------------------------------
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("heartbeat_id", Text, nullable=False),
+    # The caller's, or `id`.
+    Column("run_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("progress_at", BigInteger),
+    Column("lease_ms", BigInteger),
+    Column("lease_until", BigInteger),
+    Column("limit_at", BigInteger),
+    Column("finished_at", BigInteger),
+    # Whether its lease and limit count; a pause ends that until its next progress.
+    Column("is_watched", SmallInteger, nullable=False),
+    Column("message", Text),
+    Column("metadata", Text),
+    Index("uq_runs_run_id", "heartbeat_id", "run_id", unique=True),
+    Index("ix_runs_heartbeat", "heartbeat_id", "id"),
+)
+_is_open = runs.c.finished_at.is_(None)
+_is_unlimited = _is_open & runs.c.lease_until.is_(None) & runs.c.limit_at.is_(None)
+Index("ix_runs_open", runs.c.heartbeat_id, runs.c.id, sqlite_where=_is_open, postgresql_where=_is_open)
+Index("ix_runs_untouched", runs.c.started_at, sqlite_where=_is_unlimited, postgresql_where=_is_unlimited)
+
+# Slice `maintenance` ------------------------------------------------------------------------------------------------
+maintenance = Table(
+    "maintenance",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("starts_at", BigInteger),
+    Column("ends_at", BigInteger),
+    # Or again and again: from each time of the schedule, for so long.
+    Column("schedule", Text),
+    Column("duration_ms", BigInteger),
+    Column("timezone", Text, nullable=False),
+    # heartbeats, namespaces, tags, all; and which, as JSON.
+    Column("target", Text, nullable=False),
+    Column("members", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Index("ix_maintenance_project", "project_id", "id"),
 )
 
 # Slice `incidents` --------------------------------------------------------------------------------------------------
@@ -167,12 +241,17 @@ incidents = Table(
     # The span in which no node listened, when the incident opened after a wait because of it.
     Column("blind_from", BigInteger),
     Column("blind_to", BigInteger),
-    # Why no step runs for now: words, joined by blanks. `step_waiting`: one would have run and does when all end.
+    # Why no step runs for now: words, joined by blanks. `step_waiting`: 1: one would have run and does when all end;
+    # 2: so would the first telling of the heartbeat's own channels.
     Column("holds", Text),
     Column("step_waiting", SmallInteger, nullable=False, server_default="0"),
     Column("storm_id", Text),
     # What acknowledges it by SMS.
     Column("ack_code", Text),
+    # The run that opened it.
+    Column("run_id", Text),
+    # The firing heartbeat because of which nobody is told.
+    Column("suppressed_by", Text),
     Index("ix_incidents_project", "project_id", "id"),
     Index("ix_incidents_heartbeat", "heartbeat_id", "id"),
 )
@@ -311,6 +390,8 @@ notifications = Table(
     Column("storm_id", Text),
     # The digest that tells what this one would have told.
     Column("bundle_id", Text),
+    # Its incident is under a hold: it does not leave.
+    Column("is_on_hold", SmallInteger, nullable=False, server_default="0"),
     Index("ix_notifications_order", "order_key", "order_seq"),
     Index("ix_notifications_incident", "incident_id"),
     Index("ix_notifications_project", "project_id", "id"),

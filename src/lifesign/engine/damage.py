@@ -14,9 +14,9 @@ from lifesign.channels import attempts, outbox
 from lifesign.clock import EpochMs
 from lifesign.db.schema import heartbeats, incidents, lanes, notifications, projects, storms, timers
 from lifesign.db.sql import word
-from lifesign.heartbeats import service as heartbeats_service
+from lifesign.heartbeats import sweep
 from lifesign.incidents import service as incidents_service
-from lifesign.incidents.rules import Tuning
+from lifesign.incidents.rules import Hold, TimerKind, Tuning
 
 _S = 1000
 # A little more than any wait for a provider's limit.
@@ -96,7 +96,7 @@ def _find_alone(conn: Connection, _now: EpochMs, limit: int) -> list[str]:
 def _mend_alone(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> list[Repair]:
     locked = _lock(conn, heartbeats, ids)
     rows = conn.execute(select(H.id, H.project_id).where(H.id.in_(locked), _FIRING, ~_IS_OPEN_FOR)).all()
-    heartbeats_service.fire_again(conn, [row.id for row in rows], now, tuning)
+    sweep.fire_again(conn, [row.id for row in rows], now, tuning)
     return [Repair(row.id, row.project_id, row.id) for row in rows]
 
 
@@ -111,7 +111,7 @@ def _find_unfired(conn: Connection, _now: EpochMs, limit: int) -> list[str]:
 def _mend_unfired(conn: Connection, ids: Collection[str], _now: EpochMs, _tuning: Tuning) -> list[Repair]:
     locked = _lock(conn, heartbeats, ids)
     rows = conn.execute(select(H.id, H.project_id, I.id).where(H.id.in_(locked), _NOT_FIRING)).all()
-    heartbeats_service.set_firing(conn, {row[0]: row[2] for row in rows})
+    sweep.set_firing(conn, {row[0]: row[2] for row in rows})
     return [Repair(row[0], row[1], row[0]) for row in rows]
 
 
@@ -186,6 +186,7 @@ def _mend_asleep(conn: Connection, ids: Collection[str], now: EpochMs, _tuning: 
 _IS_FORGOTTEN = (
     (N.status == word("held"))
     & N.storm_id.is_not(None)
+    & (N.is_on_hold == 0)
     & ~select(literal(1)).where(S.id == N.storm_id, S.state == "open").exists()
 )
 
@@ -203,24 +204,45 @@ def _mend_held(conn: Connection, ids: Collection[str], now: EpochMs, _tuning: Tu
     return [Repair(row.storm_id, row.project_id, None) for row in found]
 
 
-_HOLDS_FOR_NOTHING = (
-    _OPEN
-    & (I.holds == "flap")
-    & ~select(literal(1)).where(T.kind == "flap_settle", T.subject_id == I.heartbeat_id).exists()
-)
+def _holds_in_vain(hold: Hold, reason: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Open incidents under this hold, without the reason for it or whatever will end it."""
+    return _OPEN & I.holds.is_not(None) & (" " + I.holds + " ").contains(f" {hold} ") & ~reason
+
+
+def _waits_for(kind: TimerKind, subject: ColumnElement[str]) -> ColumnElement[bool]:
+    return select(literal(1)).where(T.kind == kind, T.subject_id == subject).exists()
+
+
+# By hold: what is not in order. A window that is open has a timer for its end.
+_IN_VAIN: dict[Hold, ColumnElement[bool]] = {
+    "flap": _holds_in_vain("flap", _waits_for("flap_settle", I.heartbeat_id)),
+    "snooze": _holds_in_vain("snooze", _waits_for("snooze_end", I.heartbeat_id)),
+    "maintenance": _holds_in_vain(
+        "maintenance",
+        select(literal(1)).where(T.kind == "maintenance_edge", T.project_id == I.project_id).exists(),
+    ),
+    "dependency": _holds_in_vain(
+        "dependency",
+        _waits_for("dependency_release", I.id)
+        | select(literal(1)).where(H.id == I.suppressed_by, H.status == "firing").exists(),
+    ),
+}
+_HOLDS_FOR_NOTHING = or_(*_IN_VAIN.values())
 
 
 def _find_unheld(conn: Connection, _now: EpochMs, limit: int) -> list[str]:
-    """Heartbeats whose incident is held for flapping that nothing will end. Index: uq_incidents_open."""
+    """Heartbeats whose incident is held for a reason that is gone, or never ends. Index: uq_incidents_open."""
     return _ids(conn, select(I.heartbeat_id).where(_HOLDS_FOR_NOTHING), limit)
 
 
 def _mend_unheld(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> list[Repair]:
     locked = _lock(conn, heartbeats, ids)
-    query = select(I.heartbeat_id, I.project_id, I.id).where(I.heartbeat_id.in_(locked), _HOLDS_FOR_NOTHING)
-    rows = conn.execute(query).all()
-    heartbeats_service.end_flap_hold(conn, {row[0]: row[2] for row in rows}, now, tuning)
-    return [Repair(row[2], row[1], row[0]) for row in rows]
+    repairs: dict[str, Repair] = {}
+    for hold, in_vain in _IN_VAIN.items():
+        rows = conn.execute(select(I.heartbeat_id, I.project_id, I.id).where(I.heartbeat_id.in_(locked), in_vain)).all()
+        sweep.end_hold(conn, {row[0]: row[2] for row in rows}, hold, now=now, tuning=tuning)
+        repairs |= {row[2]: Repair(row[2], row[1], row[0]) for row in rows}
+    return list(repairs.values())
 
 
 BOUND = Rule("bound", lambda _conn, _now, _limit: [], _mend_bounds)

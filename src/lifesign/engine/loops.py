@@ -1,6 +1,6 @@
 """The loops that only work on the database: sweep, escalate, reap, housekeeping."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
@@ -12,10 +12,12 @@ from lifesign.db.wakeups import Loop as Wakeable
 from lifesign.engine import metrics, rules, store
 from lifesign.engine.quarantine import Quarantine
 from lifesign.engine.rules import Watch
+from lifesign.heartbeats import holds, sweep
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import KEEP_ANSWERS_MS
 from lifesign.heartbeats.rules import Blindness
-from lifesign.heartbeats.service import ArmedCounts
+from lifesign.heartbeats.subjects import subjects as subjects_of
+from lifesign.heartbeats.sweep import ArmedCounts
 from lifesign.incidents import attention, storms
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import TimerKind, Tuning
@@ -25,8 +27,15 @@ _S = 1000
 _POSTGRES_LANDING_MS = 250
 
 
-# Those of incidents; storms and flapping heartbeats have their own.
+# What incidents wait for to tell people, and what they wait for to end.
 _TIMERS: tuple[TimerKind, ...] = ("escalate", "failover", "remind")
+_ENDS: tuple[TimerKind, ...] = (
+    "storm_release",
+    "flap_settle",
+    "snooze_end",
+    "maintenance_edge",
+    "dependency_release",
+)
 
 
 class Idle:
@@ -99,7 +108,7 @@ class Sweep(Idle):
         judged = EpochMs(now - self._landing_ms)
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
-            ids = await self._db.read(heartbeats.due_ids, judged, self._batch.size, without)
+            ids = await self._db.read(sweep.due_ids, judged, self._batch.size, without)
             await self._quarantine.one_by_one(ids, lambda row: self._db.write(self._sweep, judged, now, only=row), now)
             return now
         began, batch = self._monotonic(), self._batch.size
@@ -119,7 +128,7 @@ class Sweep(Idle):
             metrics.LATENESS.observe(late_ms / _S)
         if swept.looked_at >= batch:
             return now
-        bound = await self._db.read(heartbeats.next_bound)
+        bound = await self._db.read(sweep.next_bound)
         wait_ms = _S if without else self._gather
         return None if bound is None else EpochMs(max(bound + self._landing_ms, now + wait_ms))
 
@@ -131,12 +140,12 @@ class Sweep(Idle):
         *,
         without: Collection[str] = (),
         only: str | None = None,
-    ) -> heartbeats.Swept | None:
+    ) -> sweep.Swept | None:
         # In this transaction: a process that was suspended must not fire before anybody saw for how long.
         state = store.state(conn)
         if rules.blind_span(state.last_alive, now, self._watch.blind_after_ms) is not None:
             return None
-        swept = heartbeats.sweep(
+        swept = sweep.sweep(
             conn,
             judged,
             self._batch.size,
@@ -200,7 +209,10 @@ class Escalate(Idle):
             looked_at = max(looked_at, count)
             if not due:
                 continue
-            subjects = heartbeats.subjects(conn, {incident.heartbeat_id for incident in due})
+            due = incidents.set_aside(conn, due, kind)
+            if kind == "escalate":
+                due = holds.without_held_by_dependencies(conn, due)
+            subjects = subjects_of(conn, {incident.heartbeat_id for incident in due})
             match kind:
                 case "escalate":
                     incidents.run_due(conn, due, subjects, now=now, tuning=self._tuning)
@@ -208,31 +220,29 @@ class Escalate(Idle):
                     attention.fail_over(conn, due, subjects, now)
                 case "remind":
                     attention.remind(conn, due, subjects, now)
-        looked_at = max(
-            looked_at,
-            self._release_storms(conn, now, without=without, only=only),
-            self._settle_flaps(conn, now, without=without, only=only),
-        )
+        for kind in _ENDS:
+            ids = incidents.due_timers(conn, now, self._batch.size, kind=kind, without=without, only=only, lock=True)
+            looked_at = max(looked_at, len(ids))
+            if ids:
+                self._end(conn, kind, ids, now)
         if looked_at:
             self._db.failpoints.hit("escalate.before_commit")
         return looked_at
 
-    def _release_storms(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
-        ids = incidents.due_timers(
-            conn, now, self._batch.size, kind="storm_release", without=without, only=only, lock=True
-        )
-        if ids:
-            storms.release(conn, ids, now, tuning=self._tuning, armed=self._armed)
-            self._db.failpoints.hit("release.before_commit")
-        return len(ids)
-
-    def _settle_flaps(self, conn: Connection, now: EpochMs, *, without: Collection[str], only: str | None) -> int:
-        ids = incidents.due_timers(
-            conn, now, self._batch.size, kind="flap_settle", without=without, only=only, lock=True
-        )
-        if ids:
-            heartbeats.settle(conn, ids, now, self._tuning)
-        return len(ids)
+    def _end(self, conn: Connection, kind: TimerKind, ids: Sequence[str], now: EpochMs) -> None:
+        """What kept people from being told is over, for these storms, heartbeats, windows or incidents."""
+        match kind:
+            case "storm_release":
+                storms.release(conn, ids, now, tuning=self._tuning, armed=self._armed)
+                self._db.failpoints.hit("release.before_commit")
+            case "flap_settle":
+                sweep.settle(conn, ids, now, self._tuning)
+            case "snooze_end":
+                holds.end_snoozes(conn, ids, now, self._tuning)
+            case "maintenance_edge":
+                holds.pass_edges(conn, ids, now, self._tuning)
+            case "dependency_release":
+                holds.release(conn, ids, now, self._tuning)
 
 
 class Reap(Idle):

@@ -10,6 +10,7 @@ from lifesign.db import Database
 from lifesign.engine import retention
 from lifesign.engine.loops import Idle
 from lifesign.engine.retention import History, Walk
+from lifesign.runs import service as runs
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -25,6 +26,7 @@ _SIMPLE: tuple[Deletion, ...] = (
     retention.delete_callbacks,
     retention.delete_nodes,
     retention.delete_buckets,
+    runs.abandon,
 )
 
 

@@ -32,7 +32,15 @@ STORMS_MS = 90 * _DAY
 SHORT_LIVED_MS = _DAY
 CHECKINS_KEPT = 1000
 # Types of which each heartbeat keeps the newest, however old they are.
-CHECKIN_TYPES = ("checkin", "checkin_unhealthy")
+CHECKIN_TYPES = (
+    "checkin",
+    "checkin_unhealthy",
+    "run_started",
+    "run_finished",
+    "run_failed",
+    "run_stalled",
+    "run_overdue",
+)
 
 E, H, I, N = events.c, heartbeats.c, incidents.c, notifications.c  # noqa: E741 - the columns of four tables
 _IS_CHECKIN = E.type.in_(CHECKIN_TYPES)
@@ -55,7 +63,8 @@ def histories(conn: Connection, after: str, limit: int) -> list[History]:
     found = found.union_all(select(following).where(found.c.id.is_not(None)))
     ids = list(conn.scalars(select(found.c.id).where(found.c.id.is_not(None)).limit(limit)))
     counts = {row.id: row.checkin_count for row in conn.execute(select(H.id, H.checkin_count).where(H.id.in_(ids)))}
-    surplus = _surplus(conn, [each for each in ids if counts.get(each, 0) > CHECKINS_KEPT])
+    # A check-in that ends a run has two or three events beside its own.
+    surplus = _surplus(conn, [each for each in ids if counts.get(each, 0) > CHECKINS_KEPT // 4])
     return [History(each, each in counts, surplus.get(each)) for each in ids]
 
 

@@ -10,10 +10,12 @@ from lifesign.auth.rules import KeyNotFound, MissingScope, Unauthorized
 from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationNotFound, NotRetryable, TooManyTests
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
-from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, StateRefused
+from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge, is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
+from lifesign.maintenance.rules import WindowNotFound
 from lifesign.projects.rules import ProjectNotFound
+from lifesign.runs.rules import RunNotFound, RunRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ def _not_found(_error: Exception) -> Failure:
 TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidInput: _invalid,
     StateRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
+    Managed: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
+    RunRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     NotRetryable: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     Unauthorized: lambda _: Failure(
         401, "UNAUTHORIZED", "Missing or invalid API key", headers={"WWW-Authenticate": "Bearer"}
@@ -79,6 +83,8 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     ChannelNotFound: _not_found,
     NotificationNotFound: _not_found,
     KeyNotFound: _not_found,
+    RunNotFound: _not_found,
+    WindowNotFound: _not_found,
     ProjectNotFound: _not_found,
     ChannelInUse: _channel_in_use,
     PolicyInUse: _policy_in_use,

@@ -8,6 +8,7 @@ EventType = Literal[
     "updated",
     "checkin",
     "checkin_unhealthy",
+    "missed",
     "firing",
     "step_notified",
     "escalation_finished",
@@ -23,8 +24,16 @@ EventType = Literal[
     "acked",
     "paused",
     "resumed",
+    "snoozed",
+    "snooze_ended",
+    "run_started",
+    "run_finished",
+    "run_failed",
+    "run_stalled",
+    "run_overdue",
     "policy_detached",
     "channel_detached",
+    "dependency_removed",
 ]
 
 

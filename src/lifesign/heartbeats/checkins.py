@@ -6,7 +6,7 @@ arrival.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -15,11 +15,12 @@ from lifesign.db.failpoints import Failpoints
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event, EventType
-from lifesign.heartbeats import rules, service, store
-from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Waiting
-from lifesign.incidents import service as incidents
+from lifesign.heartbeats import holds, rules, store, sweep
+from lifesign.heartbeats.rules import CheckInOutcome, Heartbeat, HeartbeatNotFound, Managed, Status, Waiting
+from lifesign.heartbeats.subjects import record, subject_of
 from lifesign.incidents.rules import Tuning
 from lifesign.incidents.service import Firing
+from lifesign.maintenance import service as maintenance
 
 _S = 1000
 KEEP_ANSWERS_MS = 24 * 3600 * _S
@@ -27,7 +28,10 @@ KEEP_ANSWERS_MS = 24 * 3600 * _S
 
 # Tuples here and in `rules.Waiting`: frozen dataclasses take three times as long to make, and these are made most.
 class CheckIn(NamedTuple):
-    """One check-in as it arrived. `stamp`: when its body had been read. `metadata`: JSON text, None when not sent."""
+    """One check-in as it arrived. `stamp`: when its body had been read. `metadata`: JSON text, None when not sent.
+
+    owner: what the heartbeat must belong to; None: to nobody. run_id: of the run whose end it is.
+    """
 
     project_id: str
     key_id: str
@@ -36,6 +40,9 @@ class CheckIn(NamedTuple):
     metadata: str | None
     stamp: EpochMs
     idempotency_key: str | None = None
+    via: Literal["api", "run", "system"] = "api"
+    run_id: str | None = None
+    owner: str | None = None
 
 
 class Answer(NamedTuple):
@@ -77,6 +84,7 @@ class _Batch:
         found = store.lock_waiting(conn, ids=ids, slugs=slugs)
         self._ids = {(each.project_id, each.slug): each.id for each in found}
         self._ids |= {(each.project_id, each.id): each.id for each in found}
+        self._owners = {each.id: each.managed_by for each in found if each.managed_by is not None}
         self._waiting = {each.id: each.waiting for each in found}
         self._changed: dict[str, Waiting] = {}
         self._metadata: dict[str, str] = {}
@@ -94,6 +102,9 @@ class _Batch:
         heartbeat_id = self._id_of(item)
         if heartbeat_id is None:
             return HeartbeatNotFound()
+        owner = self._owners.get(heartbeat_id) if self._owners else None
+        if owner != item.owner:
+            return Managed(self._status(heartbeat_id), owner or "")
         if item.idempotency_key is None:
             return Answer(self._applied(item, heartbeat_id))
         kept = self._kept.get((heartbeat_id, item.idempotency_key))
@@ -104,6 +115,9 @@ class _Batch:
         row = {"heartbeat_id": heartbeat_id, "key": item.idempotency_key, "project_id": item.project_id}
         self._to_keep.append(row | {"body": body.decode(), "created_at": item.stamp})
         return Answer(body)
+
+    def _status(self, heartbeat_id: str) -> Status:
+        return store.by_ids(self._conn, [heartbeat_id])[heartbeat_id].status
 
     def _applied(self, item: CheckIn, heartbeat_id: str) -> bytes:
         """The body of the answer to a check-in that counts."""
@@ -120,34 +134,10 @@ class _Batch:
     def _rare(self, item: CheckIn, heartbeat_id: str) -> bytes:
         """A check-in that changes more than a deadline: written at once, after what came before it."""
         self.flush()
-        conn = self._conn
-        before = store.by_ids(conn, [heartbeat_id])[heartbeat_id]
-        outcome = rules.after_check_in(before, healthy=item.healthy, stamp=item.stamp, metadata=item.metadata)
-        after = outcome.heartbeat
-        kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
-        happened = [Event(after.project_id, after.id, kind, _event_text(item))]
-        if outcome.resumes:
-            happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id}))
-        events.record(conn, happened, item.stamp)
-        if outcome.fires:
-            firing = Firing(service.subject_of(after), "unhealthy", cause={"key": item.key_id})
-            after = service.fire(conn, [(after, firing)], item.stamp, self._tuning)[after.id]
-        if outcome.recovers and before.incident_id is not None:
-            self._recover(item, before.incident_id, after)
-        store.save(conn, after)
-        wake_after_commit(conn, "sweep")
+        before = store.by_ids(self._conn, [heartbeat_id])[heartbeat_id]
+        after = apply(self._conn, before, item, self._tuning)
         self._waiting[heartbeat_id] = rules.waiting(after)
         return _body(after.status, healthy=item.healthy, next_deadline=after.next_deadline)
-
-    def _recover(self, item: CheckIn, incident_id: str, after: Heartbeat) -> None:
-        subject = service.subject_of(after)
-        closed = incidents.close_incident(
-            self._conn, incident_id, subject, "checkin", heartbeat_status=after.status, now=item.stamp
-        )
-        if closed is not None:
-            duration = max(0, item.stamp - closed.opened_at) // _S
-            metadata = {"incident": closed.id, "duration": duration, "key": item.key_id}
-            events.record(self._conn, [Event(after.project_id, after.id, "resolved", metadata)], item.stamp)
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -157,10 +147,49 @@ class _Batch:
         self._changed, self._metadata, self._events, self._to_keep = {}, {}, [], []
 
 
-def _event_text(item: CheckIn) -> str:
-    """The metadata of a check-in's event. Ids are made by us and need no escapes."""
+def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) -> Heartbeat:
+    """Do all that a check-in does to a locked heartbeat, in whatever state; the heartbeat afterwards."""
+    covered = {} if item.healthy else maintenance.covered_until(conn, [before], item.stamp)
+    outcome = rules.after_check_in(
+        before,
+        healthy=item.healthy,
+        stamp=item.stamp,
+        metadata=item.metadata,
+        covered_until=covered.get(before.id),
+    )
+    after = outcome.heartbeat
+    kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
+    happened = [Event(after.project_id, after.id, kind, _event_text(item, outcome))]
+    if outcome.resumes:
+        happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id}))
+    events.record(conn, happened, item.stamp)
+    if outcome.fires:
+        firing = Firing(subject_of(after), "unhealthy", cause={"key": item.key_id})
+        after = sweep.fire(conn, [(after, firing)], item.stamp, tuning)[after.id]
+    if outcome.recovers:
+        after = recover(conn, before, after, item.key_id, item.stamp)
+    store.save(conn, after)
+    wake_after_commit(conn, "sweep")
+    return after
+
+
+def recover(conn: Connection, before: Heartbeat, after: Heartbeat, key_id: str, now: EpochMs) -> Heartbeat:
+    """Resolve the incident of a heartbeat that is alive again; the heartbeat, which the caller saves."""
+    after, closed = holds.close(conn, before, after, "checkin", now)
+    if closed is not None:
+        duration = max(0, now - closed.opened_at) // _S
+        record(conn, after, now, "resolved", incident=closed.id, duration=duration, key=key_id)
+    return after
+
+
+def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None) -> str:
+    """The metadata of a check-in's event. Ids are made by us, or checked by us, and need no escapes."""
     given = "" if item.metadata is None else f'"metadata":{item.metadata},'
-    return f'{{{given}"via":"api","key":"{item.key_id}"}}'
+    run = "" if item.run_id is None else f',"runId":"{item.run_id}"'
+    fate = ""
+    if outcome is not None and (outcome.tolerated or outcome.suppressed):
+        fate = ',"tolerated":true' if outcome.tolerated else ',"suppressed":"maintenance"'
+    return f'{{{given}"via":"{item.via}","key":"{item.key_id}"{run}{fate}}}'
 
 
 def _body(status: str, *, healthy: bool, next_deadline: EpochMs | None) -> bytes:

@@ -1,5 +1,6 @@
 """HTTP of heartbeats. The check-in is a plain Starlette route: a model for each request would triple its cost."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model, validate
-from lifesign.http.context import context_of, header_of
+from lifesign.http.context import Context, context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.incidents.rules import Incident
@@ -88,7 +89,13 @@ async def create_heartbeat(request: Request) -> Response:
         max_heartbeats=context.settings.max_heartbeats,
         now=context.now(),
     )
-    return json_answer(schemas.shown(heartbeat), 201)
+    return json_answer(await _shown(context, heartbeat), 201)
+
+
+async def _shown(context: Context, heartbeat: Heartbeat) -> dict[str, Any]:  # Any: JSON
+    now = context.now()
+    covered = await context.db.read(service.covered_until, [heartbeat], now)
+    return schemas.shown(heartbeat, now=now, is_covered=heartbeat.id in covered)
 
 
 @router.get(
@@ -109,8 +116,11 @@ async def list_heartbeats(request: Request) -> Response:
         raise InvalidInput(
             Fault("status", f"must be one of {', '.join(_STATUSES)}", status[:_MAX_FILTER], has_value=True)
         )
-    rows = await context_of(request).db.read(
-        service.list_heartbeats,
+    context = context_of(request)
+    now = context.now()
+    rows, covered = await context.db.read(
+        _listed,
+        now,
         caller.project_id,
         limit=page.limit + 1,
         after=page.after,
@@ -119,7 +129,22 @@ async def list_heartbeats(request: Request) -> Response:
         tags=tags,
         search=query.get("q"),
     )
-    return json_answer(page_body("heartbeats", rows, page, key=lambda row: row.id, show=schemas.shown))
+    return json_answer(
+        page_body(
+            "heartbeats",
+            rows,
+            page,
+            key=lambda row: row.id,
+            show=lambda row: schemas.shown(row, now=now, is_covered=row.id in covered),
+        )
+    )
+
+
+def _listed(
+    conn: Connection, /, now: EpochMs, project_id: str, **filters: Any
+) -> tuple[list[Heartbeat], Collection[str]]:  # Any: those of `list_heartbeats`
+    rows = service.list_heartbeats(conn, project_id, **filters)
+    return rows, service.covered_until(conn, rows, now)
 
 
 @router.get(
@@ -128,7 +153,15 @@ async def list_heartbeats(request: Request) -> Response:
 async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
     """Read a heartbeat by its id or slug."""
     caller = await caller_of(request, "heartbeats:read")
-    return json_answer(schemas.shown(await context_of(request).db.read(service.get, caller.project_id, idOrSlug)))
+    context = context_of(request)
+    now = context.now()
+    heartbeat, covered = await context.db.read(_found, now, caller.project_id, idOrSlug)
+    return json_answer(schemas.shown(heartbeat, now=now, is_covered=bool(covered)))
+
+
+def _found(conn: Connection, now: EpochMs, project_id: str, ref: str) -> tuple[Heartbeat, Collection[str]]:
+    heartbeat = service.get(conn, project_id, ref)
+    return heartbeat, service.covered_until(conn, [heartbeat], now)
 
 
 @router.patch(
@@ -156,7 +189,7 @@ async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
         tuning=tuning_of(context.settings),
         now=context.now(),
     )
-    return json_answer(schemas.shown(heartbeat))
+    return json_answer(await _shown(context, heartbeat))
 
 
 @router.delete("/v1/heartbeats/{idOrSlug}", **operation("deleteHeartbeat", answer=(204, None), errors=(404,)))
@@ -230,6 +263,42 @@ async def resume_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     return json_answer(
         {"id": resumed.id, "status": "active", "nextDeadline": rfc3339(resumed.next_deadline or context.now())}
     )
+
+
+@router.post(
+    "/v1/heartbeats/{idOrSlug}/snooze",
+    **operation(
+        "snoozeHeartbeat",
+        answer=(200, schemas.SnoozeAnswer),
+        body=schemas.SnoozeBody,
+        examples={"for an hour": {"seconds": 3600, "reason": "deploying"}},
+        errors=(404,),
+        refuses_states=True,
+    ),
+)
+async def snooze_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Tell nobody for a while; it is watched all the same. A snooze of a firing heartbeat ends with the incident."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.read(service.get, caller.project_id, idOrSlug)
+    body = await read_model(request, schemas.SnoozeBody)
+    now = context.now()
+    until = schemas.snooze_end_of(body, now)
+    snoozed = await context.db.write(service.snooze, caller, idOrSlug, until=until, reason=body.reason, now=now)
+    answer = {"id": snoozed.id, "status": snoozed.status, "snoozedUntil": rfc3339(until), "reason": body.reason}
+    return json_answer(without_absent(answer))
+
+
+@router.delete(
+    "/v1/heartbeats/{idOrSlug}/snooze",
+    **operation("unsnoozeHeartbeat", answer=(204, None), errors=(404,), refuses_states=True),
+)
+async def unsnooze_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """End a snooze now: what waited is told at once."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.write(service.end_snooze, caller, idOrSlug, tuning=tuning_of(context.settings), now=context.now())
+    return no_content()
 
 
 @router.get(

@@ -4,11 +4,12 @@ Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is d
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from lifesign import schedule as cron
 from lifesign.clock import LATEST, EpochMs
-from lifesign.heartbeats import schedule as cron
 
 Mode = Literal["recurring", "oneshot", "scheduled"]
 Status = Literal["active", "firing", "paused", "resolved"]
@@ -32,6 +33,13 @@ class StateRefused(Exception):
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Managed(StateRefused):
+    """The heartbeat belongs to something that alone reports for it and changes it."""
+
+    def __init__(self, status: Status, owner: str) -> None:
+        super().__init__(status, f"managed by {owner}")
 
 
 class Timing(NamedTuple):
@@ -81,6 +89,17 @@ class Heartbeat:
     flap_at: EpochMs | None = None
     is_flapping: bool = False
     flap_incident_id: str | None = None
+    tolerance_failures: int | None = None
+    tolerance_window: int | None = None
+    results: str | None = None
+    """The last results, oldest first, `b` for bad and `g` for good; None while none of them is bad."""
+    snoozed_until: EpochMs | None = None
+    snooze_reason: str | None = None
+    snooze_incident_id: str | None = None
+    depends_on: tuple[str, ...] = ()
+    run_due_at: EpochMs | None = None
+    """When the first of its watched runs has been silent, or busy, for too long."""
+    managed_by: str | None = None
 
     @property
     def timing(self) -> Timing:
@@ -90,7 +109,16 @@ class Heartbeat:
     @property
     def is_final(self) -> bool:
         """A one-shot that is over: nothing will ever fire."""
-        return self.status == "resolved" and self.fires_at is None
+        return self.status == "resolved" and self.mode == "oneshot"
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anything is expected of it, and of its runs."""
+        return self.status != "paused" and not self.is_final
+
+    def is_snoozed(self, now: EpochMs) -> bool:
+        """Whether nobody is told of it for now."""
+        return self.snoozed_until is not None and self.snoozed_until > now
 
 
 # Deadlines ----------------------------------------------------------------------------------------------------------
@@ -109,26 +137,131 @@ def armed(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> Heartbeat:
     return replace(heartbeat, **_wait(heartbeat, anchor, now))
 
 
+# Any, here and below: changes of columns by name, as `replace` takes them.
 def _wait(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> dict[str, Any]:
     deadline = next_deadline(heartbeat.timing, anchor)
-    fires_at = EpochMs(deadline + heartbeat.grace_ms)
-    return {
-        "is_armed": True,
-        "anchor_at": anchor,
-        "next_deadline": deadline,
-        "fires_at": fires_at,
-        "armed_at": now,
-        "check_at": fires_at,
-    }
+    bounds = _bounds(heartbeat, EpochMs(deadline + heartbeat.grace_ms), now)
+    return {"is_armed": True, "anchor_at": anchor, "next_deadline": deadline} | bounds
+
+
+def _bounds(heartbeat: Heartbeat, due_at: EpochMs | None, now: EpochMs) -> dict[str, Any]:
+    """When it fires: at `due_at`, deadline and grace, or when a run of its is due, whatever comes first."""
+    fires_at = min((at for at in (due_at, heartbeat.run_due_at) if at is not None), default=None)
+    return {"fires_at": fires_at, "armed_at": None if fires_at is None else now, "check_at": fires_at}
 
 
 def disarmed(heartbeat: Heartbeat) -> Heartbeat:
-    """The heartbeat waiting for nothing."""
-    return replace(heartbeat, **_NO_WAIT)
+    """The heartbeat waiting for no check-in. Its runs are looked at all the same, while it has any."""
+    return replace(heartbeat, **_NO_WAIT, check_at=heartbeat.run_due_at)
 
 
-# Any, here and below: changes of columns by name, as `replace` takes them.
-_NO_WAIT: dict[str, Any] = {"next_deadline": None, "fires_at": None, "armed_at": None, "check_at": None}
+_NO_WAIT: dict[str, Any] = {"next_deadline": None, "fires_at": None, "armed_at": None}
+
+
+def unwatched(heartbeat: Heartbeat) -> Heartbeat:
+    """The heartbeat, and its runs, waiting for nothing."""
+    return disarmed(replace(heartbeat, run_due_at=None))
+
+
+def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: EpochMs | None, now: EpochMs) -> Heartbeat:
+    """The heartbeat after one of its runs changed: when the first of them is due now, and the lease that was given.
+
+    A lease lifts the deadline: while a run reports, the next check-in is not expected.
+    """
+    after = replace(heartbeat, run_due_at=run_due_at if heartbeat.is_watched else None)
+    if heartbeat.status == "firing" or not heartbeat.is_watched:
+        return replace(after, check_at=after.run_due_at)
+    deadline = heartbeat.next_deadline
+    if deadline is not None and lease_until is not None:
+        deadline = max(deadline, lease_until)
+    due_at = None if deadline is None else EpochMs(deadline + heartbeat.grace_ms)
+    if due_at is not None and heartbeat.fires_at is not None:
+        # It may be waited for longer, because nobody could listen.
+        due_at = max(due_at, heartbeat.fires_at)
+    return replace(after, next_deadline=deadline, **_bounds(after, due_at, now))
+
+
+def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """The heartbeat waiting for the check-in after the one that was missed; counted from now if that is over too."""
+    after = heartbeat if heartbeat.next_deadline is None else armed(heartbeat, heartbeat.next_deadline, now)
+    is_to_come = after.next_deadline is not None and after.next_deadline + after.grace_ms > now
+    return after if is_to_come else armed(heartbeat, now, now)
+
+
+# Results ------------------------------------------------------------------------------------------------------------
+_GOOD, _BAD = "g", "b"
+
+
+def _with_result(heartbeat: Heartbeat, result: str) -> tuple[str | None, bool]:
+    """The last results after one more, and whether there are as many bad ones among them as make it fire."""
+    failures, window = heartbeat.tolerance_failures or 1, heartbeat.tolerance_window or 1
+    results = ((heartbeat.results or "") + result)[-window:]
+    bad = results.count(_BAD)
+    return (results if bad and window > 1 else None), bad >= failures
+
+
+class Silence(NamedTuple):
+    """One thing that was not heard in time: a check-in (no `run_id`), or a run. What became of it, if not a firing."""
+
+    reason: Literal["missed", "run_stalled", "run_overdue"]
+    run_id: str | None = None
+    deadline: EpochMs | None = None
+    tolerated: bool = False
+    suppressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceOutcome:
+    """What silence does. `heartbeat` is the state after it, apart from the incident that firing opens."""
+
+    heartbeat: Heartbeat
+    heard: tuple[Silence, ...]
+    """Runs that were too late, and a check-in that was missed without firing, in order."""
+    fires: Silence | None = None
+
+
+def after_silence(
+    heartbeat: Heartbeat, runs: Sequence[Silence], now: EpochMs, *, covered_until: EpochMs | None
+) -> SilenceOutcome:
+    """Decide what happens when a bound of a heartbeat has passed.
+
+    runs: those found too late; `heartbeat.run_due_at` is already that of the others. covered_until: when the
+    maintenance window closes that it is in; None: it is in none.  Source: spec "Heartbeats", sections 5 to 7.
+    """
+    after, noted, cause = heartbeat, list[Silence](), None
+    for run in runs:
+        if covered_until is not None and heartbeat.status != "firing":
+            noted.append(run._replace(suppressed=True))
+            continue
+        if cause is None and heartbeat.status != "firing":
+            results, fires = _with_result(after, _BAD)
+            after = replace(after, results=results)
+            cause = run if fires else None
+            noted.append(run._replace(tolerated=not fires))
+        else:
+            noted.append(run)
+    if cause is not None:
+        return SilenceOutcome(firing(after), tuple(noted), cause)
+    if after.status == "firing" or after.next_deadline is None or after.next_deadline + after.grace_ms > now:
+        return SilenceOutcome(with_runs(after, after.run_due_at, None, now), tuple(noted))
+    missed = Silence("missed", deadline=after.next_deadline)
+    if covered_until is not None:
+        noted.append(missed._replace(suppressed=True))
+        return SilenceOutcome(_past_window(after, covered_until, now), tuple(noted))
+    results, fires = _with_result(after, _BAD)
+    after = replace(after, results=results)
+    if fires:
+        return SilenceOutcome(firing(after), tuple(noted), missed)
+    noted.append(missed._replace(tolerated=True))
+    return SilenceOutcome(_next_in_rhythm(after, now), tuple(noted))
+
+
+def _past_window(heartbeat: Heartbeat, closes_at: EpochMs, now: EpochMs) -> Heartbeat:
+    """The heartbeat after silence, or bad news, that was expected."""
+    if heartbeat.mode != "oneshot":
+        return _next_in_rhythm(heartbeat, now)
+    bounds = _bounds(heartbeat, EpochMs(closes_at + heartbeat.grace_ms), now)
+    return replace(heartbeat, next_deadline=closes_at, **bounds)
 
 
 # Check-ins ----------------------------------------------------------------------------------------------------------
@@ -150,6 +283,8 @@ def waiting(heartbeat: Heartbeat) -> Waiting | None:
     """The heartbeat as a `Waiting`; None when a healthy check-in would do more than move its deadline."""
     next_deadline, fires_at, check_at = heartbeat.next_deadline, heartbeat.fires_at, heartbeat.check_at
     if heartbeat.status != "active" or heartbeat.mode == "oneshot":
+        return None
+    if heartbeat.run_due_at is not None or heartbeat.results is not None:
         return None
     if next_deadline is None or fires_at is None or check_at is None:
         return None
@@ -197,12 +332,22 @@ class CheckInOutcome:
     fires: bool = False
     recovers: bool = False
     resumes: bool = False
+    tolerated: bool = False
+    suppressed: bool = False
 
 
-def after_check_in(heartbeat: Heartbeat, *, healthy: bool, stamp: EpochMs, metadata: str | None) -> CheckInOutcome:
+def after_check_in(
+    heartbeat: Heartbeat,
+    *,
+    healthy: bool,
+    stamp: EpochMs,
+    metadata: str | None,
+    covered_until: EpochMs | None = None,
+) -> CheckInOutcome:
     """Decide what a check-in that arrived at `stamp` does, in any state.
 
     A check-in whose stamp is older than the present anchor counts, but never moves the deadline backwards.
+    covered_until: when the maintenance window closes that the heartbeat is in, which makes bad news expected.
     """
     # Copying a heartbeat (7 us) is most of what deciding costs, so the usual path copies it once, not four times.
     seen: dict[str, Any] = {
@@ -215,19 +360,32 @@ def after_check_in(heartbeat: Heartbeat, *, healthy: bool, stamp: EpochMs, metad
     if (heartbeat.status == "paused" and not resumes) or heartbeat.is_final:
         return CheckInOutcome(replace(heartbeat, **seen))
     if resumes:
-        seen |= {"status": "active", "paused_at": None, "anchor_at": stamp}
+        seen |= {"status": "active", "paused_at": None, "anchor_at": stamp, "results": None}
     if healthy:
         after = replace(heartbeat, **(seen | _rearming(heartbeat, stamp)))
-        return CheckInOutcome(after, recovers=heartbeat.status == "firing", resumes=resumes)
+        recovers = heartbeat.status == "firing"
+        results = None if recovers or resumes or heartbeat.results is None else _with_result(heartbeat, _GOOD)[0]
+        after = after if after.results == results else replace(after, results=results)
+        return CheckInOutcome(after, recovers=recovers, resumes=resumes)
     if heartbeat.status == "firing":
         return CheckInOutcome(replace(heartbeat, **seen))
-    return CheckInOutcome(firing(replace(heartbeat, **seen)), fires=True, resumes=resumes)
+    unhealthy = replace(heartbeat, **seen)
+    if covered_until is not None:
+        is_waiting = resumes or heartbeat.next_deadline is not None
+        after = _past_window(unhealthy, covered_until, stamp) if is_waiting else unhealthy
+        return CheckInOutcome(after, resumes=resumes, suppressed=True)
+    results, fires = _with_result(unhealthy, _BAD)
+    if fires:
+        return CheckInOutcome(firing(replace(unhealthy, results=results)), fires=True, resumes=resumes)
+    after = replace(unhealthy, **(_rearming(heartbeat, stamp) | {"results": results}))
+    return CheckInOutcome(after, resumes=resumes, tolerated=True)
 
 
 def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
     """What a healthy check-in changes of a heartbeat that is watched, or is watched again from now."""
     if heartbeat.mode == "oneshot":
-        return _NO_WAIT | {"status": "resolved", "is_armed": True, "incident_id": None}
+        over = {"status": "resolved", "is_armed": True, "incident_id": None, "run_due_at": None, "check_at": None}
+        return _NO_WAIT | over
     is_waiting = heartbeat.is_armed and heartbeat.status != "paused"
     anchor = max(stamp, heartbeat.anchor_at) if is_waiting else stamp
     changes = _wait(heartbeat, anchor, stamp) | {"status": "active", "incident_id": None}
@@ -240,6 +398,11 @@ def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
 def firing(heartbeat: Heartbeat) -> Heartbeat:
     """The heartbeat while its incident is open."""
     return replace(disarmed(heartbeat), status="firing", is_armed=True)
+
+
+def recovered(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """The heartbeat whose stalled run goes on: waiting again from now, without a check-in."""
+    return armed(replace(heartbeat, status="active", incident_id=None, results=None), now, now)
 
 
 # Flapping -----------------------------------------------------------------------------------------------------------
@@ -299,6 +462,12 @@ def held_until(heartbeat: Heartbeat, blind: Blindness) -> EpochMs | None:
     return end if _was_armed_before(heartbeat, blind) else None
 
 
+def held(heartbeat: Heartbeat, until: EpochMs) -> Heartbeat:
+    """The heartbeat that fires no earlier than `until`; when its check-in was expected stays as it was."""
+    run_due_at = None if heartbeat.run_due_at is None else max(heartbeat.run_due_at, until)
+    return replace(heartbeat, fires_at=until, check_at=until, run_due_at=run_due_at)
+
+
 def was_held(heartbeat: Heartbeat, blind: Blindness) -> bool:
     """Whether `fires_at` is the end of a hold."""
     return heartbeat.fires_at == blind.hold_end(heartbeat.grace_ms) and _was_armed_before(heartbeat, blind)
@@ -313,8 +482,8 @@ def acked(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     """Acknowledged: resolved, and waiting again, so that a job that stays dead fires anew. Raises StateRefused."""
     if heartbeat.status != "firing":
         raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not firing")
-    resolved = replace(heartbeat, status="resolved", incident_id=None)
-    return disarmed(resolved) if heartbeat.mode == "oneshot" else armed(resolved, now, now)
+    resolved = replace(heartbeat, status="resolved", incident_id=None, results=None)
+    return unwatched(resolved) if heartbeat.mode == "oneshot" else armed(resolved, now, now)
 
 
 def paused(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
@@ -323,24 +492,46 @@ def paused(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
         raise StateRefused(heartbeat.status, "Heartbeat is already paused")
     if heartbeat.is_final:
         raise StateRefused(heartbeat.status, "Heartbeat is resolved for good, there is nothing to pause")
-    return replace(disarmed(heartbeat), status="paused", paused_at=now, incident_id=None)
+    return replace(unwatched(heartbeat), status="paused", paused_at=now, incident_id=None, results=None)
 
 
 def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     """Watched again, from now. Raises StateRefused."""
     if heartbeat.status != "paused":
         raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
-    return armed(replace(heartbeat, status="active", paused_at=None), now, now)
+    return armed(replace(heartbeat, status="active", paused_at=None, results=None), now, now)
+
+
+def snoozed(heartbeat: Heartbeat, until: EpochMs, reason: str | None) -> Heartbeat:
+    """Nobody is told of it until then, or until the end of the incident that is open. Raises StateRefused."""
+    if heartbeat.is_final:
+        raise StateRefused(heartbeat.status, "Heartbeat is resolved for good, there is nothing to snooze")
+    return replace(heartbeat, snoozed_until=until, snooze_reason=reason, snooze_incident_id=heartbeat.incident_id)
+
+
+def unsnoozed(heartbeat: Heartbeat) -> Heartbeat:
+    """People are told of it again. Raises StateRefused."""
+    if heartbeat.snoozed_until is None:
+        raise StateRefused(heartbeat.status, "Heartbeat is not snoozed")
+    return replace(heartbeat, snoozed_until=None, snooze_reason=None, snooze_incident_id=None)
 
 
 def after_edit(before: Heartbeat, after: Heartbeat, now: EpochMs) -> Heartbeat:
     """`after`, which differs from `before` by an edit, with its deadline put right. An edit never causes a firing."""
+    if _tolerance(before) != _tolerance(after):
+        after = replace(after, results=None)
     if before.timing == after.timing:
         return after
+    after = replace(after, results=None)
     if before.is_final:
         return armed(replace(after, status="active"), now, now)
-    if before.fires_at is None:  # firing, paused, un-armed: the new timing is used when it is armed next
+    if before.next_deadline is None:  # firing, paused, un-armed: the new timing is used when it is armed next
         return after
     waiting = replace(after, status="active") if after.mode == "oneshot" else after
     fresh = armed(waiting, before.anchor_at, now)
-    return fresh if fresh.fires_at is not None and fresh.fires_at > now else armed(waiting, now, now)
+    is_to_come = fresh.next_deadline is not None and fresh.next_deadline + fresh.grace_ms > now
+    return fresh if is_to_come else armed(waiting, now, now)
+
+
+def _tolerance(heartbeat: Heartbeat) -> tuple[int | None, int | None]:
+    return heartbeat.tolerance_failures, heartbeat.tolerance_window

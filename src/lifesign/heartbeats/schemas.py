@@ -6,57 +6,42 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, ConfigDict, Field, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, StrictStr, WithJsonSchema, model_validator
 
+from lifesign import schedule
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.events.service import StoredEvent
 from lifesign.faults import MAX_FAULTS, Fault, InvalidInput
-from lifesign.heartbeats import schedule, slugs
+from lifesign.heartbeats import slugs
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.heartbeats.service import Definition
 from lifesign.http.answers import without_absent
-from lifesign.http.fields import Body, Bool, Integer, Line, LongText, Name, Ref, optional
+from lifesign.http.fields import (
+    Body,
+    Bool,
+    Integer,
+    Line,
+    LongText,
+    Metadata,
+    Name,
+    Ref,
+    Tag,
+    Timestamp,
+    Timezone,
+    optional,
+)
 
 _S = 1000
 MAX_INTERVAL_S = 315_360_000
 MAX_GRACE_S = 31_536_000
 DEFAULT_GRACE_S = 60
-MAX_METADATA_BYTES = 16_384
-MAX_METADATA_DEPTH = 16
 MAX_TAGS = 50
 MAX_TAGS_CHARACTERS = 500
 MAX_OWN_CHANNELS = 50
 MAX_ACK_MESSAGE = 1000
-
-
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    if _depth(value) > MAX_METADATA_DEPTH:
-        msg = f"must be at most {MAX_METADATA_DEPTH} levels deep"
-        raise ValueError(msg)
-    if len(orjson.dumps(value)) > MAX_METADATA_BYTES:
-        msg = f"must be at most {MAX_METADATA_BYTES} bytes as compact JSON"
-        raise ValueError(msg)
-    if _has_nul(value):
-        msg = "must not contain U+0000"
-        raise ValueError(msg)
-    return value
-
-
-def _depth(value: Any) -> int:  # Any: JSON
-    """Levels of nesting; level by level, because hostile JSON is nested deeper than Python recurses."""
-    depth, level = 0, [value]
-    while nested := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
-        level = [member for each in nested for member in (each.values() if isinstance(each, dict) else each)]
-    return depth
-
-
-def _has_nul(value: Any) -> bool:  # Any: JSON, of bounded depth
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any("\x00" in key or _has_nul(each) for key, each in value.items())
-    return isinstance(value, list) and any(_has_nul(each) for each in value)
+MAX_DEPENDENCIES = 20
+MAX_TOLERANCE = 100
+MAX_SNOOZE_S = 2_592_000
 
 
 def _tags(value: list[str]) -> list[str]:
@@ -67,23 +52,9 @@ def _tags(value: list[str]) -> list[str]:
     return folded
 
 
-def _tag(value: str) -> str:
-    if not 1 <= len(value) <= 100 or any(each.isspace() or each < " " or each == "\x7f" for each in value):  # noqa: PLR2004 - the rule itself
-        msg = "must be 1 to 100 characters without whitespace"
-        raise ValueError(msg)
-    return value
-
-
 def _slug(value: str) -> str:
     if not slugs.is_valid_slug(value):
         msg = "must be 1 to 100 characters of a-z, 0-9, - and _, not beginning with hb_"
-        raise ValueError(msg)
-    return value
-
-
-def _timezone(value: str) -> str:
-    if not schedule.is_timezone(value):
-        msg = "is not an IANA time zone"
         raise ValueError(msg)
     return value
 
@@ -92,17 +63,11 @@ def _distinct(value: list[str]) -> list[str]:
     return list(dict.fromkeys(value))
 
 
-Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 Slug = Annotated[
     StrictStr, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": "^(?!hb_)[a-z0-9_-]{1,100}$"})
 ]
-Timezone = Annotated[
-    StrictStr, AfterValidator(_timezone), WithJsonSchema({"type": "string", "examples": ["Europe/Berlin"]})
-]
-Tag = Annotated[
-    StrictStr, AfterValidator(_tag), WithJsonSchema({"type": "string", "pattern": r"^[^\s\x00-\x20\x7f\x85]{1,100}$"})
-]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_tags)]
+Dependencies = Annotated[list[Ref], Field(max_length=MAX_DEPENDENCIES), AfterValidator(_distinct)]
 OwnChannels = Annotated[list[Ref], Field(max_length=MAX_OWN_CHANNELS), AfterValidator(_distinct)]
 ModeWord = Literal["recurring", "oneshot", "scheduled"]
 StatusWord = Literal["active", "firing", "paused", "resolved"]
@@ -113,6 +78,20 @@ _BY_MODE: list[Any] = [  # Any: a fragment of JSON Schema
     {"properties": {"mode": {"enum": ["recurring", "oneshot"]}}, "required": ["mode", "interval"]},
     {"properties": {"mode": {"enum": ["scheduled"]}}, "required": ["mode", "schedule"]},
 ]
+
+
+class Tolerance(Body):
+    """Fire only when `failures` of the last `window` results are bad."""
+
+    failures: Annotated[int, Integer(1, MAX_TOLERANCE)] = Field(examples=[2])
+    window: Annotated[int, Integer(1, MAX_TOLERANCE)] = Field(examples=[3])
+
+    @model_validator(mode="after")
+    def _failures_fit_the_window(self) -> "Tolerance":
+        if self.failures > self.window:
+            msg = "failures must not be more than window"
+            raise ValueError(msg)
+        return self
 
 
 class NewHeartbeat(Body):
@@ -137,6 +116,8 @@ class NewHeartbeat(Body):
     description: Annotated[str, LongText(10_000)] = optional()
     tags: Tags = optional()
     channels: OwnChannels = optional("Told at once on firing and on recovery, beside the policy.")
+    tolerance: Tolerance = optional("Not for oneshot. Without it, it fires at the first bad result.")
+    dependsOn: Dependencies = optional("Ids or slugs: while one of them fires, nobody is told of this one.")
     armed: Bool = Field(default=True, description="false: no deadline until the first check-in.")
     stickyPause: Bool = Field(default=True, description="false: a check-in un-pauses.")
 
@@ -157,6 +138,8 @@ class HeartbeatChanges(Body):
     description: Annotated[str, LongText(10_000)] | None = optional()
     tags: Tags | None = optional()
     channels: OwnChannels | None = optional()
+    tolerance: Tolerance | None = optional()
+    dependsOn: Dependencies | None = optional()
     stickyPause: Bool = optional()
 
 
@@ -171,6 +154,16 @@ class AckBody(Body):
     """What the person who acknowledges has to say."""
 
     message: Annotated[str, LongText(MAX_ACK_MESSAGE)] = optional(examples=["Looking into it"])
+
+
+class SnoozeBody(Body):
+    """For how long nobody is told: exactly one of `seconds` and `until`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["seconds"]}, {"required": ["until"]}]})
+
+    seconds: Annotated[int, Integer(1, MAX_SNOOZE_S)] = optional(examples=[3600])
+    until: Timestamp = optional("In the future, at most 30 days.")
+    reason: Annotated[str, LongText(MAX_ACK_MESSAGE)] = optional()
 
 
 # Bodies to paste, by what they show.
@@ -224,6 +217,10 @@ class ShownHeartbeat(Body):
     tags: list[str] = optional()
     channels: list[str] = optional()
     stickyPause: bool = optional()
+    tolerance: Tolerance = optional()
+    dependsOn: list[str] = optional("Ids.")
+    snoozedUntil: datetime = optional()
+    maintenance: bool = optional("True inside a maintenance window.")
 
 
 class HeartbeatList(Body):
@@ -266,6 +263,15 @@ class ResumeAnswer(Body):
     nextDeadline: datetime
 
 
+class SnoozeAnswer(Body):
+    """A snoozed heartbeat."""
+
+    id: str
+    status: StatusWord
+    snoozedUntil: datetime
+    reason: str = optional()
+
+
 class ShownEvent(Body):
     """One line of a heartbeat's history."""
 
@@ -300,6 +306,9 @@ def definition_of(body: NewHeartbeat) -> Definition:
         tags=tuple(body.tags or ()),
         metadata=json_text(body.metadata),
         is_sticky_pause=body.stickyPause,
+        tolerance_failures=body.tolerance.failures if "tolerance" in body.given() else None,
+        tolerance_window=body.tolerance.window if "tolerance" in body.given() else None,
+        depends_on=tuple(body.dependsOn or ()),
     )
     return _checked(wanted)
 
@@ -322,13 +331,19 @@ def changes_of(body: HeartbeatChanges) -> dict[str, Any]:
         "tags": tuple(body.tags or ()),
         "channels": tuple(body.channels or ()),
         "stickyPause": body.stickyPause,
+        "dependsOn": tuple(body.dependsOn or ()),
     }
+    if "tolerance" in given:
+        values["tolerance_failures"] = body.tolerance and body.tolerance.failures
+        values["tolerance_window"] = body.tolerance and body.tolerance.window
+        given = given | {"tolerance_failures", "tolerance_window"}
     columns = {
         "interval": "interval_ms",
         "grace": "grace_ms",
         "policy": "policy_id",
         "channels": "own_channels",
         "stickyPause": "is_sticky_pause",
+        "dependsOn": "depends_on",
     }
     return {columns.get(name, name): value for name, value in values.items() if name in given}
 
@@ -355,6 +370,8 @@ def _checked(wanted: Definition) -> Definition:
             normalized = schedule.normalized(wanted.schedule, wanted.timezone)
         except schedule.BadSchedule as error:
             faults.append(Fault("schedule", error.reason, wanted.schedule[:200], has_value=True))
+    if wanted.mode == "oneshot" and wanted.tolerance_failures is not None:
+        faults.append(Fault("tolerance", "is for recurring and scheduled only"))
     if faults:
         raise InvalidInput(*faults[:MAX_FAULTS])
     return replace(wanted, schedule=normalized)
@@ -374,8 +391,20 @@ def json_text(value: Mapping[str, Any] | None) -> str | None:
 
 
 # Out ----------------------------------------------------------------------------------------------------------------
-def shown(heartbeat: Heartbeat) -> dict[str, Any]:  # Any: JSON
-    """A heartbeat on the wire."""
+def snooze_end_of(body: SnoozeBody, now: EpochMs) -> EpochMs:
+    """Until when a snooze lasts. Raises InvalidInput."""
+    if ("seconds" in body.given()) == ("until" in body.given()):
+        raise InvalidInput(Fault("seconds", "or until is required, not both"))
+    if "seconds" in body.given():
+        return EpochMs(now + body.seconds * _S)
+    if not now < body.until <= now + MAX_SNOOZE_S * _S:
+        raise InvalidInput(Fault("until", "must be in the future, at most 30 days from now"))
+    return body.until
+
+
+def shown(heartbeat: Heartbeat, *, now: EpochMs, is_covered: bool = False) -> dict[str, Any]:  # Any: JSON
+    """A heartbeat on the wire. is_covered: a maintenance window that it is in is open."""
+    tolerance = {"failures": heartbeat.tolerance_failures, "window": heartbeat.tolerance_window}
     return without_absent(
         {
             "id": heartbeat.id,
@@ -402,6 +431,10 @@ def shown(heartbeat: Heartbeat) -> dict[str, Any]:  # Any: JSON
             "tags": list(heartbeat.tags) or None,
             "channels": list(heartbeat.own_channels) or None,
             "stickyPause": heartbeat.is_sticky_pause,
+            "tolerance": None if heartbeat.tolerance_failures is None else tolerance,
+            "dependsOn": list(heartbeat.depends_on) or None,
+            "snoozedUntil": _time(heartbeat.snoozed_until) if heartbeat.is_snoozed(now) else None,
+            "maintenance": is_covered or None,
         }
     )
 

@@ -1,33 +1,34 @@
-"""Heartbeats: made, edited, checked in, acknowledged, paused; and fired when nobody checked in.
+"""Heartbeats: made, edited, acknowledged, paused, snoozed, deleted.
 
-Everything here runs in the caller's transaction and goes through `rules` for its decisions.
+Everything here runs in the caller's transaction and goes through `rules` for its decisions. What time does to them is
+in `sweep`, what they report in `checkins` and `running`.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 
 from lifesign.auth.rules import Caller
 from lifesign.channels import service as channels
 from lifesign.channels.rules import User
-from lifesign.clock import EpochMs, rfc3339
+from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
-from lifesign.events.rules import Event, EventType
+from lifesign.events.rules import Event
 from lifesign.faults import Fault, InvalidInput
-from lifesign.heartbeats import rules, slugs, store
-from lifesign.heartbeats.rules import Blindness, Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Mode
+from lifesign.heartbeats import holds, rules, slugs, store
+from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Managed, Mode
+from lifesign.heartbeats.subjects import record, subject_of
 from lifesign.ids import new_id
-from lifesign.incidents import flapping, policies, storms
+from lifesign.incidents import flapping, policies
 from lifesign.incidents import service as incidents
-from lifesign.incidents.rules import Incident, Subject, Tuning
-from lifesign.incidents.service import Ack, Firing
-from lifesign.incidents.storms import Armed
+from lifesign.incidents.rules import Incident, Tuning
+from lifesign.incidents.service import Ack
+from lifesign.maintenance import service as maintenance
 from lifesign.projects import service as projects
+from lifesign.runs import service as runs
 
 _SLUG_WINDOW = 64
 _MAX_SLUG_WINDOW = 4096
@@ -52,6 +53,10 @@ class Definition:
     tags: tuple[str, ...]
     metadata: str | None
     is_sticky_pause: bool
+    tolerance_failures: int | None
+    tolerance_window: int | None
+    depends_on: tuple[str, ...]
+    """Ids or slugs as they were sent; ids once they are stored."""
 
 
 Check = Callable[[Definition, Mapping[str, Any]], Definition]
@@ -63,6 +68,9 @@ WIRE_NAMES = {
     "policy_id": "policy",
     "own_channels": "channels",
     "is_sticky_pause": "stickyPause",
+    "tolerance_failures": "tolerance",
+    "tolerance_window": "tolerance",
+    "depends_on": "dependsOn",
 }
 
 
@@ -75,12 +83,14 @@ def create(
     has_slug: bool,
     max_heartbeats: int,
     now: EpochMs,
+    managed_by: str | None = None,
 ) -> Heartbeat:
     """A new heartbeat, waiting from now on. Raises InvalidInput, HeartbeatLimitReached.
 
     has_slug: the slug was chosen, so it is refused when taken; otherwise the lowest free one is made from the name.
+    managed_by: what it belongs to, which alone may check it in and change it.
     """
-    _check_references(conn, caller.project_id, definition)
+    definition = _with_references(conn, caller.project_id, definition, itself=None)
     projects.lock(conn, caller.project_id)  # or two creations at once would both see room for the last one
     if store.count_of(conn, caller.project_id) >= max_heartbeats:
         raise HeartbeatLimitReached(max_heartbeats)
@@ -100,6 +110,7 @@ def create(
         paused_at=None,
         created_at=now,
         updated_at=None,
+        managed_by=managed_by,
         **_values(definition),
     )
     heartbeat = rules.armed(blank, now, now) if is_armed else blank
@@ -107,7 +118,8 @@ def create(
         if has_slug:
             raise _slug_taken(definition.slug)
         heartbeat = replace(heartbeat, slug=free_slug(conn, caller.project_id, slugs.slug_from_name(definition.name)))
-    _record(conn, heartbeat, now, "created", key=caller.key_id)
+    store.set_dependencies(conn, heartbeat)
+    record(conn, heartbeat, now, "created", key=caller.key_id)
     wake_after_commit(conn, "sweep")
     return heartbeat
 
@@ -134,7 +146,8 @@ def _slug_taken(slug: str | None) -> InvalidInput:
     return InvalidInput(Fault("slug", "is taken by another heartbeat", slug, has_value=True))
 
 
-def _check_references(conn: Connection, project_id: str, definition: Definition) -> None:
+def _with_references(conn: Connection, project_id: str, definition: Definition, *, itself: str | None) -> Definition:
+    """The definition, whose references exist, with ids in the place of slugs. Raises InvalidInput."""
     faults = []
     if definition.policy_id is not None and not policies.is_policy(conn, project_id, definition.policy_id):
         faults.append(Fault("policy", "unknown policy", definition.policy_id, has_value=True))
@@ -142,8 +155,23 @@ def _check_references(conn: Connection, project_id: str, definition: Definition)
     for position, channel in enumerate(definition.own_channels):
         if channel not in known:
             faults.append(Fault(f"channels[{position}]", "unknown channel", channel, has_value=True))
+    ids = store.ids_of_refs(conn, project_id, definition.depends_on) if definition.depends_on else {}
+    for position, ref in enumerate(definition.depends_on):
+        fault = _dependency_fault(conn, ids.get(ref), itself)
+        if fault is not None:
+            faults.append(Fault(f"dependsOn[{position}]", fault, ref, has_value=True))
     if faults:
         raise InvalidInput(*faults)
+    return replace(definition, depends_on=tuple(dict.fromkeys(ids[ref] for ref in definition.depends_on)))
+
+
+def _dependency_fault(conn: Connection, dependency: str | None, itself: str | None) -> str | None:
+    if dependency is None:
+        return "unknown heartbeat"
+    if dependency == itself:
+        return "is the heartbeat itself"
+    is_cycle = itself is not None and holds.reaches(conn, [dependency], itself)
+    return "depends on this heartbeat already" if is_cycle else None
 
 
 def edit(
@@ -155,41 +183,69 @@ def edit(
     check: Check,
     tuning: Tuning,
     now: EpochMs,
+    owner: str | None = None,
 ) -> Heartbeat:
-    """Change fields of a definition. Raises HeartbeatNotFound, InvalidInput.
+    """Change fields of a definition. Raises HeartbeatNotFound, InvalidInput, Managed.
 
     changes: fields of `Definition`. check: raises InvalidInput when the whole would not pass as a new heartbeat.
+    owner: what the heartbeat belongs to, if that is what changes it.
     """
-    before = _locked(conn, caller.project_id, ref)
+    if changes.get("depends_on"):
+        projects.lock(conn, caller.project_id)  # or two edits at once could close a circle
+    before = _owned(_locked(conn, caller.project_id, ref), owner)
     present = Definition(**{field.name: getattr(before, field.name) for field in fields(Definition)})
     wanted = check(present, changes)
+    wanted = _with_references(conn, caller.project_id, wanted, itself=before.id)
     if wanted == present:
         return before
-    _check_references(conn, caller.project_id, wanted)
     after = rules.after_edit(before, replace(before, **_values(wanted), updated_at=now), now)
     if not store.save_if_free(conn, after):
         raise _slug_taken(wanted.slug)
+    if wanted.depends_on != present.depends_on:
+        store.set_dependencies(conn, after)
     changed = sorted(
-        WIRE_NAMES.get(name, name) for name, value in _values(wanted).items() if value != getattr(present, name)
+        {WIRE_NAMES.get(name, name) for name, value in _values(wanted).items() if value != getattr(present, name)}
     )
-    _record(conn, after, now, "updated", key=caller.key_id, fields=changed)
+    record(conn, after, now, "updated", key=caller.key_id, fields=changed)
     if after.incident_id is not None and after.policy_id != before.policy_id:
         policies.change_policy(conn, after.incident_id, subject_of(after), tuning=tuning, now=now)
     wake_after_commit(conn, "sweep")
     return after
 
 
-def delete(conn: Connection, caller: Caller, ref: str, now: EpochMs, *, tuning: Tuning) -> None:
-    """Remove a heartbeat; its incident closes and its unsent messages are canceled. Raises HeartbeatNotFound."""
-    heartbeat = _locked(conn, caller.project_id, ref)
-    if heartbeat.incident_id is not None:
-        incidents.close_incident(
-            conn, heartbeat.incident_id, subject_of(heartbeat), "delete", heartbeat_status="resolved", now=now
-        )
+def delete(
+    conn: Connection, caller: Caller, ref: str, now: EpochMs, *, tuning: Tuning, owner: str | None = None
+) -> None:
+    """Remove a heartbeat; its incident closes and its unsent messages are canceled.
+
+    Raises HeartbeatNotFound, Managed.
+    """
+    projects.lock(conn, caller.project_id)  # or somebody could come to depend on it meanwhile
+    heartbeat = _owned(_locked(conn, caller.project_id, ref), owner)
+    holds.close(conn, heartbeat, replace(heartbeat, status="resolved"), "delete", now)
     if heartbeat.is_flapping and heartbeat.flap_incident_id is not None:
         subject, spell = subject_of(heartbeat), heartbeat.flap_incident_id
         flapping.end(conn, subject, spell, status="deleted", incident_id=None, now=now, tuning=tuning)
+    for dependent in store.by_ids(conn, store.dependents_of(conn, [heartbeat.id]), lock=True).values():
+        alone = replace(dependent, depends_on=tuple(each for each in dependent.depends_on if each != heartbeat.id))
+        store.save(conn, alone)
+        store.set_dependencies(conn, alone)
+        record(conn, alone, now, "dependency_removed", key=caller.key_id, dependsOn=heartbeat.id)
+    incidents.clear_timers(conn, [heartbeat.id], "snooze_end")
+    runs.forget(conn, heartbeat.id)
     store.delete_heartbeat(conn, heartbeat.id)
+
+
+def lock_unowned(conn: Connection, project_id: str, ref: str) -> Heartbeat:
+    """A heartbeat that belongs to nobody else, locked. Raises HeartbeatNotFound, Managed."""
+    return _owned(_locked(conn, project_id, ref))
+
+
+def _owned(heartbeat: Heartbeat, owner: str | None = None) -> Heartbeat:
+    """The heartbeat, which belongs to `owner`, or to nobody. Raises Managed."""
+    if heartbeat.managed_by not in {None, owner}:
+        raise Managed(heartbeat.status, heartbeat.managed_by or "")
+    return heartbeat
 
 
 def get(conn: Connection, project_id: str, ref: str) -> Heartbeat:
@@ -201,6 +257,9 @@ def get(conn: Connection, project_id: str, ref: str) -> Heartbeat:
 
 
 list_heartbeats = store.heartbeats_of
+covered_until = maintenance.covered_until
+ids_of_refs = store.ids_of_refs
+forget_answers = store.forget_answers
 
 
 def history(
@@ -212,38 +271,11 @@ def history(
     )
 
 
-def subject_of(heartbeat: Heartbeat) -> Subject:
-    """The heartbeat as an incident sees it."""
-    return Subject(
-        id=heartbeat.id,
-        project_id=heartbeat.project_id,
-        name=heartbeat.name,
-        slug=heartbeat.slug or heartbeat.id,
-        mode=heartbeat.mode,
-        timezone=heartbeat.timezone,
-        namespace=heartbeat.namespace,
-        metadata=None if heartbeat.metadata is None else orjson.loads(heartbeat.metadata),
-        policy_id=heartbeat.policy_id,
-        own_channels=heartbeat.own_channels,
-    )
-
-
-def subjects(conn: Connection, ids: Iterable[str]) -> dict[str, Subject]:
-    """Several heartbeats as incidents see them, by id."""
-    return {key: subject_of(heartbeat) for key, heartbeat in store.by_ids(conn, ids).items()}
-
-
 def _locked(conn: Connection, project_id: str, ref: str) -> Heartbeat:
     found = store.by_ref(conn, project_id, ref, lock=True)
     if found is None:
         raise HeartbeatNotFound
     return found
-
-
-def _record(
-    conn: Connection, heartbeat: Heartbeat, now: EpochMs, event_type: EventType, **metadata: Any
-) -> None:  # Any: JSON
-    events.record(conn, [Event(heartbeat.project_id, heartbeat.id, event_type, metadata)], now)
 
 
 # People -------------------------------------------------------------------------------------------------------------
@@ -263,15 +295,12 @@ def ack_incident(conn: Connection, incident: Incident, who: Ack, now: EpochMs) -
 
 
 def _ack(conn: Connection, before: Heartbeat, who: Ack, now: EpochMs, *, key_id: str | None) -> Incident:
-    after = rules.acked(before, now)
+    after, closed = holds.close(conn, before, rules.acked(before, now), "ack", now, ack=who)
     store.save(conn, after)
-    closed = incidents.close_incident(
-        conn, before.incident_id or "", subject_of(after), "ack", heartbeat_status=after.status, now=now, ack=who
-    )
     if closed is None:
         msg = f"firing heartbeat {before.id} has no open incident"
         raise RuntimeError(msg)
-    _record(
+    record(
         conn,
         after,
         now,
@@ -289,13 +318,11 @@ def _ack(conn: Connection, before: Heartbeat, who: Ack, now: EpochMs, *, key_id:
 def pause(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat:
     """Stop watching; an open incident closes. Raises HeartbeatNotFound, StateRefused."""
     before = _locked(conn, caller.project_id, ref)
-    after = rules.paused(before, now)
+    after, _ = holds.close(conn, before, rules.paused(before, now), "pause", now)
     store.save(conn, after)
-    if before.incident_id is not None:
-        incidents.close_incident(
-            conn, before.incident_id, subject_of(after), "pause", heartbeat_status="paused", now=now
-        )
-    _record(conn, after, now, "paused", key=caller.key_id, incident=before.incident_id)
+    if before.run_due_at is not None:
+        runs.unwatch(conn, after.id)
+    record(conn, after, now, "paused", key=caller.key_id, incident=before.incident_id)
     return after
 
 
@@ -303,155 +330,23 @@ def resume(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbea
     """Watch again, from now. Raises HeartbeatNotFound, StateRefused."""
     after = rules.resumed(_locked(conn, caller.project_id, ref), now)
     store.save(conn, after)
-    _record(conn, after, now, "resumed", key=caller.key_id)
+    record(conn, after, now, "resumed", key=caller.key_id)
     wake_after_commit(conn, "sweep")
     return after
 
 
-# Time ---------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What one look for missed deadlines found. `late_ms`: of each firing, how long after its moment."""
-
-    looked_at: int
-    late_ms: tuple[int, ...]
-
-
-def sweep(
-    conn: Connection,
-    now: EpochMs,
-    limit: int,
-    *,
-    tuning: Tuning,
-    armed: Armed,
-    blind: Blindness | None = None,
-    without: Collection[str] = (),
-    only: str | None = None,
-) -> Swept:
-    """Fire what is overdue, among at most `limit` heartbeats whose bound has passed; move the bounds of the rest.
-
-    blind: the last span in which nobody listened; what could not be heard in it is given time to check in.
-    """
-    due = store.lock_due(conn, now, limit, without=without, only=only)
-    if blind is not None:
-        due = _hold(conn, due, blind, now)
-    later = {each.id: each.fires_at for each in due if each.fires_at is None or each.fires_at > now}
-    store.set_bounds(conn, later)
-    overdue = [each for each in due if each.id not in later]
-    found = storms.storms_of_batch(conn, Counter(each.project_id for each in overdue), now, tuning=tuning, armed=armed)
-    firings = [
-        Firing(
-            subject_of(each),
-            "missed",
-            each.fires_at,
-            each.next_deadline,
-            blind=_blind_time(each, blind),
-            storm_id=found.get(each.project_id),
-        )
-        for each in overdue
-    ]
-    store.save_fired(conn, fire(conn, list(zip(overdue, firings, strict=True)), now, tuning).values())
-    return Swept(len(due), tuple(now - (each.fires_at or now) for each in overdue))
+def snooze(
+    conn: Connection, caller: Caller, ref: str, *, until: EpochMs, reason: str | None, now: EpochMs
+) -> Heartbeat:
+    """Tell nobody of a heartbeat until then. Raises HeartbeatNotFound, StateRefused."""
+    before = _locked(conn, caller.project_id, ref)
+    return holds.snooze(conn, before, until, reason=reason, key_id=caller.key_id, now=now)
 
 
-def fire(
-    conn: Connection, firings: Sequence[tuple[Heartbeat, Firing]], now: EpochMs, tuning: Tuning
-) -> dict[str, Heartbeat]:
-    """Open an incident for each heartbeat; the heartbeats afterwards, by id, which the caller saves.
-
-    One that fires again and again opens it under a hold.
-    """
-    if not firings:
-        return {}
-    after = {each.id: rules.fired(each, now, tuning.flap_limit) for each, _ in firings}
-    opened = incidents.open_incidents(
-        conn, [replace(firing, is_flapping=after[each.id].is_flapping) for each, firing in firings], now, tuning
-    )
-    after = {key: replace(each, incident_id=opened[key]) for key, each in after.items()}
-    begun = {each.id for each, _ in firings if after[each.id].is_flapping and not each.is_flapping}
-    after |= {key: replace(after[key], flap_incident_id=opened[key]) for key in begun}
-    flapping.begin(conn, [(firing.subject, opened[each.id]) for each, firing in firings if each.id in begun], now)
-    flapping.settle_at(
-        conn, {each.id: (each.project_id, rules.calm_at(each)) for each in after.values() if each.is_flapping}
-    )
-    return after
-
-
-def settle(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
-    """Heartbeats that flapped are looked at: those that are calm by now are told of like any other again."""
-    for heartbeat in store.lock_flapping(conn, ids):
-        flapping.clear_timers(conn, [heartbeat.id], "flap_settle")
-        calm_at = rules.calm_at(heartbeat)
-        if calm_at > now and tuning.flap_limit:
-            flapping.settle_at(conn, {heartbeat.id: (heartbeat.project_id, calm_at)})
-            continue
-        store.save(conn, replace(heartbeat, is_flapping=False, flap_incident_id=None))
-        flapping.end(
-            conn,
-            subject_of(heartbeat),
-            heartbeat.flap_incident_id or "",
-            status=heartbeat.status,
-            incident_id=heartbeat.incident_id,
-            now=now,
-            tuning=tuning,
-        )
-    flapping.clear_timers(conn, set(ids) - store.existing(conn, ids), "flap_settle")
-
-
-class ArmedCounts:
-    """How many heartbeats each project watches, counted once a minute at most: a storm is judged in the sweep."""
-
-    _fresh_ms = 60_000
-
-    def __init__(self) -> None:
-        self._counted: dict[str, tuple[EpochMs, int]] = {}
-
-    def __call__(self, conn: Connection, project_id: str, now: EpochMs) -> int:
-        """The count, at most a minute old."""
-        at, count = self._counted.get(project_id, (None, 0))
-        if at is None or not 0 <= now - at < self._fresh_ms:
-            count = store.count_armed(conn, project_id)
-            self._counted[project_id] = (now, count)
-        return count
-
-
-def _hold(conn: Connection, due: list[Heartbeat], blind: Blindness, now: EpochMs) -> list[Heartbeat]:
-    """The same heartbeats, those that could not be heard with the later moment at which they fire."""
-    until = {each.id: rules.held_until(each, blind) for each in due}
-    holds = {key: at for key, at in until.items() if at is not None}
-    store.save_holds(conn, holds)
-    span = {"from": rfc3339(blind.from_at), "to": rfc3339(blind.to_at)}
-    told = [
-        Event(each.project_id, each.id, "blind", span | {"heldUntil": rfc3339(holds[each.id])})
-        for each in due
-        if each.id in holds
-    ]
-    events.record(conn, told, now)
-    return [replace(each, fires_at=holds.get(each.id, each.fires_at)) for each in due]
-
-
-def _blind_time(heartbeat: Heartbeat, blind: Blindness | None) -> tuple[EpochMs, EpochMs] | None:
-    """The span because of which the heartbeat was waited for."""
-    return (blind.from_at, blind.to_at) if blind is not None and rules.was_held(heartbeat, blind) else None
-
-
-def fire_again(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
-    """Open an incident for heartbeats that fire without one. Their rows are locked."""
-    alone = store.by_ids(conn, ids).values()
-    firings = [(each, Firing(subject_of(each), "missed", each.fires_at, each.next_deadline)) for each in alone]
-    store.save_fired(conn, fire(conn, firings, now, tuning).values())
-
-
-def end_flap_hold(conn: Connection, incidents_of: Mapping[str, str], now: EpochMs, tuning: Tuning) -> None:
-    """Incidents that are held back for flapping go on: heartbeat id -> incident id. The heartbeats are locked."""
-    for heartbeat in store.by_ids(conn, incidents_of).values():
-        incidents.end_hold(conn, incidents_of[heartbeat.id], subject_of(heartbeat), "flap", now=now, tuning=tuning)
-
-
-set_firing = store.save_firing
-next_bound = store.next_bound
-due_ids = store.due_ids
-forget_answers = store.forget_answers
+def end_snooze(conn: Connection, caller: Caller, ref: str, *, tuning: Tuning, now: EpochMs) -> None:
+    """Tell people of a heartbeat again. Raises HeartbeatNotFound, StateRefused."""
+    before = _locked(conn, caller.project_id, ref)
+    holds.end_snooze(conn, before, key_id=caller.key_id, now=now, tuning=tuning)
 
 
 # Users of policies and channels -------------------------------------------------------------------------------------
@@ -470,7 +365,7 @@ class HeartbeatsAsUsers:
         for heartbeat in store.using_policy(conn, project_id, policy_id):
             detached = replace(heartbeat, policy_id=None)
             store.save(conn, detached)
-            _record(conn, detached, now, "policy_detached", key=key_id, policy=policy_id)
+            record(conn, detached, now, "policy_detached", key=key_id, policy=policy_id)
             if detached.incident_id is not None:
                 policies.change_policy(conn, detached.incident_id, subject_of(detached), tuning=self._tuning, now=now)
 

@@ -1,21 +1,23 @@
-"""SQL of the tables `heartbeats` and `idempotency_keys`."""
+"""SQL of the tables `heartbeats`, `dependencies` and `idempotency_keys`."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, bindparam, delete, false, func, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, false, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import heartbeats, idempotency_keys
-from lifesign.db.sql import contains, insert_new, json_each, json_rows, update_many
+from lifesign.db.schema import dependencies, heartbeats, idempotency_keys
+from lifesign.db.sql import contains, insert_many, insert_new, json_each, json_rows, update_many
 from lifesign.heartbeats.rules import Heartbeat, Timing, Waiting
 
 H = heartbeats.c
+D = dependencies.c
 K = idempotency_keys.c
 _COLUMNS = tuple(H[name] for name in Heartbeat.__dataclass_fields__)
 _OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
+_DEPENDS_ON = list(Heartbeat.__dataclass_fields__).index("depends_on")
 _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
 _STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
 _ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
@@ -25,6 +27,7 @@ _FLAPPING = list(Heartbeat.__dataclass_fields__).index("is_flapping")
 def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
     values = list(row)
     values[_OWN_CHANNELS] = tuple(orjson.loads(values[_OWN_CHANNELS])) if values[_OWN_CHANNELS] else ()
+    values[_DEPENDS_ON] = tuple(orjson.loads(values[_DEPENDS_ON])) if values[_DEPENDS_ON] else ()
     values[_TAGS] = tuple(values[_TAGS].split()) if values[_TAGS] else ()
     values[_STICKY] = bool(values[_STICKY])
     values[_ARMED] = bool(values[_ARMED])
@@ -36,6 +39,7 @@ def _row(heartbeat: Heartbeat) -> dict[str, Any]:
     row = {name: getattr(heartbeat, name) for name in Heartbeat.__dataclass_fields__}
     return row | {
         "own_channels": orjson.dumps(heartbeat.own_channels).decode() if heartbeat.own_channels else None,
+        "depends_on": orjson.dumps(heartbeat.depends_on).decode() if heartbeat.depends_on else None,
         # Blanks on both ends, so that ` tag ` finds a whole tag.
         "tags": f" {' '.join(heartbeat.tags)} " if heartbeat.tags else None,
         "is_sticky_pause": int(heartbeat.is_sticky_pause),
@@ -71,6 +75,7 @@ def save_if_free(conn: Connection, heartbeat: Heartbeat) -> bool:
 def delete_heartbeat(conn: Connection, heartbeat_id: str) -> None:
     """Remove a heartbeat and the keys of its repeated requests; its history is left to retention."""
     conn.execute(delete(heartbeats).where(H.id == heartbeat_id))
+    conn.execute(delete(dependencies).where(D.heartbeat_id == heartbeat_id))
     conn.execute(delete(idempotency_keys).where(K.heartbeat_id == heartbeat_id))
 
 
@@ -87,6 +92,9 @@ _WAITING = (
     H.id,
     H.project_id,
     H.slug,
+    H.managed_by,
+    H.run_due_at,
+    H.results,
     H.status,
     H.mode,
     H.interval_ms,
@@ -116,6 +124,7 @@ class Found(NamedTuple):
     id: str
     project_id: str
     slug: str | None
+    managed_by: str | None
     waiting: Waiting | None
 
 
@@ -140,18 +149,18 @@ def lock_waiting(conn: Connection, *, ids: Collection[str], slugs: Mapping[str, 
 
 
 def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns mypy does not know
-    key, project_id, slug, status, mode, interval_ms, schedule, timezone, grace_ms, *rest = row
-    if status != "active" or mode == "oneshot" or None in rest[3:]:
-        return Found(key, project_id, slug, None)
-    return Found(
-        key, project_id, slug, Waiting(key, project_id, Timing(mode, interval_ms, schedule, timezone, grace_ms), *rest)
-    )
+    key, project_id, slug, managed_by, run_due_at, results, status, *timing = row[:12]
+    rest = row[12:]
+    is_ordinary = status == "active" and timing[0] != "oneshot" and run_due_at is None and results is None
+    if not is_ordinary or None in rest[3:]:
+        return Found(key, project_id, slug, managed_by, None)
+    return Found(key, project_id, slug, managed_by, Waiting(key, project_id, Timing(*timing), *rest))
 
 
-def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
+def by_ids(conn: Connection, ids: Iterable[str], *, lock: bool = False) -> dict[str, Heartbeat]:
     """Heartbeats by id."""
-    rows = conn.execute(select(*_COLUMNS).where(H.id.in_(set(ids))))
-    return {row[0]: _heartbeat(row) for row in rows}
+    query = select(*_COLUMNS).where(H.id.in_(set(ids))).order_by(H.id)
+    return {row[0]: _heartbeat(row) for row in conn.execute(query.with_for_update() if lock else query)}
 
 
 def save_check_ins(conn: Connection, checked_in: Iterable[Waiting], metadata: Mapping[str, str]) -> None:
@@ -251,14 +260,27 @@ def lock_due(
     return [_heartbeat(row) for row in rows]
 
 
+def save_waits(conn: Connection, waiting: Iterable[Heartbeat]) -> None:
+    """What heartbeats wait for after a silence that did not make them fire, in id order."""
+    changed = ("anchor_at", "next_deadline", "fires_at", "armed_at", "check_at", "run_due_at", "results")
+    rows = [
+        {"id": each.id} | {name: getattr(each, name) for name in changed}
+        for each in sorted(waiting, key=lambda each: each.id)
+    ]
+    update_many(conn, heartbeats, rows)
+
+
 def set_bounds(conn: Connection, bounds: Mapping[str, EpochMs | None]) -> None:
     """Move the bounds of heartbeats, in id order."""
     update_many(conn, heartbeats, [{"id": key, "check_at": bounds[key]} for key in sorted(bounds)])
 
 
-def save_holds(conn: Connection, holds: Mapping[str, EpochMs]) -> None:
+def save_holds(conn: Connection, held: Iterable[Heartbeat]) -> None:
     """Let heartbeats fire later, in id order; when their check-in was expected stays as it was."""
-    rows = [{"id": key, "fires_at": holds[key], "check_at": holds[key]} for key in sorted(holds)]
+    rows = [
+        {"id": each.id, "fires_at": each.fires_at, "check_at": each.fires_at, "run_due_at": each.run_due_at}
+        for each in sorted(held, key=lambda each: each.id)
+    ]
     update_many(conn, heartbeats, rows)
 
 
@@ -268,18 +290,18 @@ _FIRED: dict[str, Any] = {  # Any: values of columns
     "next_deadline": None,
     "fires_at": None,
     "armed_at": None,
-    "check_at": None,
 }
 
 
 def save_firing(conn: Connection, incidents: Mapping[str, str]) -> None:
     """Turn heartbeats to firing: heartbeat id -> incident id."""
-    update_many(conn, heartbeats, [{"id": key, "incident_id": incidents[key], **_FIRED} for key in sorted(incidents)])
+    rows = [{"id": key, "incident_id": incidents[key], "check_at": None, **_FIRED} for key in sorted(incidents)]
+    update_many(conn, heartbeats, rows)
 
 
 def save_fired(conn: Connection, fired: Iterable[Heartbeat]) -> None:
-    """Turn heartbeats to firing, each with its incident and how often it fired lately, in id order."""
-    changed = ("incident_id", "flap_penalty", "flap_at", "flap_incident_id")
+    """Turn heartbeats to firing, each with its incident, its runs and how often it fired lately, in id order."""
+    changed = ("incident_id", "flap_penalty", "flap_at", "flap_incident_id", "check_at", "run_due_at", "results")
     rows = [
         {"id": each.id, "is_flapping": int(each.is_flapping)} | {name: getattr(each, name) for name in changed} | _FIRED
         for each in sorted(fired, key=lambda each: each.id)
@@ -308,6 +330,47 @@ def next_bound(conn: Connection) -> EpochMs | None:
     """The earliest bound of all heartbeats. Index: ix_heartbeats_check_at."""
     bound: EpochMs | None = conn.scalar(select(func.min(H.check_at)).where(H.check_at.is_not(None)))
     return bound
+
+
+# Dependencies -------------------------------------------------------------------------------------------------------
+def set_dependencies(conn: Connection, heartbeat: Heartbeat) -> None:
+    """Let the index say what the heartbeat says of itself."""
+    conn.execute(delete(dependencies).where(D.heartbeat_id == heartbeat.id))
+    rows = [
+        {"heartbeat_id": heartbeat.id, "depends_on_id": each, "project_id": heartbeat.project_id}
+        for each in heartbeat.depends_on
+    ]
+    insert_many(conn, dependencies, rows)
+
+
+def dependencies_of(conn: Connection, ids: Iterable[str]) -> dict[str, set[str]]:
+    """What heartbeats depend on, directly, by id. Index: the primary key."""
+    found: dict[str, set[str]] = {}
+    for row in conn.execute(select(D.heartbeat_id, D.depends_on_id).where(D.heartbeat_id.in_(set(ids)))):
+        found.setdefault(row.heartbeat_id, set()).add(row.depends_on_id)
+    return found
+
+
+def dependents_of(conn: Connection, ids: Iterable[str]) -> set[str]:
+    """Heartbeats that depend on one of `ids`, directly. Index: ix_dependencies_depends_on."""
+    return set(conn.scalars(select(D.heartbeat_id).where(D.depends_on_id.in_(set(ids)))))
+
+
+def firing_among(conn: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that fire."""
+    return set(conn.scalars(select(H.id).where(H.id.in_(set(ids)), H.status == "firing")))
+
+
+def ids_of_refs(conn: Connection, project_id: str, refs: Iterable[str]) -> dict[str, str]:
+    """The heartbeats of a project that these ids or slugs name: ref -> id.
+
+    Indexes: the primary key, uq_heartbeats_slug.
+    """
+    wanted = set(refs)
+    rows = conn.execute(
+        select(H.id, H.slug).where(H.project_id == project_id, or_(H.id.in_(wanted), H.slug.in_(wanted)))
+    )
+    return {ref: row.id for row in rows for ref in (row.id, row.slug) if ref in wanted}
 
 
 # Repeated requests --------------------------------------------------------------------------------------------------

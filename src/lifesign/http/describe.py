@@ -111,6 +111,7 @@ _PATH_PARAMETERS = {
     "policies": "Id, `pol_...`.",
     "channels": "Id, `ch_...`.",
     "incidents": "Id, `inc_...`.",
+    "maintenance": "Id, `mw_...`.",
     "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
 }
@@ -128,6 +129,8 @@ never null. Times are RFC 3339: with `Z` and milliseconds in answers, with any o
 """
 TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Heartbeats", "description": "What must check in, its check-ins and its history."},
+    {"name": "Runs", "description": "Executions of a watched job: start, progress within a lease, the end."},
+    {"name": "Maintenance", "description": "Times in which silence is expected."},
     {"name": "Policies", "description": "The steps to take when a heartbeat fires: wait, then tell channels."},
     {"name": "Channels", "description": "Where messages go: e-mail, Slack, webhooks, PagerDuty, SMS."},
     {"name": "Incidents", "description": "Outages, and every message about them with every attempt to deliver it."},
@@ -169,17 +172,20 @@ def operation(
     examples: Mapping[str, Schema] | None = None,
     links: Mapping[str, Sequence[str]] | None = None,
     refuses_states: bool = False,
+    also: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Keyword arguments of a FastAPI route. 401, 403, 500 and 503 go without saying; a body adds 400 and 413.
 
     examples: bodies to paste, by what they show.
     links: from a path parameter and where the answer has its value (`idOrSlug=id`), to the operations that take it.
     refuses_states: it answers 400 INVALID_STATE to an object that is not in the right state.
+    also: further statuses with the same body.
     """
     status, model = answer
     statuses = {401, 403, 500, 503, *errors, *({400, 413} if body else ()), *({400} if refuses_states else ())}
     responses: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {}}
     responses[status]["description"] = "Done." if model is None else inspect.cleandoc(model.__doc__ or "")
+    responses |= {each: dict(responses[status]) for each in also}
     if links:
         responses[status]["links"] = _links(links)
     responses |= {code: _error_response(code, refuses_states=refuses_states) for code in sorted(statuses)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,12 +21,15 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from lifesign import schedule
 from lifesign.clock import LATEST, EpochMs, from_datetime
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_NUL = r"^[^\x00]*$"
 MAX_NAME = 200
+MAX_METADATA_BYTES = 16_384
+MAX_METADATA_DEPTH = 16
 _EARLIEST = -62_135_596_800_000
 
 
@@ -139,9 +143,61 @@ def parse_timestamp(value: object) -> EpochMs:
     return at
 
 
+def _tag(value: str) -> str:
+    if not 1 <= len(value) <= 100 or any(each.isspace() or each < " " or each == "\x7f" for each in value):  # noqa: PLR2004 - the rule itself
+        msg = "must be 1 to 100 characters without whitespace"
+        raise ValueError(msg)
+    return value
+
+
+def _timezone(value: str) -> str:
+    if not schedule.is_timezone(value):
+        msg = "is not an IANA time zone"
+        raise ValueError(msg)
+    return value
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if _depth(value) > MAX_METADATA_DEPTH:
+        msg = f"must be at most {MAX_METADATA_DEPTH} levels deep"
+        raise ValueError(msg)
+    if len(orjson.dumps(value)) > MAX_METADATA_BYTES:
+        msg = f"must be at most {MAX_METADATA_BYTES} bytes as compact JSON"
+        raise ValueError(msg)
+    if _has_nul(value):
+        msg = "must not contain U+0000"
+        raise ValueError(msg)
+    return value
+
+
+def _depth(value: Any) -> int:  # Any: JSON
+    """Levels of nesting; level by level, because hostile JSON is nested deeper than Python recurses."""
+    depth, level = 0, [value]
+    while nested := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [member for each in nested for member in (each.values() if isinstance(each, dict) else each)]
+    return depth
+
+
+def _has_nul(value: Any) -> bool:  # Any: JSON, of bounded depth
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any("\x00" in key or _has_nul(each) for key, each in value.items())
+    return isinstance(value, list) and any(_has_nul(each) for each in value)
+
+
 Name = Annotated[str, Line(MAX_NAME)]
 Ref = Annotated[StrictStr, AfterValidator(without_nul), WithJsonSchema({"type": "string", "pattern": _NO_NUL})]
 """The id of an object; whether there is one the database knows."""
 Bool = StrictBool
+Timezone = Annotated[
+    StrictStr, AfterValidator(_timezone), WithJsonSchema({"type": "string", "examples": ["Europe/Berlin"]})
+]
+Tag = Annotated[
+    StrictStr, AfterValidator(_tag), WithJsonSchema({"type": "string", "pattern": r"^[^\s\x00-\x20\x7f\x85]{1,100}$"})
+]
 _DATE_TIME = {"type": "string", "format": "date-time"}
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+"""A caller's own JSON object, kept with what it came with."""
 Timestamp = Annotated[EpochMs, BeforeValidator(parse_timestamp), WithJsonSchema(_DATE_TIME)]

@@ -4,7 +4,7 @@ Its incidents open under a hold: they are recorded like any other and tell nobod
 transaction, with the heartbeat locked. Spec "Engine", section 10.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -21,10 +21,10 @@ from lifesign.incidents.rules import Subject, Target, Tuning
 from lifesign.projects import service as projects
 
 
-def begin(conn: Connection, spells: Sequence[tuple[Subject, str]], now: EpochMs) -> None:
+def begin(conn: Connection, spells: Sequence[tuple[Subject, str]], now: EpochMs, *, quiet: Collection[str]) -> None:
     """These heartbeats flap from now on: tell their own channels and those of step 1.
 
-    spells: each heartbeat with the incident that opened the spell.
+    spells: each heartbeat with the incident that opened the spell. quiet: incidents of which nobody is to be told.
     """
     if not spells:
         return
@@ -47,6 +47,7 @@ def begin(conn: Connection, spells: Sequence[tuple[Subject, str]], now: EpochMs)
             messages.flapping(subject, incident_id, names.get(subject.project_id, ""), now),
         )
         for subject, incident_id in spells
+        if incident_id not in quiet
         for target in rules.resolve_targets(wanted[incident_id], directory)
     ]
     outbox.enqueue(conn, drafts, now)

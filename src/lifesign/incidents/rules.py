@@ -7,12 +7,23 @@ from typing import Any, Literal
 from lifesign.channels.rules import target_key
 from lifesign.clock import EpochMs
 
-Reason = Literal["missed", "unhealthy"]
+Reason = Literal["missed", "unhealthy", "run_stalled", "run_overdue"]
 Resolution = Literal["checkin", "ack", "pause", "delete", "late_checkin"]
 Unattended = Literal["no_policy", "no_channel", "exhausted", "undeliverable"]
 
-TimerKind = Literal["escalate", "failover", "remind", "storm_release", "flap_settle"]
-Hold = Literal["flap"]
+TimerKind = Literal[
+    "escalate",
+    "failover",
+    "remind",
+    "storm_release",
+    "flap_settle",
+    "snooze_end",
+    "maintenance_edge",
+    "dependency_release",
+]
+Hold = Literal["flap", "snooze", "maintenance", "dependency"]
+# What waits for the end of the holds of an incident.
+A_STEP_WAITS, EVERYTHING_WAITS = 1, 2
 
 STORM_WINDOW_MS, STORM_HOLD_MS = 60_000, 120_000
 STORM_SHARE = 10
@@ -115,6 +126,22 @@ class Incident:
     """Words, joined by blanks, for which no step runs."""
     step_waiting: int = 0
     storm_id: str | None = None
+    run_id: str | None = None
+    suppressed_by: str | None = None
+
+    def is_held_by(self, hold: Hold) -> bool:
+        """Whether this is among the reasons for which no step runs."""
+        return self.holds is not None and hold in self.holds.split()
+
+
+def with_hold(holds: str | None, hold: Hold) -> str:
+    """The words with one more."""
+    return " ".join(sorted({*(holds or "").split(), hold}))
+
+
+def without_hold(holds: str | None, hold: Hold) -> str | None:
+    """The words with one less; None when none is left."""
+    return " ".join(each for each in (holds or "").split() if each != hold) or None
 
 
 @dataclass(frozen=True, slots=True)

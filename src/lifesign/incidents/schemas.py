@@ -11,7 +11,7 @@ from lifesign.http.answers import without_absent
 from lifesign.http.describe import example_id
 from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Ref, optional
 from lifesign.incidents.messages import shown_resolution
-from lifesign.incidents.rules import Incident, Policy, Step, Unattended
+from lifesign.incidents.rules import Incident, Policy, Reason, Step, Unattended
 
 MAX_STEPS = 20
 MAX_STEP_CHANNELS = 20
@@ -93,7 +93,7 @@ class ShownIncident(Body):
     id: str = Field(examples=["inc_0199e6a1b2c37d4e8f00112233445566"])
     heartbeat: str
     status: Literal["open", "resolved"]
-    reason: Literal["missed", "unhealthy"]
+    reason: Reason
     openedAt: datetime
     resolvedAt: datetime = optional()
     resolution: Literal["checkin", "ack", "pause", "delete"] = optional()
@@ -101,9 +101,13 @@ class ShownIncident(Body):
     escalationStep: int = Field(description="Steps of the policy that have run; repeats do not count.")
     policy: str = optional()
     escalation: Literal["running", "held", "done"]
-    holds: list[str] = optional("Why no step runs for now: `flap`, it fires and recovers again and again.")
+    holds: list[str] = optional(
+        "Why no step runs for now: `flap` (fires and recovers again and again), `snooze`, `maintenance`, `dependency`."
+    )
     unattended: Unattended = optional("Why nobody is told, or nobody reacts.")
     storm: str = optional("The storm it belongs to: many heartbeats went silent together.")
+    suppressedBy: str = optional("Id of the firing heartbeat that it depends on.")
+    run: str = optional("Id of the run that opened it.")
     blind: bool = optional("True: it was waited for because Lifesign itself had been down.")
 
 
@@ -175,6 +179,8 @@ def shown_incident(incident: Incident) -> dict[str, Any]:  # Any: JSON
             "holds": incident.holds and incident.holds.split(),
             "unattended": incident.unattended,
             "storm": incident.storm_id,
+            "suppressedBy": incident.suppressed_by,
+            "run": incident.run_id,
             "blind": incident.blind_from is not None or None,
         }
     )

@@ -22,6 +22,8 @@ from lifesign.events.rules import Event
 from lifesign.ids import new_id
 from lifesign.incidents import attention, messages, rules, store, storms, telling
 from lifesign.incidents.rules import (
+    A_STEP_WAITS,
+    EVERYTHING_WAITS,
     Hold,
     Incident,
     IncidentNotFound,
@@ -64,8 +66,12 @@ class Firing:
     blind: tuple[EpochMs, EpochMs] | None = None
     """The span in which Lifesign itself was down, when check-ins were waited for because of it."""
     storm_id: str | None = None
-    is_flapping: bool = False
-    """It fires again and again: nobody is told of this one unless it lasts."""
+    run_id: str | None = None
+    """The run that was silent, or busy, for too long."""
+    holds: tuple[Hold, ...] = ()
+    """Why nobody is told for now."""
+    suppressed_by: str | None = None
+    """The firing heartbeat that this one depends on."""
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -88,7 +94,7 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tu
             policy_id=subject.policy_id if is_running else None,
             reason=firing.reason,
             status="open",
-            escalation="held" if firing.is_flapping else "running" if is_running else "done",
+            escalation="held" if firing.holds else "running" if is_running else "done",
             deadline_at=firing.deadline_at,
             expected_at=firing.expected_at,
             opened_at=now,
@@ -103,9 +109,11 @@ def open_incidents(conn: Connection, firings: Sequence[Firing], now: EpochMs, tu
             next_seq=0,
             blind_from=firing.blind and firing.blind[0],
             blind_to=firing.blind and firing.blind[1],
-            holds="flap" if firing.is_flapping else None,
-            step_waiting=int(firing.is_flapping),
+            holds=" ".join(sorted(firing.holds)) or None,
+            step_waiting=EVERYTHING_WAITS if firing.holds else 0,
             storm_id=firing.storm_id,
+            run_id=firing.run_id,
+            suppressed_by=firing.suppressed_by,
         )
         opened.append((firing, incident))
     store.insert_incidents(conn, [incident for _, incident in opened])
@@ -154,26 +162,96 @@ def _start(
     )
 
 
-def end_hold(conn: Connection, incident_id: str, subject: Subject, hold: Hold, *, now: EpochMs, tuning: Tuning) -> None:
-    """A reason to tell nobody is gone; was it the last, then the step that waits runs at once."""
-    incident = store.lock_open(conn, incident_id)
-    if incident is None or incident.holds is None or hold not in incident.holds.split():
-        return
-    left = " ".join(each for each in incident.holds.split() if each != hold) or None
-    plans = store.plans(conn, [incident.policy_id]) if incident.policy_id else {}
-    escalation = "held" if left else "running" if incident.policy_id in plans else "done"
-    changes = {"holds": left, "escalation": escalation, "step_waiting": incident.step_waiting if left else 0}
-    store.save_incidents(conn, {incident_id: changes})
-    if left is None:
-        released = replace(incident, holds=None, step_waiting=0)
-        _start(conn, [(subject, released)], plans, dict.fromkeys(plans, 0), now=now, tuning=tuning)
-
-
 def _opening_event(firing: Firing, incident: Incident) -> Event:
-    metadata = dict(firing.cause or {}) | {"incident": incident.id, "reason": incident.reason}
+    metadata = dict(firing.cause or {}) | {
+        "incident": incident.id,
+        "reason": incident.reason,
+        "runId": incident.run_id,
+        "suppressedBy": incident.suppressed_by,
+    }
     if incident.expected_at is not None:
         metadata["deadline"] = rfc3339(incident.expected_at)
     return Event(incident.project_id, incident.heartbeat_id, "firing", metadata)
+
+
+# Holds --------------------------------------------------------------------------------------------------------------
+def hold(conn: Connection, incident_id: str, word: Hold, *, suppressed_by: str | None = None) -> Incident | None:
+    """From now on there is a reason to tell nobody of this incident: what waits to leave waits on.
+
+    The incident as it is then; None when it is over.
+    """
+    incident = store.lock_open(conn, incident_id)
+    if incident is None or incident.is_held_by(word):
+        return incident
+    after = replace(
+        incident,
+        holds=rules.with_hold(incident.holds, word),
+        escalation="held",
+        suppressed_by=suppressed_by or incident.suppressed_by,
+    )
+    store.save_incidents(
+        conn, {after.id: {name: getattr(after, name) for name in ("holds", "escalation", "suppressed_by")}}
+    )
+    outbox.hold_pages(conn, after.id)
+    return after
+
+
+def set_aside(conn: Connection, due: Sequence[Incident], kind: TimerKind) -> list[Incident]:
+    """Those of the locked incidents that are under no hold; of the others the timer goes, and what waits is noted."""
+    held = [each for each in due if each.holds is not None]
+    store.clear_timers(conn, [each.id for each in held], kind)
+    if kind == "escalate":
+        waiting = {each.id: {"step_waiting": max(each.step_waiting, A_STEP_WAITS)} for each in held}
+        store.save_incidents(conn, waiting)
+    return [each for each in due if each.holds is None]
+
+
+def end_hold(conn: Connection, incident_id: str, subject: Subject, word: Hold, *, now: EpochMs, tuning: Tuning) -> None:
+    """A reason to tell nobody is gone; was it the last, then what waits happens at once, and the rest goes on."""
+    incident = store.lock_open(conn, incident_id)
+    if incident is None or not incident.is_held_by(word):
+        return
+    left = rules.without_hold(incident.holds, word)
+    plans = store.plans(conn, [incident.policy_id]) if incident.policy_id else {}
+    plan = _plan_of(incident, plans)
+    since = incident.opened_at if incident.last_step_at is None else incident.last_step_at
+    due = rules.due_after(plan, steps_run=incident.steps_run, since=since, min_repeat_ms=tuning.min_repeat_ms)
+    changes: dict[str, Any] = {"holds": left, "escalation": "held" if left else "running" if due else "done"}
+    if word == "dependency":
+        changes["suppressed_by"] = None
+    if left is None:
+        changes["step_waiting"] = 0
+    store.save_incidents(conn, {incident_id: changes})
+    if left is not None:
+        return
+    released = replace(incident, holds=None, step_waiting=0, escalation=changes["escalation"])
+    if incident.step_waiting == EVERYTHING_WAITS:
+        # A heartbeat that flapped has been down for long enough: its first step does not wait.
+        waits = {key: 0 if word == "flap" or due is None else max(0, due - now) for key in plans}
+        _start(conn, [(subject, released)], plans, waits, now=now, tuning=tuning)
+    else:
+        _go_on(conn, subject, released, EpochMs(now) if incident.step_waiting else due, now=now, tuning=tuning)
+
+
+def _go_on(
+    conn: Connection, subject: Subject, incident: Incident, due: EpochMs | None, *, now: EpochMs, tuning: Tuning
+) -> None:
+    """An escalation that was held half-way: its messages leave, its timers run again. due: when its next step is."""
+    holding = store.still_open(conn, [incident.storm_id] if incident.storm_id else [])
+    outbox.release_pages(conn, incident.id, now, except_of=next(iter(holding), None))
+    store.clear_timers(conn, [incident.id])
+    if due is not None:
+        store.set_timers(conn, {incident.id: (incident.project_id, max(now, due))})
+    elif incident.unattended is not None:
+        store.keep_timers(conn, {incident.id: (incident.project_id, now)}, "remind")
+    elif incident.policy_id is None and not subject.own_channels:
+        attention.mark_unattended(conn, [(subject, incident)], "no_policy", now)
+    else:
+        attention.await_reaction(conn, [incident], now, tuning)
+    if incident.steps_run or subject.own_channels:
+        wait_ms = None if due is None else max(0, due - now)
+        attention.await_acceptance(conn, {incident.id: (incident.project_id, wait_ms)}, now)
+    wake_after_commit(conn, "escalate")
 
 
 # Escalating ---------------------------------------------------------------------------------------------------------
@@ -332,7 +410,11 @@ def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> d
 
 next_timer = store.next_timer
 due_timers = store.due_timers
+set_timers = store.set_timers
 clear_timers = store.clear_timers
+held = store.held
+heartbeats_of = store.heartbeats_of
+open_of_project = store.open_of_project
 
 
 # Closing ------------------------------------------------------------------------------------------------------------
@@ -439,6 +521,12 @@ def get_incident(conn: Connection, project_id: str, incident_id: str) -> Inciden
     if found is None:
         raise IncidentNotFound
     return found
+
+
+def cause_of(conn: Connection, incident_id: str | None) -> str | None:
+    """The run that opened this incident; None when none did."""
+    found = None if incident_id is None else store.find(conn, incident_id)
+    return None if found is None else found.run_id
 
 
 list_incidents = store.incidents_of

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, storms, timers
 from lifesign.db.sql import contains, insert_many, insert_new, update_many, word
-from lifesign.incidents.rules import Incident, Plan, Policy, Step, Storm, TimerKind
+from lifesign.incidents.rules import Hold, Incident, Plan, Policy, Step, Storm, TimerKind
 
 I = incidents.c  # noqa: E741 - the columns of the one table this module is about
 _OPEN = I.status != word("resolved")
@@ -158,6 +158,24 @@ def lock_open_of_policy(conn: Connection, policy_id: str) -> list[Incident]:
     return [Incident(*row) for row in conn.execute(query)]
 
 
+def held(conn: Connection, heartbeat_ids: Iterable[str], hold: Hold) -> dict[str, str]:
+    """The open incidents of these heartbeats that are under this hold, by heartbeat. Index: uq_incidents_open."""
+    query = select(I.heartbeat_id, I.id, I.holds).where(I.heartbeat_id.in_(set(heartbeat_ids)), _OPEN)
+    return {row.heartbeat_id: row.id for row in conn.execute(query) if hold in (row.holds or "").split()}
+
+
+def heartbeats_of(conn: Connection, incident_ids: Iterable[str]) -> dict[str, str]:
+    """The heartbeat of each of these incidents that is open, by incident."""
+    query = select(I.id, I.heartbeat_id).where(I.id.in_(set(incident_ids)), _OPEN)
+    return {row.id: row.heartbeat_id for row in conn.execute(query)}
+
+
+def open_of_project(conn: Connection, project_id: str) -> dict[str, str]:
+    """The open incidents of a project, by heartbeat. Index: uq_incidents_open."""
+    query = select(I.heartbeat_id, I.id).where(_OPEN, I.project_id == project_id)
+    return {row.heartbeat_id: row.id for row in conn.execute(query)}
+
+
 def open_unattended(conn: Connection, project_id: str) -> list[str]:
     """Ids of open incidents that nobody attends to. Index: ix_incidents_project."""
     query = select(I.id).where(I.project_id == project_id, _OPEN, I.unattended.is_not(None))
@@ -262,7 +280,7 @@ def timers_of(conn: Connection, incident_ids: Iterable[str]) -> dict[str, EpochM
 def clear_timers(conn: Connection, incident_ids: Iterable[str], kind: TimerKind | None = "escalate") -> None:
     """Delete timers of incidents: those of one kind, or all (None)."""
     query = delete(timers).where(timers.c.subject_id.in_(list(incident_ids)))
-    kinds = ("escalate", "failover", "remind") if kind is None else (kind,)
+    kinds = ("escalate", "failover", "remind", "dependency_release") if kind is None else (kind,)
     conn.execute(query.where(timers.c.kind.in_(kinds)))
 
 

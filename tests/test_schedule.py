@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs, from_datetime, rfc3339, to_datetime
-from lifesign.heartbeats.schedule import BadSchedule, is_timezone, next_after, normalized
+from lifesign.schedule import BadSchedule, is_timezone, next_after, normalized
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
