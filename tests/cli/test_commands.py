@@ -106,6 +106,63 @@ def test_the_life_of_a_heartbeat(server: Server) -> None:
     assert server.command("heartbeats", "get", "whole-life").code == 4
 
 
+def test_what_keeps_a_heartbeat_quiet(server: Server) -> None:
+    server.told("heartbeats", "create", "Quiet router", "--every", "1h")
+    made = server.told(
+        "heartbeats", "create", "Quiet", "--every", "1h", "--tolerance", "2/3", "--depends-on", "quiet-router"
+    )
+    assert made["tolerance"] == {"failures": 2, "window": 3}
+    assert len(made["dependsOn"]) == 1
+    cleared = server.told("heartbeats", "update", "quiet", "--clear", "tolerance", "--clear", "dependsOn")
+    assert {"tolerance", "dependsOn"} & set(cleared) == set()
+
+    assert server.told("heartbeats", "snooze", "quiet", "2h", "--reason", "away")["reason"] == "away"
+    assert server.command("heartbeats", "unsnooze", "quiet").text == "ended the snooze of quiet\n"
+    assert server.command("heartbeats", "unsnooze", "quiet").code == 4
+    for words, option in (
+        (["snooze", "quiet", "soon"], "DURATION"),
+        (["update", "quiet", "--tolerance", "two"], "--tolerance"),
+    ):
+        wrong = server.command("heartbeats", *words)
+        assert wrong.code == 2
+        assert option in wrong.err
+
+
+def test_runs_are_shown_with_how_long_they_take(server: Server) -> None:
+    server.told("heartbeats", "create", "Shown runs", "--every", "1h")
+    assert "no such runs" in server.command("heartbeats", "runs", "shown-runs").err
+    server.command("run", "shown-runs", "--lease", "60", "--", "true")
+
+    lines = server.command("heartbeats", "runs", "shown-runs").text.splitlines()
+
+    assert lines[1].split()[0] == "finished"
+    assert lines[-1].startswith("1 ended well: median ")
+
+
+def test_maintenance_windows_are_made_listed_and_deleted(server: Server) -> None:
+    server.told("heartbeats", "create", "In maintenance", "--every", "1h")
+    once = server.told("maintenance", "create", "Deploy", "--duration", "30m", "--heartbeat", "in-maintenance")
+    words = ["--at", "0 3 * * SUN", "--duration", "1h", "--timezone", "Europe/Berlin", "--tag", "db"]
+    again = server.told("maintenance", "create", "Reboot", *words)
+    assert once["active"] is True
+    assert server.told("heartbeats", "get", "in-maintenance")["maintenance"] is True
+    assert (again["schedule"], again["duration"], again["tags"]) == ("0 3 * * SUN", 3600, ["db"])
+
+    shown = server.command("maintenance", "list").text
+    assert "0 3 * * SUN Europe/Berlin for 1h" in shown
+    for window in (once, again):
+        assert server.command("maintenance", "delete", window["id"]).code == 0
+    assert server.told("maintenance", "list")["maintenance"] == []
+    for wrong in (
+        ["--duration", "1h"],
+        ["--duration", "1h", "--all", "--tag", "db"],
+        ["--duration", "1h", "--all", "--start", "now", "--at", "0 3 * * *"],
+        ["--duration", "soon", "--all"],
+        ["--all"],
+    ):
+        assert server.command("maintenance", "create", "Wrong", *wrong).code == 2
+
+
 def test_a_repeated_check_in_with_one_idempotency_key_counts_once(server: Server) -> None:
     server.told("heartbeats", "create", "Counted Once", "--every", "1h")
 

@@ -257,3 +257,66 @@ def test_metadata_of_a_command_that_did_not_start_tells_why() -> None:
     told = metadata_of("job", NotStarted(127, "command not found"))
 
     assert (told["exitCode"], told["error"]) == (127, "command not found")
+
+
+# Runs with a lease --------------------------------------------------------------------------------------------------
+def test_a_leased_command_is_a_run_that_ends_with_it(server: Server) -> None:
+    server.told("heartbeats", "create", "Leased", "--every", "1h")
+
+    ran = server.command("run", "leased", "--lease", "60s", "--", "sh", "-c", "echo done; exit 0")
+
+    assert (ran.code, ran.out) == (0, b"done\n")
+    [run] = server.told("heartbeats", "runs", "leased")["runs"]
+    assert run["status"] == "finished"
+    assert "leaseExpiresAt" not in run
+    assert run["metadata"]["output"] == "done"
+    shown = server.told("heartbeats", "get", "leased")
+    assert shown["metadata"]["exitCode"] == 0
+    assert "firesAt" in shown
+
+
+def test_a_leased_command_that_fails_is_a_failed_run(server: Server) -> None:
+    server.told("heartbeats", "create", "Leased and failing", "--every", "1h")
+
+    ran = server.command("run", "leased-and-failing", "--lease=60", "--", "sh", "-c", "exit 3")
+
+    assert ran.code == 3
+    [run] = server.told("heartbeats", "runs", "leased-and-failing")["runs"]
+    assert (run["status"], run["metadata"]["exitCode"]) == ("failed", 3)
+    assert server.told("heartbeats", "get", "leased-and-failing")["status"] == "firing"
+
+
+def test_a_leased_command_reports_while_it_runs(server: Server) -> None:
+    server.told("heartbeats", "create", "Leased and long", "--every", "1h")
+    arguments = ["run", "leased-and-long", "--lease", "1", "--", "sh", "-c", "echo ready; read line"]
+    with started(arguments, server.env) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + 20
+        while not (runs := server.told("heartbeats", "runs", "leased-and-long")["runs"]) or (
+            "lastProgressAt" not in runs[0]
+        ):
+            assert time.monotonic() < deadline, runs
+
+        assert runs[0]["status"] == "running"
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.wait(20) == 0
+    assert server.told("heartbeats", "runs", "leased-and-long")["runs"][0]["status"] == "finished"
+
+
+def test_a_lease_of_an_absent_server_neither_fails_nor_changes_the_command() -> None:
+    ran = lifesign_command("run", "job", "--lease", "60", "--", "sh", "-c", "echo done; exit 5", env=NOWHERE)
+
+    assert (ran.code, ran.out) == (5, b"done\n")
+    assert ran.err.count("\n") == 1
+    assert "the check-in of job did not arrive" in ran.err
+
+
+@pytest.mark.parametrize("lease", ["0", "2d", "soon"])
+def test_a_lease_that_is_none_is_told_before_the_command_runs(lease: str) -> None:
+    ran = lifesign_command("run", "job", "--lease", lease, "--", "echo", "done", env=NOWHERE)
+
+    assert (ran.code, ran.out) == (2, b"")
+    assert "--lease" in ran.err

@@ -3,6 +3,7 @@
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lifesign.cli.errors import CommandFailed, Refused, Unreachable
@@ -33,12 +34,20 @@ def check_in(send: Send, proof: Proof) -> dict[str, Json]:
     All tries carry one idempotency key, so that one whose answer got lost does not count twice.
     Raises Refused, Unreachable, CommandFailed, WrongUsage.
     """
-    call = _call(proof)
+    return within_total(send, [_call(proof)])
+
+
+def within_total(send: Send, calls: Sequence[Call]) -> dict[str, Json]:
+    """Make calls that may be repeated, one after the other, within `TOTAL_S`; the answer to the last.
+
+    Raises Refused, Unreachable, CommandFailed, WrongUsage.
+    """
     results: list[dict[str, Json] | BaseException] = []
 
     def attempt() -> None:
+        give_up_at = time.monotonic() + TOTAL_S
         try:
-            results.append(_tried(send, call, give_up_at=time.monotonic() + TOTAL_S))
+            results.append([_tried(send, call, give_up_at=give_up_at) for call in calls][-1])
         except Exception as error:  # noqa: BLE001 - the edge of a thread: told to the caller, whatever it is
             results.append(error)
 

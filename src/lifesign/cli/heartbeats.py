@@ -13,6 +13,18 @@ from lifesign.cli.values import Json, given
 app = typer.Typer(help="What must check in, and when.", no_args_is_help=True)
 
 _PATH = "/v1/heartbeats"
+_S = 1000
+_CLEARABLE = (
+    "policy",
+    "namespace",
+    "metadata",
+    "description",
+    "tags",
+    "channels",
+    "slug",
+    "tolerance",
+    "dependsOn",
+)
 
 Reference = Annotated[str, typer.Argument(metavar="REF", help="Id or slug of the heartbeat.")]
 Every = Annotated[
@@ -45,6 +57,14 @@ Metadata = Annotated[
     str | None, typer.Option("--metadata", metavar="JSON", help="A JSON object; @FILE reads a file, - standard input.")
 ]
 Description = Annotated[str | None, typer.Option("--description", help="What the next person should know.")]
+Tolerance = Annotated[
+    str | None,
+    typer.Option("--tolerance", metavar="K/N", help="Fire only when K of the last N results are bad: 2/3."),
+]
+DependsOn = Annotated[
+    list[str] | None,
+    typer.Option("--depends-on", metavar="REF", help="Tell nobody while this heartbeat fires; repeatable."),
+]
 StickyPause = Annotated[
     bool | None,
     typer.Option(
@@ -112,6 +132,8 @@ def create_heartbeat(
     channel: Channels = None,
     metadata: Metadata = None,
     description: Description = None,
+    tolerance: Tolerance = None,
+    depends_on: DependsOn = None,
     sticky_pause: StickyPause = None,
     unarmed: Annotated[bool, typer.Option("--unarmed", help="Watch it only from its first check-in on.")] = False,
     as_json: options.AsJson = False,
@@ -133,6 +155,8 @@ def create_heartbeat(
         channels=channel,
         metadata=None if metadata is None else values.json_object(metadata, "--metadata"),
         description=description,
+        tolerance=None if tolerance is None else _tolerance(tolerance),
+        dependsOn=depends_on,
         stickyPause=sticky_pause,
         armed=False if unarmed else None,
     )
@@ -156,13 +180,15 @@ def update_heartbeat(
     channel: Channels = None,
     metadata: Metadata = None,
     description: Description = None,
+    tolerance: Tolerance = None,
+    depends_on: DependsOn = None,
     sticky_pause: StickyPause = None,
     clear: Annotated[
         list[str] | None,
         typer.Option(
             "--clear",
             metavar="FIELD",
-            help="Empty a field: policy, namespace, metadata, description, tags, channels or slug; repeatable.",
+            help=f"Empty a field, one of {', '.join(_CLEARABLE)}; repeatable.",
         ),
     ] = None,
     as_json: options.AsJson = False,
@@ -181,6 +207,8 @@ def update_heartbeat(
         channels=channel,
         metadata=None if metadata is None else values.json_object(metadata, "--metadata"),
         description=description,
+        tolerance=None if tolerance is None else _tolerance(tolerance),
+        dependsOn=depends_on,
         stickyPause=sticky_pause,
     )
     changes |= _cleared(clear or [], changes)
@@ -236,6 +264,69 @@ def ack_heartbeat(
     _tell(body, f"acknowledged {reference} after {body.get('escalationStep')} steps", as_json=as_json)
 
 
+@app.command("snooze")
+def snooze_heartbeat(
+    *,
+    reference: Reference,
+    duration: Annotated[str, typer.Argument(metavar="DURATION", help="For so long: 30m, 2h, 1d.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="What the others should know.")] = None,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
+) -> None:
+    """Tell nobody for a while; while it fires, until the incident is over at most."""
+    wanted = given(seconds=values.seconds(duration, "DURATION"), reason=reason)
+    body = options.api(url, key).post(f"{_path(reference)}/snooze", wanted)
+    _tell(body, f"snoozed {reference} until {body.get('snoozedUntil')}", as_json=as_json)
+
+
+@app.command("unsnooze")
+def unsnooze_heartbeat(
+    *, reference: Reference, url: options.Url = options.DEFAULT_URL, key: options.Key = None
+) -> None:
+    """Tell people again; what waited is told at once."""
+    options.api(url, key).delete(f"{_path(reference)}/snooze")
+    print(f"ended the snooze of {reference}")
+
+
+@app.command("runs")
+def list_runs(
+    *,
+    reference: Reference,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only those in this state, such as running or stalled.")
+    ] = None,
+    limit: options.NewestLimit = 50,
+    as_json: options.AsJson = False,
+    url: options.Url = options.DEFAULT_URL,
+    key: options.Key = None,
+) -> None:
+    """Show the runs of a heartbeat, newest first, and how long they take."""
+    api, path = options.api(url, key), f"{_path(reference)}/runs"
+    body = api.rows(path, "runs", limit, status=status)
+    durations = api.get(path, limit=1).get("durations")
+    if as_json:
+        print_json(body | given(durations=durations))
+        return
+    columns: list[output.Column] = [
+        ("status", lambda row: row["status"]),
+        ("run", lambda row: row["runId"]),
+        ("started", lambda row: relative(row["startedAt"])),
+        ("took", lambda row: _took(row["durationMs"]) if "durationMs" in row else None),
+        ("lease ends", lambda row: relative(row.get("leaseExpiresAt"))),
+        ("message", lambda row: row.get("message")),
+    ]
+    print_rows(body["runs"], columns, empty="no such runs")
+    if durations is not None:
+        median, p95, longest = (_took(durations[name]) for name in ("medianMs", "p95Ms", "longestMs"))
+        print(f"{durations['count']} ended well: median {median}, 95 % within {p95}, longest {longest}")
+    tell_more(body)
+
+
+def _took(duration_ms: int) -> str:
+    return f"{duration_ms} ms" if duration_ms < _S else short_span(duration_ms // _S)
+
+
 @app.command("events")
 def list_events(
     *,
@@ -285,11 +376,17 @@ def _timing(every: str | None, at: str | None, once: str | None) -> dict[str, Js
     return {}
 
 
+def _tolerance(text: str) -> dict[str, Json]:
+    failures, _, window = text.partition("/")
+    if not (failures.isdigit() and window.isdigit()):
+        raise WrongUsage(f"--tolerance: {text!r} is not of the form 2/3")
+    return {"failures": int(failures), "window": int(window)}
+
+
 def _cleared(names: list[str], changes: dict[str, Json]) -> dict[str, Json]:
-    known = ("policy", "namespace", "metadata", "description", "tags", "channels", "slug")
     for name in names:
-        if name not in known:
-            raise WrongUsage(f"--clear: does not know {name!r}; it can be one of {', '.join(known)}")
+        if name not in _CLEARABLE:
+            raise WrongUsage(f"--clear: does not know {name!r}; it can be one of {', '.join(_CLEARABLE)}")
         if name in changes:
             raise WrongUsage(f"--clear: {name} is given a value as well")
     return dict.fromkeys(names)

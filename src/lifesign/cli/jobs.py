@@ -57,6 +57,14 @@ def run(
             "--no-output", help="Keep the command's output out of the report; it writes to our own output directly."
         ),
     ] = False,
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            "--lease",
+            metavar="TIME",
+            help="Report while it runs, as in 60s: a machine that dies half-way is noticed within that time.",
+        ),
+    ] = None,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
 ) -> int:
@@ -64,4 +72,4 @@ def run(
 
     Output, input, signals and the exit code pass through unchanged. An absent server never fails or delays the command.
     """
-    return run_and_tell(words or [], heartbeat=heartbeat, no_output=no_output, url=url, key=key)
+    return run_and_tell(words or [], heartbeat=heartbeat, no_output=no_output, lease=lease, url=url, key=key)

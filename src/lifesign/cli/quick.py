@@ -14,7 +14,7 @@ from lifesign.cli.report import check_in_once, run_and_tell
 SWITCHES: Mapping[str, Sequence[str]] = {"checkin": ("--unhealthy", "--json"), "run": ("--no-output",)}
 VALUES: Mapping[str, Sequence[str]] = {
     "checkin": ("--metadata", "--idempotency-key", "--url", "--key"),
-    "run": ("--heartbeat", "--url", "--key"),
+    "run": ("--heartbeat", "--lease", "--url", "--key"),
 }
 
 
@@ -36,8 +36,14 @@ def command_of(arguments: Sequence[str]) -> Callable[[], int] | None:
     url = words.values.get("--url") or os.environ.get("LIFESIGN_URL") or DEFAULT_URL
     key = words.values.get("--key") or os.environ.get("LIFESIGN_KEY")
     if name == "run":
-        is_silent, heartbeat = "--no-output" in words.switches, words.values.get("--heartbeat")
-        return lambda: run_and_tell(words.alone, heartbeat=heartbeat, no_output=is_silent, url=url, key=key)
+        return lambda: run_and_tell(
+            words.alone,
+            heartbeat=words.values.get("--heartbeat"),
+            no_output="--no-output" in words.switches,
+            lease=words.values.get("--lease"),
+            url=url,
+            key=key,
+        )
     if len(words.alone) != 1:
         return None
     return lambda: check_in_once(

@@ -15,12 +15,14 @@ from lifesign.cli import values
 from lifesign.cli.checkin import TRY_S, Proof, check_in, warning
 from lifesign.cli.errors import CommandFailed, WrongUsage
 from lifesign.cli.job import Ended, NotStarted, run
+from lifesign.cli.lease import LeasedRun
 from lifesign.cli.output import print_json
-from lifesign.cli.remote import over_network, required_key, segment
+from lifesign.cli.remote import Send, over_network, required_key, segment
 from lifesign.cli.values import Json, given
 
 _MAX_KEY = 255
 _MAX_NAME = 255
+_MAX_LEASE_S = 86_400
 # The server takes 16,384 bytes; what is cut first is the output.
 _MAX_METADATA_BYTES = 16_000
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -54,15 +56,27 @@ def check_in_once(
     return 0
 
 
-def run_and_tell(words: list[str], *, heartbeat: str | None, no_output: bool, url: str, key: str | None) -> int:
+def run_and_tell(
+    words: list[str], *, heartbeat: str | None, no_output: bool, lease: str | None, url: str, key: str | None
+) -> int:
     """`lifesign run`; returns the exit code of the command."""
     reference, command = _parted(words, heartbeat)
+
+    def connect() -> Send:
+        return over_network(url, required_key(key), timeout_s=TRY_S)
+
+    leased = None if lease is None else LeasedRun(reference, _lease_s(lease), connect)
+    if leased is not None:
+        leased.begin()
     ended = run(command, keep_output=not no_output)
     if isinstance(ended, NotStarted):
         _warn(f"cannot run {command[0]}: {ended.reason}")
     try:
-        send = over_network(url, required_key(key), timeout_s=TRY_S)
-        check_in(send, Proof(reference, ended.exit_code == 0, metadata_of(command[0], ended)))
+        is_healthy, metadata = ended.exit_code == 0, metadata_of(command[0], ended)
+        if leased is not None:
+            leased.end(ok=is_healthy, metadata=metadata)
+        else:
+            check_in(connect(), Proof(reference, is_healthy, metadata))
     except CommandFailed as error:
         _warn(warning(error, reference))
     except KeyboardInterrupt:
@@ -112,6 +126,13 @@ def _parted(words: list[str], heartbeat: str | None) -> tuple[str, list[str]]:
         raise WrongUsage("write: lifesign run REF -- COMMAND [ARGUMENT]...")
     segment(reference)
     return reference, command
+
+
+def _lease_s(text: str) -> int:
+    found = values.seconds(text, "--lease")
+    if not 1 <= found <= _MAX_LEASE_S:
+        raise WrongUsage("--lease: must be from 1s to 1d")
+    return found
 
 
 def _is_good_key(text: str) -> bool:
