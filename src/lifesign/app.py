@@ -5,7 +5,7 @@ accepting, stop the engine (sends finish), close the way out, commit what is que
 """
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -66,8 +68,26 @@ from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
 
-_CHECK_IN_PATH = "/v1/heartbeats/{idOrSlug}/checkin"
-_CHECK_IN_PATTERN = re.compile(r"/v1/heartbeats/(?P<idOrSlug>[^/]+)/checkin")
+
+@dataclass(frozen=True, slots=True)
+class _Hot:
+    """A route that is asked so often that the framework would cost more than the work. described: its operation."""
+
+    path: str
+    endpoint: Callable[[Request], Awaitable[Response]]
+    described: Mapping[str, Any]
+    tag: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+
+
+# In the order in which they are tried.
+_HOT = (
+    _Hot("/v1/heartbeats/{idOrSlug}/checkin", heartbeat_routes.check_in, heartbeat_routes.CHECK_IN, "Heartbeats"),
+    _Hot("/v1/heartbeats/{idOrSlug}/runs/{runId}/progress", run_routes.report_progress, run_routes.PROGRESS, "Runs"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +164,7 @@ async def open_node(
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
-    hot = HotRoute(api, "POST", _CHECK_IN_PATTERN, heartbeat_routes.check_in)
+    hot = [HotRoute(api, "POST", each.pattern, each.endpoint) for each in _HOT]
     return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
 
 
@@ -205,10 +225,9 @@ def _api(settings: Settings) -> FastAPI:
         # Its spans would cost every check-in a tenth of its time; `/metrics` tells what is worth knowing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    # First of all routes, so that a check-in is matched at the first try.
-    hot = Route(_CHECK_IN_PATH, heartbeat_routes.check_in, methods=["POST"])
-    api.router.routes.insert(0, hot)
-    api.state.known_routes = [hot]
+    hot = [Route(each.path, each.endpoint, methods=["POST"]) for each in _HOT]
+    api.router.routes[:0] = hot
+    api.state.known_routes = [*hot]
     for router in (
         heartbeat_routes.router,
         run_routes.router,
@@ -241,14 +260,15 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
                 title=api.title, version=api.version, description=ABOUT, routes=api.routes, tags=list(TAGS)
             )
             models: set[type[BaseModel]] = set()
-            operation = path_item_of(
-                heartbeat_routes.CHECK_IN,
-                summary="Check in",
-                tags=["Heartbeats"],
-                description=heartbeat_routes.check_in.__doc__ or "",
-                models=models,
-            )
-            described["paths"].setdefault(_CHECK_IN_PATH, {})["post"] = operation
+            for hot in _HOT:
+                operation = path_item_of(
+                    hot.described,
+                    summary=hot.endpoint.__name__.replace("_", " ").capitalize(),
+                    tags=[hot.tag],
+                    description=hot.endpoint.__doc__ or "",
+                    models=models,
+                )
+                described["paths"].setdefault(hot.path, {})["post"] = operation
             correct(described["paths"])
             components = described.setdefault("components", {})
             components["schemas"] = component_schemas(models) | without_framework_errors(components.get("schemas", {}))

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +25,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADER = b"x-request-id"
 _random = random.Random()  # noqa: S311 - see _request_id
 _SERVER_ERROR = 500
+# So many that a line for each would be all the log says.
+_COUNTED = ("/checkin", "/progress")
 _METHOD_NOT_ALLOWED = 405
 
 
@@ -57,7 +59,7 @@ class HotRoute:
 class Edge:
     """The outermost layer. Everything that leaves passes here and carries `X-Request-Id`."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, hot: HotRoute | None = None) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, hot: Sequence[HotRoute] = ()) -> None:
         self._app = app
         self._clock = clock
         self._hot = hot
@@ -92,7 +94,7 @@ class Edge:
             if status == 0:
                 response = error_response(scope["path"], error, request_id=request_id, now=self._clock.now())
                 await response(scope, receive, send_with_id)
-        if not (scope["path"].endswith("/checkin") and status < _SERVER_ERROR):
+        if not (scope["path"].endswith(_COUNTED) and status < _SERVER_ERROR):
             took_ms = round((time.perf_counter() - began) * 1000, 1)
             log.info(
                 "request.handled",
@@ -107,7 +109,7 @@ class Edge:
         if "\x00" in scope["path"]:
             # No object has such a name, and PostgreSQL cannot even be asked for it.
             return _nowhere
-        return self._hot if self._hot is not None and self._hot.matches(scope) else self._app
+        return next((hot for hot in self._hot if hot.matches(scope)), self._app)
 
 
 async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:

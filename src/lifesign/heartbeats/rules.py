@@ -4,7 +4,7 @@ Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is d
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -178,7 +178,8 @@ def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: Epo
     if due_at is not None and heartbeat.fires_at is not None:
         # It may be waited for longer, because nobody could listen.
         due_at = max(due_at, heartbeat.fires_at)
-    return replace(after, next_deadline=deadline, **_bounds(after, due_at, now))
+    bounds = _bounds(after, due_at, now)
+    return replace(after, next_deadline=deadline, **(bounds | _kept_bound(heartbeat, bounds)))
 
 
 def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
@@ -389,10 +390,14 @@ def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
     is_waiting = heartbeat.is_armed and heartbeat.status != "paused"
     anchor = max(stamp, heartbeat.anchor_at) if is_waiting else stamp
     changes = _wait(heartbeat, anchor, stamp) | {"status": "active", "incident_id": None}
-    # The old bound stays a bound while it is early enough, so that an ordinary check-in touches no index.
-    if heartbeat.check_at is not None and heartbeat.check_at <= changes["fires_at"]:
-        changes["check_at"] = heartbeat.check_at
-    return changes
+    return changes | _kept_bound(heartbeat, changes)
+
+
+def _kept_bound(heartbeat: Heartbeat, bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """The old bound stays a bound while it is early enough, so that what is reported often touches no index."""
+    fires_at = bounds["fires_at"]
+    is_early = heartbeat.check_at is not None and fires_at is not None and heartbeat.check_at <= fires_at
+    return {"check_at": heartbeat.check_at} if is_early else {}
 
 
 def firing(heartbeat: Heartbeat) -> Heartbeat:

@@ -9,16 +9,16 @@ from lifesign.auth.rules import Caller
 from lifesign.auth.service import caller_of
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import running, service
-from lifesign.heartbeats.running import Reporter
+from lifesign.heartbeats.running import Progress, Reporter
 from lifesign.http.answers import json_answer
-from lifesign.http.body import read_model
+from lifesign.http.body import parse_object, read_body, read_model, validate
 from lifesign.http.context import context_of
 from lifesign.http.describe import PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.incidents.service import tuning_of
 from lifesign.runs import schemas
 from lifesign.runs import service as runs
-from lifesign.runs.rules import Durations, Run
+from lifesign.runs.rules import Durations, Report, Run
 
 router = APIRouter(tags=["Runs"])
 
@@ -58,26 +58,33 @@ async def start_run(request: Request, idOrSlug: str) -> Response:  # noqa: N803 
     return json_answer(schemas.shown(run), 201 if is_new else 200)
 
 
-@router.post(
-    "/v1/heartbeats/{idOrSlug}/runs/{runId}/progress",
-    **operation(
-        "reportProgress",
-        answer=(200, schemas.ShownRun),
-        body=schemas.Progress,
-        is_body_required=False,
-        errors=(404,),
-        refuses_states=True,
-    ),
+PROGRESS = operation(
+    "reportProgress",
+    answer=(200, schemas.ShownRun),
+    body=schemas.Progress,
+    is_body_required=False,
+    errors=(404,),
+    refuses_states=True,
 )
-async def report_progress(request: Request, idOrSlug: str, runId: str) -> Response:  # noqa: N803 - the published names
+PROGRESS["openapi_extra"]["parameters"] = [
+    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in ("idOrSlug", "runId")
+]
+
+
+async def report_progress(request: Request) -> Response:
     """Say that a run goes on: its lease counts from now. A stalled one resolves the incident that it caused."""
     caller = await caller_of(request, "checkins:write")
     context = context_of(request)
-    await context.db.read(running.get, caller.project_id, idOrSlug, runId)
-    body = await read_model(request, schemas.Progress, required=False)
-    run = await context.db.write(
-        running.progress, _reporter(caller, idOrSlug), runId, schemas.report_of(body), now=context.now()
-    )
+    ref, run_id = request.path_params["idOrSlug"], request.path_params["runId"]
+    try:
+        raw = await read_body(request)
+        report = schemas.report_of(validate(schemas.Progress, parse_object(raw, required=False))) if raw else Report()
+    except InvalidInput:
+        # A missing run is told before a bad body; only a bad body pays for looking.
+        await context.db.read(running.get, caller.project_id, ref, run_id)
+        raise
+    item = Progress(_reporter(caller, ref), run_id, report, context.now())
+    run: Run = await context.db.write_batched(running.progress, item)
     return json_answer(schemas.shown(run))
 
 

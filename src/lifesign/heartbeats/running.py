@@ -3,7 +3,9 @@
 Everything here runs in the caller's transaction, the heartbeat locked first. Spec "Heartbeats", section 7.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -12,11 +14,12 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events.rules import EventType
 from lifesign.heartbeats import checkins, rules, service, store
 from lifesign.heartbeats.checkins import CheckIn
-from lifesign.heartbeats.rules import Heartbeat
+from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Managed
 from lifesign.heartbeats.subjects import record
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import Tuning
 from lifesign.runs import service as runs
+from lifesign.runs.rules import RunNotFound, RunRefused, earliest_due, progressed
 from lifesign.runs.service import Report, Run
 
 
@@ -50,19 +53,78 @@ def start(
     return run, is_new
 
 
-def progress(conn: Connection, who: Reporter, run_id: str, report: Report, *, now: EpochMs) -> Run:
-    """A run goes on; one that was stalled resolves the incident it caused.
+class Progress(NamedTuple):
+    """One report of progress as it arrived. `stamp`: when its body had been read."""
 
-    Raises HeartbeatNotFound, Managed, RunNotFound, RunRefused.
+    who: Reporter
+    run_id: str
+    report: Report
+    stamp: EpochMs
+
+
+def progress(conn: Connection, items: Sequence[Progress]) -> list[Run | Exception]:
+    """Runs go on; many at once: `await db.write_batched(running.progress, item)`. The run after each, in order.
+
+    Among them HeartbeatNotFound, Managed, RunNotFound and RunRefused for those that nothing came of.
     """
-    heartbeat = service.lock_unowned(conn, who.project_id, who.ref)
-    before = runs.get(conn, heartbeat.id, run_id)
-    after = runs.progress(conn, before, report, is_watched=heartbeat.is_watched, now=now)
-    if before.status == "stalled" and incidents.cause_of(conn, heartbeat.incident_id) == after.run_id:
-        heartbeat = checkins.recover(conn, heartbeat, rules.recovered(heartbeat, now), who.key_id, now)
-        store.save(conn, heartbeat)
-    _mind(conn, heartbeat, after.lease_until, now)
-    return after
+    batch = _Batch(conn, items)
+    answers = [batch.take(item) for item in items]
+    batch.flush()
+    return answers
+
+
+class _Batch:
+    """The heartbeats of one transaction with their open runs, and what is still to be written about them."""
+
+    def __init__(self, conn: Connection, items: Sequence[Progress]) -> None:
+        self._conn = conn
+        refs: dict[str, set[str]] = {}
+        for item in items:
+            refs.setdefault(item.who.project_id, set()).add(item.who.ref)
+        self._ids = {
+            (project_id, ref): key
+            for project_id, wanted in refs.items()
+            for ref, key in store.ids_of_refs(conn, project_id, wanted).items()
+        }
+        self._heartbeats = store.by_ids(conn, self._ids.values(), lock=True)
+        self._runs: dict[str, dict[str, Run]] = {key: {} for key in self._heartbeats}
+        for run in runs.open_of(conn, self._heartbeats):
+            self._runs[run.heartbeat_id][run.run_id] = run
+        self._changed_runs: dict[str, Run] = {}
+        self._changed: dict[str, Heartbeat] = {}
+
+    def take(self, item: Progress) -> Run | Exception:
+        """Apply one report; what it writes may wait until `flush`."""
+        heartbeat = self._heartbeats.get(self._ids.get((item.who.project_id, item.who.ref), ""))
+        if heartbeat is None:
+            return HeartbeatNotFound()
+        if heartbeat.managed_by is not None:
+            return Managed(heartbeat.status, heartbeat.managed_by)
+        try:
+            before = self._runs[heartbeat.id].get(item.run_id) or runs.get(self._conn, heartbeat.id, item.run_id)
+            after = progressed(before, item.report, item.stamp, is_watched=heartbeat.is_watched)
+        except (RunNotFound, RunRefused) as refusal:
+            return refusal
+        self._runs[heartbeat.id][after.run_id] = self._changed_runs[after.id] = after
+        if before.status == "stalled" and incidents.cause_of(self._conn, heartbeat.incident_id) == after.run_id:
+            heartbeat = checkins.recover(
+                self._conn, heartbeat, rules.recovered(heartbeat, item.stamp), item.who.key_id, item.stamp
+            )
+            store.save(self._conn, heartbeat)
+        self._mind(heartbeat, after.lease_until, item.stamp)
+        return after
+
+    def _mind(self, heartbeat: Heartbeat, lease_until: EpochMs | None, now: EpochMs) -> None:
+        due_at = earliest_due(self._runs[heartbeat.id].values()) if heartbeat.is_watched else None
+        after = rules.with_runs(heartbeat, due_at, lease_until, now)
+        self._heartbeats[heartbeat.id] = self._changed[heartbeat.id] = after
+        if after.check_at != heartbeat.check_at:
+            wake_after_commit(self._conn, "sweep")
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        runs.save(self._conn, self._changed_runs.values())
+        store.save_waits(self._conn, self._changed.values())
 
 
 def finish(

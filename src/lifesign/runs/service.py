@@ -58,13 +58,6 @@ def get(conn: Connection, heartbeat_id: str, run_id: str) -> Run:
     return found
 
 
-def progress(conn: Connection, run: Run, report: Report, *, is_watched: bool, now: EpochMs) -> Run:
-    """The run goes on. is_watched: whether its heartbeat is. Raises RunRefused."""
-    after = rules.progressed(run, report, now, is_watched=is_watched)
-    store.save(conn, [after])
-    return after
-
-
 def finish(conn: Connection, run: Run, report: Report, *, ok: bool, now: EpochMs) -> Run | None:
     """The run ends; None when it had ended just so before. Raises RunRefused."""
     after = rules.finished(run, report, now, ok=ok)
@@ -105,6 +98,8 @@ def durations(conn: Connection, heartbeat_id: str) -> Durations | None:
 
 
 unwatch = store.unwatch
+open_of = store.open_of
+save = store.save
 list_runs = store.runs_of
 forget = store.delete_of
 abandon = store.abandon
