@@ -13,6 +13,7 @@ from benchmarks.stage import (
     fresh_settings,
     fsyncs_per_s,
     insert_heartbeats,
+    insert_runs,
     serving,
 )
 from benchmarks.wrk import Load, bare_route, check_in_load
@@ -29,23 +30,33 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
     with fresh_settings(kind) as settings:
         ids: list[str] = []
         fill(settings, lambda conn, now: ids.extend(insert_heartbeats(conn, now, options.heartbeats)))
+        # Heartbeats of their own: a check-in of one with an open run is no ordinary one.
+        running: list[str] = []
+        fill(settings, lambda conn, now: running.extend(insert_heartbeats(conn, now, options.heartbeats, prefix="run")))
+        fill(settings, lambda conn, now: insert_runs(conn, now, running, "bench"))
         fsyncs = [fsyncs_per_s(settings.data_dir) for _ in range(options.rounds)]
         with bare_route() as bare, serving(settings) as server:
             return [
                 Figure(f"{kind}: fsyncs of the directory, one after the other", fsyncs, "/s"),
-                *_measure(kind, settings, (bare, server), ids, options),
+                *_measure(kind, settings, (bare, server), (ids, running), options),
             ]
 
 
 def _measure(
-    kind: DatabaseKind, settings: Settings, servers: tuple[Server, Server], ids: Sequence[str], options: Options
+    kind: DatabaseKind,
+    settings: Settings,
+    servers: tuple[Server, Server],
+    heartbeats: tuple[Sequence[str], Sequence[str]],
+    options: Options,
 ) -> list[Figure]:
     bare, server = servers
+    ids, running = heartbeats
     idle_mib = server.rss_mib()
     check_in_load(server, ids, seconds=1)  # caches and connections are warm
     reference: list[Load] = []
     plain: list[Load] = []
     keyed: list[Load] = []
+    progress: list[Load] = []
     cpu_us: list[float] = []
     disk: list[float] = []
     for n in range(options.rounds):
@@ -55,6 +66,7 @@ def _measure(
         cpu_us.append((server.cpu_s() - cpu_s) * 1_000_000 / plain[-1].requests)
         disk.append((disk_bytes(settings.data_dir) - size) / plain[-1].requests)
         keyed.append(check_in_load(server, ids, seconds=options.seconds, salt=f"round-{n}"))
+        progress.append(check_in_load(server, running, seconds=options.seconds, report="runs/bench/progress"))
     alone = [check_in_load(server, ids, seconds=2, connections=1) for _ in range(options.rounds)]
     base = [load.rate for load in reference]
     rates = [load.rate for load in plain]
@@ -70,6 +82,12 @@ def _measure(
         Figure(
             "check-ins with Idempotency-Key, part of those without",
             [with_key.rate / without.rate for with_key, without in zip(keyed, plain, strict=True)],
+            "",
+            Goal(0.7, is_floor=True),
+        ),
+        Figure(
+            "progress of runs with a lease, part of check-ins",
+            [of_runs.rate / without.rate for of_runs, without in zip(progress, plain, strict=True)],
             "",
             Goal(0.7, is_floor=True),
         ),

@@ -183,6 +183,27 @@ def insert_heartbeats(
     return ids
 
 
+def insert_runs(conn: Connection, now: EpochMs, heartbeat_ids: Sequence[str], run_id: str) -> None:
+    """One open run of each heartbeat, with a lease of an hour."""
+    project_id = projects.ensure_default(conn, now)
+    rows = [
+        {
+            "id": new_id("hbr", now),
+            "project_id": project_id,
+            "heartbeat_id": heartbeat_id,
+            "run_id": run_id,
+            "status": "running",
+            "started_at": now,
+            "lease_ms": _HOUR_MS,
+            "lease_until": now + _HOUR_MS,
+            "is_watched": 1,
+        }
+        for heartbeat_id in heartbeat_ids
+    ]
+    for start in range(0, len(rows), _ROWS_PER_INSERT):
+        conn.execute(insert(schema.runs), rows[start : start + _ROWS_PER_INSERT])
+
+
 def _heartbeat_row(heartbeat_id: str, project_id: str, slug: str, now: EpochMs, fires_at: int) -> dict[str, object]:
     return {
         "id": heartbeat_id,

@@ -23,7 +23,7 @@ local head = {["Authorization"] = "Bearer KEY"}
 function request()
   n = n + 1
   if KEYED then head["Idempotency-Key"] = "SALT-" .. n end
-  return wrk.format("POST", "/v1/heartbeats/" .. ids[n % #ids + 1] .. "/checkin", head)
+  return wrk.format("POST", "/v1/heartbeats/" .. ids[n % #ids + 1] .. "/REPORT", head)
 end
 function done(summary, latency)
   local e = summary.errors
@@ -45,14 +45,21 @@ class Load:
 
 
 def check_in_load(
-    server: Server, ids: Sequence[str], *, seconds: int, connections: int = 64, salt: str | None = None
+    server: Server,
+    ids: Sequence[str],
+    *,
+    seconds: int,
+    connections: int = 64,
+    salt: str | None = None,
+    report: str = "checkin",
 ) -> Load:
     """Check-ins for `seconds`, from one thread of wrk. Any answer but 2xx breaks the benchmark.
 
-    salt: each check-in carries an Idempotency-Key of its own.
+    salt: each check-in carries an Idempotency-Key of its own. report: what else to say of a heartbeat.
     """
     script = (
         _SCRIPT.replace("IDS", ",".join(f'"{each}"' for each in ids))
+        .replace("REPORT", report)
         .replace("KEYED", "true" if salt else "false")
         .replace("KEY", ADMIN_KEY)
         .replace("SALT", salt or "")

@@ -163,6 +163,60 @@ async def test_nothing_is_repaired_while_everything_is_as_it_should_be(lifesign:
     assert await lifesign.node.db.read(lambda conn: conn.scalar(select(incidents.c.id).limit(1))) is not None
 
 
+@pytest.mark.parametrize("hold", ["snooze", "maintenance", "dependency"])
+async def test_a_hold_without_a_reason_ends(lifesign: Lifesign, ledger: LedgerPeer, hold: str) -> None:
+    channel = await lifesign.webhook(hook(ledger))
+    policy = await lifesign.policy({"channels": [channel["id"]]})
+    await lifesign.heartbeat("Router")
+    await lifesign.heartbeat("Job", policy=policy["id"], dependsOn=["router"])
+    if hold == "snooze":
+        await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 86_400})
+    if hold == "dependency":
+        await fire(lifesign, "router")
+    await lifesign.check_in("job", healthy=False)
+    if hold == "maintenance":
+        window = {"name": "w", "startsAt": "2026-01-05T12:00:00Z", "endsAt": "2026-01-06T12:00:00Z", "all": True}
+        await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
+    (incident,) = await _open(lifesign, "job")
+    assert incident["holds"] == [hold]
+    await lifesign.node.db.write(lambda conn: conn.execute(delete(timers)))
+    # As if the router's recovery had forgotten whom it had kept quiet.
+    router = (await lifesign.get("router"))["id"]
+    await lifesign.node.db.write(
+        lambda conn: conn.execute(
+            update(heartbeats).where(heartbeats.c.id == router).values(status="active", incident_id=None)
+        )
+    )
+    await lifesign.node.db.write(
+        lambda conn: conn.execute(update(incidents).where(incidents.c.heartbeat_id == router).values(status="resolved"))
+    )
+
+    await _audit(lifesign)
+
+    assert "hold" in await _repairs(lifesign, "job")
+    (incident,) = await _open(lifesign, "job")
+    assert "holds" not in incident
+    assert [kind for _, kind in told(ledger)] == ["incident.opened"]
+
+
+async def test_holds_with_a_reason_are_left_alone(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    channel = await lifesign.webhook(hook(ledger))
+    await lifesign.heartbeat("Router")
+    await lifesign.heartbeat("Job", channels=[channel["id"]], dependsOn=["router"])
+    window = {"name": "w", "startsAt": "2026-01-05T12:00:01Z", "endsAt": "2026-01-06T12:00:00Z", "all": True}
+    await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
+    await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 86_400})
+    await fire(lifesign, "router")
+    await fire(lifesign, "job")
+
+    await lifesign.advance(3600)
+
+    (incident,) = await _open(lifesign, "job")
+    assert incident["holds"] == ["dependency", "maintenance", "snooze"]
+    assert await _repairs(lifesign, "job") == []
+    assert told(ledger) == []
+
+
 # The other monitor --------------------------------------------------------------------------------------------------
 async def test_another_monitor_hears_every_minute_that_all_is_well(
     start_lifesign: MakeLifesign, ledger: LedgerPeer

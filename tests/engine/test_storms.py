@@ -104,6 +104,35 @@ async def test_steps_of_a_policy_are_held_as_well_and_later_ones_are_not(
     assert [each.split(":")[0] for each in _texts(ledger, "second")] == ["21 heartbeats are down"]
 
 
+async def test_one_that_is_snoozed_is_told_after_both_the_storm_and_its_snooze(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack = await _slack(lifesign, ledger)
+    await _many(lifesign, 30, slack, interval=600)
+    await lifesign.advance(601)
+    await lifesign.ask("POST", "/v1/heartbeats/job-7/snooze", {"seconds": 600})
+
+    await lifesign.advance(125)
+    assert "29 heartbeats are down" in _texts(ledger)[-1]
+    assert len(_texts(ledger)) == 2
+    await lifesign.advance(500)
+
+    assert "DOWN: job 07" in _texts(ledger)[-1]
+
+
+async def test_a_snooze_that_ends_within_a_storm_waits_for_its_digest(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    slack = await _slack(lifesign, ledger)
+    await _many(lifesign, 30, slack, interval=600)
+    await lifesign.advance(601)
+    await lifesign.ask("POST", "/v1/heartbeats/job-7/snooze", {"seconds": 30})
+
+    await lifesign.advance(60)
+    assert len(_texts(ledger)) == 1
+    await lifesign.advance(65)
+
+    assert "30 heartbeats are down" in _texts(ledger)[-1]
+
+
 async def test_twenty_are_no_storm(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)
     await _many(lifesign, 20, slack)
