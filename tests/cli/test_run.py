@@ -97,7 +97,8 @@ def test_a_ctrl_c_of_the_terminal_reaches_the_command_once(stand_in: StandIn) ->
         "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
         "signal.signal(signal.SIGALRM, lambda *_: sys.exit(40 + len(seen)))\n"
         "print('ready', flush=True)\n"
-        "signal.pause()\n"
+        # Not `pause`: the signal may be here before it.
+        "while not seen: time.sleep(0.01)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.5)\n"
         "while True: signal.pause()\n"
     )
