@@ -370,3 +370,27 @@ async def test_a_deleted_heartbeat_takes_its_runs_along(lifesign: Lifesign) -> N
     await lifesign.ask("GET", "/v1/heartbeats/export/runs/a", expect=404)
     await lifesign.advance(10)
     assert (await lifesign.get("export"))["status"] == "active"
+
+
+async def test_of_a_finished_one_shot_runs_are_recorded_and_never_watched(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Once", mode="oneshot")
+    await lifesign.check_in("once")
+
+    await start(lifesign, "once", runId="a", lease=5)
+    await lifesign.advance(60)
+
+    assert (await run_of(lifesign, "once", "a"))["status"] == "running"
+    assert (await lifesign.get("once"))["status"] == "resolved"
+    assert "firesAt" not in await lifesign.get("once")
+
+
+async def test_an_overdue_run_that_reports_after_an_ack_lifts_no_deadline(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Export", interval=60)
+    await start(lifesign, "export", runId="a", lease=5000, maxDuration=10)
+    await lifesign.advance(10)
+    await lifesign.ask("POST", "/v1/heartbeats/export/ack")
+    expected = (await lifesign.get("export"))["nextDeadline"]
+
+    await progress(lifesign, "export", "a")
+
+    assert (await lifesign.get("export"))["nextDeadline"] == expected

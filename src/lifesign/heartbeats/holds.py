@@ -73,9 +73,10 @@ def end_snooze(conn: Connection, before: Heartbeat, *, key_id: str | None, now: 
 
 
 def end_snoozes(conn: Connection, ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
-    """The time of these snoozes is over."""
-    incidents.clear_timers(conn, ids, "snooze_end")
-    for heartbeat in store.by_ids(conn, ids, lock=True).values():
+    """The time of these snoozes is over. What somebody else is working on keeps its timer."""
+    free = store.lock_free(conn, ids)
+    incidents.clear_timers(conn, [*free, *(set(ids) - store.existing(conn, ids))], "snooze_end")
+    for heartbeat in free.values():
         if heartbeat.snoozed_until is None:
             continue
         if heartbeat.is_snoozed(now):
@@ -157,10 +158,14 @@ def _release_dependents(conn: Connection, heartbeat_id: str, now: EpochMs) -> No
 
 
 def release(conn: Connection, incident_ids: Collection[str], now: EpochMs, tuning: Tuning) -> None:
-    """The dependencies of these incidents' heartbeats are looked at again: where none fires, people are told."""
-    incidents.clear_timers(conn, incident_ids, "dependency_release")
+    """The dependencies of these incidents' heartbeats are looked at again: where none fires, people are told.
+
+    What somebody else is working on keeps its timer.
+    """
     owners = incidents.heartbeats_of(conn, incident_ids)
-    locked = store.by_ids(conn, owners.values(), lock=True)
+    locked = store.lock_free(conn, owners.values())
+    busy = {key for key, owner in owners.items() if owner not in locked}
+    incidents.clear_timers(conn, set(incident_ids) - busy, "dependency_release")
     still = firing_dependencies(conn, list(locked))
     _end_hold(conn, [each for key, each in locked.items() if key not in still], "dependency", now, tuning)
 

@@ -111,7 +111,7 @@ class _Batch:
                 self._conn, heartbeat, rules.recovered(heartbeat, item.stamp), item.who.key_id, item.stamp
             )
             store.save(self._conn, heartbeat)
-        self._mind(heartbeat, after.lease_until, item.stamp)
+        self._mind(heartbeat, after.lease_until if after.status == "running" else None, item.stamp)
         return after
 
     def _mind(self, heartbeat: Heartbeat, lease_until: EpochMs | None, now: EpochMs) -> None:

@@ -163,6 +163,12 @@ def by_ids(conn: Connection, ids: Iterable[str], *, lock: bool = False) -> dict[
     return {row[0]: _heartbeat(row) for row in conn.execute(query.with_for_update() if lock else query)}
 
 
+def lock_free(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
+    """Those of `ids` that nobody else is working on, locked, by id."""
+    query = select(*_COLUMNS).where(H.id.in_(set(ids))).order_by(H.id).with_for_update(skip_locked=True)
+    return {row[0]: _heartbeat(row) for row in conn.execute(query)}
+
+
 def save_check_ins(conn: Connection, checked_in: Iterable[Waiting], metadata: Mapping[str, str]) -> None:
     """The columns an ordinary check-in changes: none of them is in an index. Rows are locked already.
 
