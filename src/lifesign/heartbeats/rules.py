@@ -140,13 +140,13 @@ def armed(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> Heartbeat:
 # Any, here and below: changes of columns by name, as `replace` takes them.
 def _wait(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> dict[str, Any]:
     deadline = next_deadline(heartbeat.timing, anchor)
-    bounds = _bounds(heartbeat, EpochMs(deadline + heartbeat.grace_ms), now)
+    bounds = _bounds(EpochMs(deadline + heartbeat.grace_ms), heartbeat.run_due_at, now)
     return {"is_armed": True, "anchor_at": anchor, "next_deadline": deadline} | bounds
 
 
-def _bounds(heartbeat: Heartbeat, due_at: EpochMs | None, now: EpochMs) -> dict[str, Any]:
+def _bounds(due_at: EpochMs | None, run_due_at: EpochMs | None, now: EpochMs) -> dict[str, Any]:
     """When it fires: at `due_at`, deadline and grace, or when a run of its is due, whatever comes first."""
-    fires_at = min((at for at in (due_at, heartbeat.run_due_at) if at is not None), default=None)
+    fires_at = min((at for at in (due_at, run_due_at) if at is not None), default=None)
     return {"fires_at": fires_at, "armed_at": None if fires_at is None else now, "check_at": fires_at}
 
 
@@ -168,9 +168,10 @@ def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: Epo
 
     A lease lifts the deadline: while a run reports, the next check-in is not expected.
     """
-    after = replace(heartbeat, run_due_at=run_due_at if heartbeat.is_watched else None)
+    if not heartbeat.is_watched:
+        run_due_at = None
     if heartbeat.status == "firing" or not heartbeat.is_watched:
-        return replace(after, check_at=after.run_due_at)
+        return replace(heartbeat, run_due_at=run_due_at, check_at=run_due_at)
     deadline = heartbeat.next_deadline
     if deadline is not None and lease_until is not None:
         deadline = max(deadline, lease_until)
@@ -178,8 +179,9 @@ def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: Epo
     if due_at is not None and heartbeat.fires_at is not None:
         # It may be waited for longer, because nobody could listen.
         due_at = max(due_at, heartbeat.fires_at)
-    bounds = _bounds(after, due_at, now)
-    return replace(after, next_deadline=deadline, **(bounds | _kept_bound(heartbeat, bounds)))
+    bounds = _bounds(due_at, run_due_at, now)
+    kept = _kept_bound(heartbeat, bounds)
+    return replace(heartbeat, run_due_at=run_due_at, next_deadline=deadline, **(bounds | kept))
 
 
 def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
@@ -261,7 +263,7 @@ def _past_window(heartbeat: Heartbeat, closes_at: EpochMs, now: EpochMs) -> Hear
     """The heartbeat after silence, or bad news, that was expected."""
     if heartbeat.mode != "oneshot":
         return _next_in_rhythm(heartbeat, now)
-    bounds = _bounds(heartbeat, EpochMs(closes_at + heartbeat.grace_ms), now)
+    bounds = _bounds(EpochMs(closes_at + heartbeat.grace_ms), heartbeat.run_due_at, now)
     return replace(heartbeat, next_deadline=closes_at, **bounds)
 
 
