@@ -122,7 +122,7 @@ def test_a_process_that_stood_still_gives_jobs_time_before_it_pages(tmp_path: Pa
         for slug in ("alive", "dead"):
             server.heartbeat(slug, interval=3, grace=0, channels=[hook])
         os.kill(server.process.pid, signal.SIGSTOP)
-        time.sleep(5)
+        time.sleep(5)  # it has to stand still for real: its own clock must see the gap
         os.kill(server.process.pid, signal.SIGCONT)
 
         server.ask("POST", "/v1/heartbeats/alive/checkin")

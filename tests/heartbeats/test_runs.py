@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.harness import Json, Lifesign, MakeLifesign
 
 
@@ -394,3 +396,24 @@ async def test_an_overdue_run_that_reports_after_an_ack_lifts_no_deadline(lifesi
     await progress(lifesign, "export", "a")
 
     assert (await lifesign.get("export"))["nextDeadline"] == expected
+
+
+@pytest.mark.parametrize("report", ["start", "progress"])
+async def test_what_a_run_reports_does_not_take_away_the_time_after_a_gap(
+    start_lifesign: MakeLifesign, report: str
+) -> None:
+    async with start_lifesign() as before:
+        await before.heartbeat("Export", interval=120, grace=60)
+        await start(before, "export", runId="a")
+        await before.advance(1)
+    async with start_lifesign(at="2026-01-05T12:05:00.000Z") as after:
+        # The engine has not looked yet at what was due in the gap.
+        if report == "start":
+            await start(after, "export", runId="b", maxDuration=600)
+        else:
+            await progress(after, "export", "a")
+
+        await after.advance(30)
+
+        shown = await after.get("export")
+        assert (shown["status"], shown["firesAt"]) == ("active", "2026-01-05T12:06:00.000Z")

@@ -180,8 +180,11 @@ def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: Epo
         # It may be waited for longer, because nobody could listen.
         due_at = max(due_at, heartbeat.fires_at)
     bounds = _bounds(due_at, run_due_at, now)
-    kept = _kept_bound(heartbeat, bounds)
-    return replace(heartbeat, run_due_at=run_due_at, next_deadline=deadline, **(bounds | kept))
+    bounds |= _kept_bound(heartbeat, bounds)
+    if bounds["fires_at"] == heartbeat.fires_at:
+        # A bound that did not move is as old as before: one from before a gap is given time after it.
+        bounds["armed_at"] = heartbeat.armed_at
+    return replace(heartbeat, run_due_at=run_due_at, next_deadline=deadline, **bounds)
 
 
 def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
@@ -264,7 +267,7 @@ def _past_window(heartbeat: Heartbeat, closes_at: EpochMs, now: EpochMs) -> Hear
     if heartbeat.mode != "oneshot":
         return _next_in_rhythm(heartbeat, now)
     bounds = _bounds(EpochMs(closes_at + heartbeat.grace_ms), heartbeat.run_due_at, now)
-    return replace(heartbeat, next_deadline=closes_at, **bounds)
+    return replace(heartbeat, is_armed=True, next_deadline=closes_at, **bounds)
 
 
 # Check-ins ----------------------------------------------------------------------------------------------------------

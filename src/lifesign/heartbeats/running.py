@@ -111,15 +111,15 @@ class _Batch:
                 self._conn, heartbeat, rules.recovered(heartbeat, item.stamp), item.who.key_id, item.stamp
             )
             store.save(self._conn, heartbeat)
-        self._mind(heartbeat, after.lease_until if after.status == "running" else None, item.stamp)
-        return after
-
-    def _mind(self, heartbeat: Heartbeat, lease_until: EpochMs | None, now: EpochMs) -> None:
-        due_at = earliest_due(self._runs[heartbeat.id].values()) if heartbeat.is_watched else None
-        after = rules.with_runs(heartbeat, due_at, lease_until, now)
-        self._heartbeats[heartbeat.id] = self._changed[heartbeat.id] = after
-        if after.check_at != heartbeat.check_at:
+        lease_until = after.lease_until if after.status == "running" else None
+        due_at = earliest_due(self._runs[heartbeat.id].values())
+        minding = rules.with_runs(heartbeat, due_at, lease_until, item.stamp)
+        if minding != heartbeat:
+            self._changed[heartbeat.id] = minding
+        if minding.check_at != heartbeat.check_at:
             wake_after_commit(self._conn, "sweep")
+        self._heartbeats[heartbeat.id] = minding
+        return after
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -148,10 +148,7 @@ def finish(
 
 def _mind(conn: Connection, heartbeat: Heartbeat, lease_until: EpochMs | None, now: EpochMs) -> Heartbeat:
     """Let the heartbeat expect what its open runs promise by now."""
-    run_due_at = runs.next_due(conn, heartbeat.id) if heartbeat.is_watched else None
-    if run_due_at is None and heartbeat.run_due_at is None and lease_until is None:
-        return heartbeat
-    after = rules.with_runs(heartbeat, run_due_at, lease_until, now)
+    after = rules.with_runs(heartbeat, runs.next_due(conn, heartbeat.id), lease_until, now)
     if after != heartbeat:
         store.save_waits(conn, [after])
         wake_after_commit(conn, "sweep")

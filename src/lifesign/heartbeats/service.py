@@ -195,6 +195,8 @@ def edit(
     before = _owned(_locked(conn, caller.project_id, ref), owner)
     present = Definition(**{field.name: getattr(before, field.name) for field in fields(Definition)})
     wanted = check(present, changes)
+    if wanted == present:
+        return before
     wanted = _with_references(conn, caller.project_id, wanted, itself=before.id)
     if wanted == present:
         return before

@@ -15,14 +15,12 @@ class WindowNotFound(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A window, whole: once from `starts_at` to `ends_at`, or for `duration_ms` from each time of `schedule`.
+class Definition:
+    """What a person says of a window: once from `starts_at` to `ends_at`, or again and again, each time of `schedule`.
 
-    Start inclusive, end exclusive; instants are epoch ms. members: ids, namespaces or tags; empty for `all`.
+    Start inclusive, end exclusive; instants are epoch ms. members: ids or slugs, namespaces, or tags; empty for `all`.
     """
 
-    id: str
-    project_id: str
     name: str
     starts_at: EpochMs | None
     ends_at: EpochMs | None
@@ -31,6 +29,14 @@ class Window:
     timezone: str
     target: TargetKind
     members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Definition):
+    """A window, whole. Of heartbeats, members are ids."""
+
+    id: str
+    project_id: str
     created_at: EpochMs
     updated_at: EpochMs | None
 
@@ -45,20 +51,6 @@ class Window:
                 return namespace in self.members
             case "tags":
                 return not set(self.members).isdisjoint(tags)
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a person says of a window, checked field by field and as a whole. members: ids or slugs, for heartbeats."""
-
-    name: str
-    starts_at: EpochMs | None
-    ends_at: EpochMs | None
-    schedule: str | None
-    duration_ms: int | None
-    timezone: str
-    target: TargetKind
-    members: tuple[str, ...]
 
 
 def open_until(window: Window, now: EpochMs) -> EpochMs | None:

@@ -190,11 +190,8 @@ def _timing_faults(wanted: Definition) -> list[Fault]:
         return missing
     if wanted.ends_at <= wanted.starts_at:
         return [Fault("endsAt", "must be after startsAt")]
-    return [Fault("endsAt", "must be at most 366 days after startsAt")] if _is_too_long(wanted) else []
-
-
-def _is_too_long(wanted: Definition) -> bool:
-    return (wanted.ends_at or 0) - (wanted.starts_at or 0) > _LONGEST_MS
+    is_too_long = wanted.ends_at - wanted.starts_at > _LONGEST_MS
+    return [Fault("endsAt", "must be at most 366 days after startsAt")] if is_too_long else []
 
 
 # Out ----------------------------------------------------------------------------------------------------------------
