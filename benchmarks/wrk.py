@@ -25,11 +25,25 @@ function request()
   if KEYED then head["Idempotency-Key"] = "SALT-" .. n end
   return wrk.format("POST", "/v1/heartbeats/" .. ids[n % #ids + 1] .. "/REPORT", head)
 end
+"""
+# Cycles through the systems; each reports for itself. `SECRET` is that of all of them.
+_BEATS = """
+local systems = {SYSTEMS}
+local n = 0
+local head = {}
+function request()
+  n = n + 1
+  local each = systems[n % #systems + 1]
+  head["Authorization"] = "Basic " .. each[2]
+  return wrk.format("POST", "/api/systems/heartbeat", head, '{"system_id":"' .. each[1] .. '"}')
+end
+"""
+_DONE = """
 function done(summary, latency)
   local e = summary.errors
-  io.write(string.format('LOAD {"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"failed":%d}',
+  io.write(string.format('LOAD {"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"failed":%d,"refused":%d}',
     summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    e.connect + e.read + e.write + e.status + e.timeout))
+    e.connect + e.read + e.write + e.timeout, e.status))
 end
 """
 
@@ -64,14 +78,32 @@ def check_in_load(
         .replace("KEY", ADMIN_KEY)
         .replace("SALT", salt or "")
     )
+    return _load(server, script, seconds=seconds, connections=connections)
+
+
+def beat_load(
+    server: Server,
+    systems: Sequence[tuple[str, str]],
+    *,
+    seconds: int,
+    connections: int = 64,
+    are_refused: bool = False,
+) -> Load:
+    """Heartbeats of systems for `seconds`: pairs of id and Basic credentials. are_refused: all of them ought to be."""
+    listed = ",".join(f'{{"{system_id}","{basic}"}}' for system_id, basic in systems)
+    script = _BEATS.replace("SYSTEMS", listed)
+    return _load(server, script, seconds=seconds, connections=connections, are_refused=are_refused)
+
+
+def _load(server: Server, script: str, *, seconds: int, connections: int, are_refused: bool = False) -> Load:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script)
+        file.write(script + _DONE)
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", file.name, server.url]
         told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + _SPARE_S)
     found = json.loads(told.stdout[told.stdout.index("LOAD ") + 5 :])
-    if found["failed"]:
-        raise RuntimeError(f"{found['failed']} of {found['requests']} requests failed:\n{told.stdout}")
+    if found["failed"] or found["refused"] != (found["requests"] if are_refused else 0):
+        raise RuntimeError(f"of {found['requests']} requests not all were answered as they ought to be:\n{told.stdout}")
     rate = found["requests"] / (found["duration_us"] / 1_000_000)
     return Load(rate, found["p50_us"] / 1000, found["p99_us"] / 1000, found["requests"])
 

@@ -28,6 +28,11 @@ TOO_LARGE = b" " * 262_145
         ("POST", "/v1/heartbeats/nightly-export/checkin", AUTHORIZED, b'{"healthy":1}', 400),
         ("POST", "/v1/heartbeats/nightly-export/checkin", AUTHORIZED | {"Idempotency-Key": ""}, b"", 400),
         ("POST", "/v1/heartbeats/nightly-export/checkin", AUTHORIZED, TOO_LARGE, 413),
+        ("POST", "/api/systems/heartbeat", {}, b"", 401),
+        ("POST", "/api/systems/heartbeat", AUTHORIZED, b"", 401),
+        ("POST", "/api/systems/heartbeat", {"Authorization": "Basic YTpi"}, TOO_LARGE, 401),
+        ("POST", "/api/systems/heartbeat/", AUTHORIZED, b"", 404),
+        ("GET", "/api/systems/heartbeat", AUTHORIZED, b"", 405),
     ],
 )
 async def test_both_ways_give_the_same_answer(

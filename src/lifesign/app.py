@@ -67,6 +67,12 @@ from lifesign.maintenance import routes as maintenance_routes
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
+from lifesign.systems import inventory_routes, machine_routes
+from lifesign.systems import routes as system_routes
+from lifesign.systems import service as systems
+from lifesign.systems.beats import Beats
+from lifesign.systems.credentials import Machines
+from lifesign.systems.inventory_routes import Intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class _Hot:
 # In the order in which they are tried.
 _HOT = (
     _Hot("/v1/heartbeats/{idOrSlug}/checkin", heartbeat_routes.check_in, heartbeat_routes.CHECK_IN, "Heartbeats"),
+    _Hot("/api/systems/heartbeat", machine_routes.system_heartbeat, machine_routes.HEARTBEAT, "Machines"),
     _Hot("/v1/heartbeats/{idOrSlug}/runs/{runId}/progress", run_routes.report_progress, run_routes.PROGRESS, "Runs"),
 )
 
@@ -147,6 +154,8 @@ async def open_node(
     except BaseException:
         await db.close()
         raise
+    if is_server:
+        await _adopt_settings(db, settings, now)
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
@@ -157,7 +166,10 @@ async def open_node(
     api.state.keyring = keyring
     api.state.courier = courier
     api.state.driver = driver
-    api.state.check_ins = CheckIns(failpoints, tuning_of(settings))
+    api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
+    api.state.beats = Beats(check_ins)
+    api.state.machines = Machines(db)
+    api.state.intake = Intake(settings.inventory_ignore)
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
     api.state.policy_users = heartbeats
@@ -184,6 +196,14 @@ def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None
     project_id = projects.ensure_default(conn, now)
     is_first_start = projects.is_first_start(conn, project_id, now)
     return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+
+
+async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> None:
+    """Systems are waited for as the settings say now, whatever they said when each was made."""
+    windows, tuning = systems.windows_of(settings), tuning_of(settings)
+    after: str | None = ""
+    while after is not None:
+        after = await db.write(systems.adopt_windows, windows, after=after, tuning=tuning, now=now)
 
 
 def _driver(
@@ -232,6 +252,10 @@ def _api(settings: Settings) -> FastAPI:
         heartbeat_routes.router,
         run_routes.router,
         maintenance_routes.router,
+        machine_routes.router,
+        inventory_routes.machine_router,
+        inventory_routes.router,
+        system_routes.router,
         incident_routes.router,
         channel_routes.router,
         auth_routes.router,
@@ -273,7 +297,8 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
             components = described.setdefault("components", {})
             components["schemas"] = component_schemas(models) | without_framework_errors(components.get("schemas", {}))
             components["securitySchemes"] = {
-                "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"}
+                "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"},
+                "BasicAuth": {"type": "http", "scheme": "basic"},
             }
             api.openapi_schema = described
         return api.openapi_schema

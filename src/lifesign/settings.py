@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
@@ -42,6 +42,20 @@ class Settings(BaseSettings):
     # Limits
     max_heartbeats: int = Field(100_000, ge=1, description="Heartbeats per project.")
     min_repeat_seconds: int = Field(60, ge=1, description="Shortest period at which a policy's last step repeats.")
+
+    # Systems
+    system_interval_seconds: int = Field(600, ge=1, le=86_400, description="How often a system is expected to report.")
+    system_alive_seconds: int = Field(
+        900, ge=1, le=86_400, description="A system that reported within this time reads `alive`, then `dead`."
+    )
+    system_alert_seconds: int = Field(
+        1200, ge=1, le=86_400, description="Silence of a system after which its incident opens."
+    )
+    inventory_ignore: str = Field(
+        "**/uptime*,**/load*,**/timestamp,**/memory/used*,**/memory/free*,**/memory/available*,"
+        "**/disk*/used*,**/disk*/free*,**/temperature*",
+        description="Globs over the JSON Pointer, comma-separated, of what may change in an inventory without notice.",
+    )
 
     # When too much happens at once
     storm_min: int = Field(
@@ -122,6 +136,15 @@ class Settings(BaseSettings):
             msg = "must be at least 32 characters"
             raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _systems_read_dead_before_they_alert(self) -> "Settings":
+        if not self.system_interval_seconds <= self.system_alive_seconds <= self.system_alert_seconds:
+            raise ValueError(
+                "LIFESIGN_SYSTEM_INTERVAL_SECONDS must not be more than LIFESIGN_SYSTEM_ALIVE_SECONDS, "
+                "nor that more than LIFESIGN_SYSTEM_ALERT_SECONDS"
+            )
+        return self
 
     @field_validator("egress_allow")
     @classmethod

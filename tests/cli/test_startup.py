@@ -36,7 +36,7 @@ def test_a_client_command_loads_nothing_of_the_server() -> None:
     assert loaded_by(["heartbeats", "list"]) == ["pydantic", "typer"]
 
 
-@pytest.mark.parametrize("name", ["checkin", "run"])
+@pytest.mark.parametrize("name", ["checkin", "run", "agent"])
 def test_the_short_way_knows_the_options_of_the_full_parser(name: str) -> None:
     root: Any = typer.main.get_command(app)  # Any: the classes of the parser have no public names
     options = [each for each in root.commands[name].params if each.param_type_name == "option"]

@@ -17,12 +17,14 @@ import pytest
 import referencing
 from referencing.jsonschema import DRAFT202012
 
-from lifesign.db import StorageUnavailable
+from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.http.context import Context
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
+from tests.systems.machines import machine
 
-CONTRACT: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
+HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
+SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -31,18 +33,29 @@ UNKNOWN = {
     "notifications": "ntf_" + "0" * 32,
     "keys": "key_" + "0" * 32,
     "maintenance": "mw_" + "0" * 32,
+    "systems": "00000000-0000-7000-8000-000000000000",
 }
 TOO_LARGE = {"name": "x" * 262_144}
+LARGEST_INVENTORY = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send; `{name}` in the path, and as a value in the body, stands for the id of a prepared object."""
+    """What to send; `{name}` in the path, and as a value in the body, stands for the id of a prepared object.
+
+    is_of_machine: sent with the credentials of a system, not with a key.
+    """
 
     method: str
     path: str
     body: Any = None
     times: int = 1
+    is_of_machine: bool = False
+
+    @property
+    def url(self) -> str:
+        """The path on the server; that of the Heartbeats API is written without its prefix."""
+        return self.path if self.path.startswith("/api/") else f"/v1{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,16 @@ def _of(method: str, path: str, body: Any = None, *, bad: Any = None, **refused:
     else:
         worse = None if bad is None else Request(method, path, bad)
     return Operation(Request(method, path, body), worse, {int(name[1:]): each for name, each in refused.items()})
+
+
+def _of_machine(method: str, path: str, body: Any = None, *, bad: Any = None, **refused: Request) -> Operation:
+    """The same, asked by a machine."""
+    told = _of(method, path, body, bad=bad, **refused)
+    return Operation(
+        replace(told.good, is_of_machine=True),
+        told.bad and replace(told.bad, is_of_machine=True),
+        {status: replace(each, is_of_machine=True) for status, each in told.refused.items()},
+    )
 
 
 BAD_LIMIT = "?limit=0"
@@ -139,6 +162,45 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "listNotifications": _of("GET", "/notifications", bad="/notifications?status=lost"),
     "retryNotification": _of("POST", "/notifications/{dead}/retry", bad="/notifications/{sent}/retry"),
+    # Systems
+    "systemHeartbeat": _of_machine(
+        "POST",
+        "/api/systems/heartbeat",
+        {"system_id": "{system}"},
+        bad={"system_id": 42},
+        _403=Request("POST", "/api/systems/heartbeat", {"system_id": UNKNOWN["systems"]}),
+    ),
+    "systemInfo": _of_machine("GET", "/api/systems/info"),
+    "sendInventory": _of_machine(
+        "POST",
+        "/api/systems/inventory",
+        {"os": {"version": "13"}},
+        bad=[],
+        _413=Request("POST", "/api/systems/inventory", {"a": "x" * LARGEST_INVENTORY}),
+    ),
+    "createSystem": _of(
+        "POST",
+        "/api/systems",
+        {"name": "db2", "tags": ["prod"]},
+        bad={"name": ""},
+        _409=Request("POST", "/api/systems", {"name": "db1", "id": "{system}"}),
+    ),
+    "listSystems": _of("GET", "/api/systems?limit=1", bad="/api/systems" + BAD_LIMIT),
+    "getSystem": _of("GET", "/api/systems/{system}"),
+    "updateSystem": _of("PATCH", "/api/systems/{system}", {"notes": "rack 7"}, bad={"interval": 9}),
+    "deleteSystem": _of("DELETE", "/api/systems/{system}"),
+    "regenerateSystemSecret": _of("POST", "/api/systems/{system}/regenerate-secret"),
+    "suspendSystem": _of("POST", "/api/systems/{system}/suspend"),
+    "reactivateSystem": _of("POST", "/api/systems/{system}/reactivate"),
+    "systemTotals": _of("GET", "/api/systems/totals?timeout=60", bad="/api/systems/totals?timeout=61"),
+    "systemTrend": _of("GET", "/api/systems/trend?period=365", bad="/api/systems/trend?period=8"),
+    "listInventories": _of(
+        "GET", "/api/systems/{system}/inventory?limit=1", bad="/api/systems/{system}/inventory?limit=0"
+    ),
+    "getInventory": _of("GET", "/api/systems/{system}/inventory/latest"),
+    "listInventoryChanges": _of(
+        "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
+    ),
 }
 SERVER = {"health": "/health", "ready": "/ready", "metrics": "/metrics", "llms": "/llms.txt"}
 
@@ -152,14 +214,28 @@ def _operations(document: Json) -> dict[str, tuple[str, str, Json]]:
     }
 
 
-PUBLISHED = _operations(CONTRACT)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An operation of a published contract."""
+
+    verb: str
+    path: str
+    described: Json
+    document: Json
+
+
+PUBLISHED = {
+    operation_id: Published(verb, prefix + path, described, document)
+    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"))
+    for operation_id, (verb, path, described) in _operations(document).items()
+}
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 23
-    for operation_id, (verb, path, _) in PUBLISHED.items():
-        good = OPERATIONS[operation_id].good
-        asked = good.path.partition("?")[0]
+    assert len(PUBLISHED) == 24
+    for operation_id, published in PUBLISHED.items():
+        good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
+        asked = good.url.partition("?")[0]
         assert (good.method, re.sub(r"\{\w+\}", "{}", asked)) == (verb, re.sub(r"\{\w+\}", "{}", path))
 
 
@@ -172,9 +248,9 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerPeer]:
 async def test_the_servers_own_description_has_every_operation_and_status_of_the_contract(lifesign: Lifesign) -> None:
     own = _operations(await _description(lifesign))
 
-    for operation_id, (verb, path, described) in PUBLISHED.items():
-        assert own[operation_id][:2] == (verb, f"/v1{path}")
-        assert set(own[operation_id][2]["responses"]) >= set(described["responses"])
+    for operation_id, published in PUBLISHED.items():
+        assert own[operation_id][:2] == (published.verb, published.path)
+        assert set(own[operation_id][2]["responses"]) >= set(published.described["responses"])
 
 
 async def test_the_tables_know_every_operation_that_the_server_describes(lifesign: Lifesign) -> None:
@@ -187,7 +263,7 @@ async def test_every_described_answer_can_be_had_and_is_as_the_contract_and_the_
 ) -> None:
     document = await _description(lifesign)
     described = _operations(document)[operation_id][2]
-    published = PUBLISHED[operation_id][2] if operation_id in PUBLISHED else {"responses": {}}
+    published = PUBLISHED.get(operation_id)
     names = await _prepared(lifesign, ledger)
 
     for status in _in_order(described["responses"]):
@@ -195,8 +271,8 @@ async def test_every_described_answer_can_be_had_and_is_as_the_contract_and_the_
 
         assert answer.status_code == status, f"{operation_id} {status}: {answer.text}"
         _check(answer, _response(document, described, status), document)
-        if str(status) in published["responses"]:
-            _check(answer, _response(CONTRACT, published, status), CONTRACT)
+        if published is not None and str(status) in published.described["responses"]:
+            _check(answer, _response(published.document, published.described, status), published.document)
         if status >= 400:
             _check_examples(answer.json(), described["responses"][str(status)], document)
 
@@ -234,12 +310,15 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
         for title, example in content.get("examples", {}).items():
             # The one thing a reader has to fill in is the id of a channel of their own.
             text = json.dumps(example["value"]).replace(example_channel, names["channel"])
+            good = OPERATIONS[operation_id].good
             url = path.replace("{idOrSlug}", names["active"]).replace("{id}", names["window"])
-            answer = await lifesign.http.request(OPERATIONS[operation_id].good.method, url, content=text)
+            url = url.replace("{system}", names["system"])
+            headers = {"Authorization": names["basic"]} if good.is_of_machine else {}
+            answer = await lifesign.http.request(good.method, url, content=text, headers=headers)
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 22
+    assert tried == 26
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -263,6 +342,10 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs", {"runId": "ended"}, expect=201)
     await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs/ended/finish")
     window = await lifesign.ask("POST", "/v1/maintenance", NEW_WINDOW, expect=201)
+    db1 = await machine(lifesign)
+    await db1.beat()
+    for document in ({"os": {"version": "11"}}, {"os": {"version": "12", "name": "Debian"}}):
+        assert (await db1.send(document, path="inventory")).status_code == 200
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
@@ -280,6 +363,8 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "run": run["runId"],
         "window": window["id"],
         "hook": f"{ledger.url}/hook/contract",
+        "system": db1.id,
+        "basic": db1.auth,
     }
 
 
@@ -306,8 +391,11 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     """The answer to a request that ought to be answered with `status`."""
     operation = OPERATIONS[operation_id]
     good = operation.good
+    if status in operation.refused:
+        return await _send(lifesign.http, operation.refused[status], names)
+    is_systems = good.url.startswith("/api/")
     match status:
-        case 200 | 201 | 204 if status not in operation.refused:
+        case 200 | 201 | 204:
             return await _send(lifesign.http, good, names)
         case 400:
             assert operation.bad is not None, f"{operation_id} documents 400, but the table has no bad request"
@@ -320,7 +408,7 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
             made = await lifesign.ask("POST", "/v1/keys", {"name": "narrow", "scopes": [scope]}, expect=201)
             return await _send(lifesign.client(made["token"]), good, names)
         case 404:
-            noun = good.path.split("/")[1]
+            noun = good.url.split("/")[2]
             return await _send(lifesign.http, replace(good, path=re.sub(r"\{\w+\}", UNKNOWN[noun], good.path)), names)
         case 413:
             return await _send(lifesign.http, replace(good, body=TOO_LARGE), names)
@@ -328,17 +416,19 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
             with _failing(lifesign, RuntimeError("a fault of ours")):
                 return await _send(lifesign.http, good, names)
         case 503:
-            with _failing(lifesign, StorageUnavailable("gone")):
+            with _failing(lifesign, WriterBusy() if is_systems else StorageUnavailable("gone")):
                 return await _send(lifesign.http, good, names)
         case _:
-            return await _send(lifesign.http, operation.refused[status], names)
+            raise AssertionError(f"nothing is known to be answered with {status}")
 
 
 async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, str]) -> httpx2.Response:
-    url = "/v1" + request.path.format_map(names)
+    url = request.url.format_map(names)
     for _ in range(request.times - 1):
         assert (await client.request(request.method, url)).is_success
-    return await client.request(request.method, url, json=_filled(request.body, names))
+    is_known = request.is_of_machine and "authorization" in client.headers
+    headers = {"Authorization": names["basic"]} if is_known else {}
+    return await client.request(request.method, url, json=_filled(request.body, names), headers=headers)
 
 
 def _filled(value: Any, names: dict[str, str]) -> Any:  # Any: JSON
@@ -407,11 +497,18 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
         _validate(answer.json(), content["application/json"]["schema"], document)
         if answer.status_code >= 400 and "error" in answer.json():
             assert answer.json()["error"]["statusCode"] == answer.status_code
+        if "code" in answer.json():
+            assert answer.json()["code"] == answer.status_code
 
 
 def _check_examples(body: Json, response: Json, document: Json) -> None:
     """The example of an error has the members of the error that was answered."""
     examples = response["content"]["application/json"]["examples"]
+    if "code" in body:
+        (example,) = examples.values()
+        assert set(example["value"]) == set(body)
+        _validate(example["value"], response["content"]["application/json"]["schema"], document)
+        return
     shown = examples[body["error"]["code"]]["value"]
     assert set(shown) == set(body)
     assert set(shown["error"]) == set(body["error"])

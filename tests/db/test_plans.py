@@ -24,9 +24,12 @@ from lifesign.db.schema import metadata
 from lifesign.events import store as events
 from lifesign.heartbeats import store as heartbeats
 from lifesign.incidents import store as incidents
+from lifesign.inventory import store as inventory
 from lifesign.maintenance import store as maintenance
 from lifesign.runs import store as runs
 from lifesign.settings import Settings
+from lifesign.systems import store as systems
+from lifesign.systems.store import Filters, Position
 from tests.conftest import DATABASES
 from tests.postgres import Cluster
 
@@ -246,6 +249,56 @@ def _window(n: int) -> dict[str, Any]:
     }
 
 
+def _system_id(n: int) -> str:
+    return f"00000000-0000-7000-8000-{n:012x}"
+
+
+def _system(n: int) -> dict[str, Any]:
+    return {
+        "id": _system_id(n),
+        "project_id": _project(n),
+        "key": f"SYS-{n:04X}",
+        "name": f"m{n}",
+        "type": "",
+        "fqdn": "",
+        "notes": "",
+        "heartbeat_id": _id("hb", n),
+        "secret_hash": "x",
+        "secret_hint": "x",
+        "credential_version": 1,
+        "created_at": NOW + n,
+        "updated_at": NOW,
+        "search": "",
+    }
+
+
+def _snapshot(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("snp", n),
+        "project_id": _PROJECT,
+        "system_id": _system_id(n % 200),
+        "created_at": NOW,
+        "last_seen_at": NOW,
+        "document_bytes": 2,
+        "changes": 0,
+        "hash": b"",
+        "document": b"",
+    }
+
+
+def _change(n: int) -> dict[str, Any]:
+    return {
+        "id": _id("chg", n),
+        "project_id": _PROJECT,
+        "system_id": _system_id(n % 200),
+        "at": NOW,
+        "path": "",
+        "op": "changed",
+        "category": "os",
+        "severity": "high",
+    }
+
+
 _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "heartbeats": _heartbeat,
     "events": _event,
@@ -260,6 +313,9 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "runs": _run,
     "dependencies": _dependency,
     "maintenance": _window,
+    "systems": _system,
+    "inventory_snapshots": _snapshot,
+    "inventory_changes": _change,
 }
 
 
@@ -391,6 +447,36 @@ HOT = [
         ),
         "ix_incidents_project",
     ),
+    Hot("beat: by id", lambda c: systems.lock_beating(c, [_system_id(7)]), "", primary_key_of="systems"),
+    Hot("beat: whose credentials", lambda c: systems.known(c, _system_id(7)), "", primary_key_of="systems"),
+    Hot(
+        "list of systems, later page",
+        lambda c: systems.systems_of(
+            c,
+            _PROJECT,
+            Filters(),
+            alive_ms=1,
+            now=NOW,
+            limit=51,
+            after=Position(EpochMs(NOW + 3000), _system_id(3000)),
+        ),
+        "ix_systems_project",
+    ),
+    Hot("trend of systems", lambda c: systems.lifetimes(c, _PROJECT), "ix_systems_project"),
+    Hot("inventory: the latest", lambda c: inventory.latest(c, _system_id(7)), "ix_inventory_snapshots_system"),
+    Hot(
+        "inventory: a page",
+        lambda c: inventory.snapshots_of(c, _system_id(7), limit=21, before=_id("snp", 3000)),
+        "ix_inventory_snapshots_system",
+    ),
+    Hot(
+        "inventory: changes",
+        lambda c: inventory.changes_of(
+            c, _system_id(7), limit=101, before=None, category=None, severity=None, since=None
+        ),
+        "ix_inventory_changes_system",
+    ),
+    Hot("prune: inventories", lambda c: inventory.kept(c, [_system_id(7)]), "ix_inventory_snapshots_system"),
     Hot("a key by its hash", lambda c: keys.key_by_hash(c, (7).to_bytes(32, "big")), "api_keys_hash_key"),
 ]
 

@@ -3,7 +3,8 @@
     python -m tests.faults.load --port 8080 --slug job --connections 16 --file answered.txt
 
 Each line of the file is the number that went along as `metadata.n`. It is in the file once the answer 200 was read
-whole. Ends with status 0 when every connection has broken.
+whole. Ends with status 0 when every connection has broken. With `--basic` it reports for the system that `--slug` is
+the id of; the numbers then only count.
 """
 
 import argparse
@@ -15,15 +16,18 @@ from typing import TextIO
 from tests.harness import ADMIN_KEY
 
 
-async def _check_in_until_the_end(port: int, slug: str, numbers: "itertools.count[int]", file: TextIO) -> None:
+async def _check_in_until_the_end(options: argparse.Namespace, numbers: "itertools.count[int]", file: TextIO) -> None:
+    port, slug = options.port, options.slug
+    path = "/api/systems/heartbeat" if options.basic else f"/v1/heartbeats/{slug}/checkin"
+    authorization = f"Basic {options.basic}" if options.basic else f"Bearer {ADMIN_KEY}"
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while True:
             number = next(numbers)
-            body = b'{"metadata":{"n":%d}}' % number
+            body = b'{"system_id":"%s"}' % slug.encode() if options.basic else b'{"metadata":{"n":%d}}' % number
             head = (
-                f"POST /v1/heartbeats/{slug}/checkin HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-                f"Authorization: Bearer {ADMIN_KEY}\r\nContent-Type: application/json\r\n"
+                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Authorization: {authorization}\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
             writer.write(head.encode() + body)
@@ -46,15 +50,14 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, int]:
 async def _main(options: argparse.Namespace) -> None:
     numbers = itertools.count(1)
     with options.file.open("w") as file:
-        await asyncio.gather(
-            *(_check_in_until_the_end(options.port, options.slug, numbers, file) for _ in range(options.connections))
-        )
+        await asyncio.gather(*(_check_in_until_the_end(options, numbers, file) for _ in range(options.connections)))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--slug", required=True)
+    parser.add_argument("--basic")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--file", type=Path, required=True)
     asyncio.run(_main(parser.parse_args()))

@@ -42,12 +42,17 @@ def test_the_data_directory_of_a_killed_server_is_free_again(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
+        (
+            {"system_alive_seconds": "1300"},
+            "LIFESIGN_SYSTEM_INTERVAL_SECONDS must not be more than LIFESIGN_SYSTEM_ALIVE_SECONDS, nor that",
+        ),
+        ({"system_alert_seconds": "0"}, "LIFESIGN_SYSTEM_ALERT_SECONDS: input should be greater than or equal to 1"),
         ({"egress_allow": "10.0.0.0/8,10.2.0.0/99"}, "LIFESIGN_EGRESS_ALLOW: entry '10.2.0.0/99'"),
         ({"admin_key": "short"}, "LIFESIGN_ADMIN_KEY: must be 16 to 128"),
         ({"secret_key": "too short"}, "LIFESIGN_SECRET_KEY: must be at least 32"),
         ({"port": "eighty"}, "LIFESIGN_PORT"),
     ],
-    ids=["egress", "admin key", "secret key", "port"],
+    ids=["order of systems' times", "a system's time", "egress", "admin key", "secret key", "port"],
 )
 def test_a_faulty_setting_is_named_without_its_secret(tmp_path: Path, variables: dict[str, object], named: str) -> None:
     code, words = _refusal(tmp_path, **variables)

@@ -42,6 +42,7 @@ async def test_nobody_else_reports_for_it_or_changes_it(
 
 async def test_it_can_be_read_paused_resumed_and_snoozed(lifesign: Lifesign) -> None:
     await lifesign.heartbeat("Machine")
+    await lifesign.check_in("machine")
     await _own(lifesign)
 
     await lifesign.ask("POST", "/v1/heartbeats/machine/pause")

@@ -17,7 +17,7 @@ _SHOWN_OF_CHOSEN = 4
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,256}) *")
 
 ALL = "*"
-_NOUNS = ("policies", "channels", "keys")
+_NOUNS = ("policies", "channels", "keys", "systems")
 # Scope -> what it includes besides itself.
 INCLUDES: dict[str, frozenset[str]] = {
     "heartbeats:read": frozenset(),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lifesign import __version__
-from lifesign.cli import channels, doctor, heartbeats, incidents, jobs, keys, maintenance, policies, serve
+from lifesign.cli import channels, doctor, heartbeats, incidents, jobs, keys, maintenance, policies, serve, systems
 
 app = typer.Typer(
     name="lifesign",
@@ -34,7 +34,9 @@ def root(
 
 app.command("checkin")(jobs.checkin)
 app.command("run")(jobs.run)
+app.command("agent")(jobs.agent)
 app.add_typer(heartbeats.app, name="heartbeats")
+app.add_typer(systems.app, name="systems")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(policies.app, name="policies")
 app.add_typer(channels.app, name="channels")

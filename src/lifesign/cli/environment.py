@@ -21,10 +21,7 @@ def read_settings(**options: str | int | None) -> "Settings":
         # Any: options by the names of the settings, which pydantic checks.
         return Settings(**given)  # type: ignore[arg-type]  # as above
     except ValidationError as error:
-        faults = [
-            f"{_name(str(fault['loc'][0]), given)}: {_lowered(fault['msg'])}"
-            for fault in error.errors(include_input=False)
-        ]
+        faults = [_told(fault["loc"], fault["msg"], given) for fault in error.errors(include_input=False)]
         raise WrongUsage("\n  ".join(["settings are faulty", *faults])) from None
     except SettingsError as error:
         raise WrongUsage(f"settings cannot be read: {error}") from None
@@ -37,6 +34,11 @@ def storage_failure(error: Exception) -> CommandFailed:
     # The cause only: the whole message of a database error quotes the statement and a link.
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     return CommandFailed(" ".join(text.split()) or type(error).__name__)
+
+
+def _told(loc: tuple[int | str, ...], message: str, given: dict[str, str | int]) -> str:
+    # What spans several settings has no place of its own, and names them itself.
+    return f"{_name(str(loc[0]), given)}: {_lowered(message)}" if loc else message.removeprefix("Value error, ")
 
 
 def _name(field: str, given: dict[str, str | int]) -> str:

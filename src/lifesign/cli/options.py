@@ -12,7 +12,11 @@ DEFAULT_URL = remote.DEFAULT_URL
 Url = Annotated[str, typer.Option("--url", envvar="LIFESIGN_URL", help="Address of the server.")]
 Key = Annotated[
     str | None,
-    typer.Option("--key", envvar="LIFESIGN_KEY", help="API key; better in the environment, where no history keeps it."),
+    typer.Option(
+        "--key",
+        envvar=["LIFESIGN_KEY", "LIFESIGN_API_KEY"],
+        help="API key; better in the environment, where no history keeps it.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's JSON instead of a table.")]
 DataDir = Annotated[

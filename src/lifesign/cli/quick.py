@@ -1,20 +1,25 @@
-"""The short way to `checkin` and `run`: jobs call them often, and the full parser takes longer than the check-in.
+"""The short way to `checkin`, `run` and `agent`: they run often or always, and the full parser is slow and large.
 
-Knows the plain form of the two commands. Whatever else it meets, help and mistakes included, it leaves to the full
-parser, which says it better. The options stand in `jobs` as well; a test compares the two.
+Knows the plain form of these commands. Whatever else it meets, help and mistakes included, it leaves to the full
+parser, which says it better. The options stand in `jobs` as well; a test compares them.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lifesign.cli.remote import DEFAULT_URL
 from lifesign.cli.report import check_in_once, run_and_tell
 
-SWITCHES: Mapping[str, Sequence[str]] = {"checkin": ("--unhealthy", "--json"), "run": ("--no-output",)}
+SWITCHES: Mapping[str, Sequence[str]] = {
+    "checkin": ("--unhealthy", "--json"),
+    "run": ("--no-output",),
+    "agent": ("--once", "--print-unit", "--print-curl"),
+}
 VALUES: Mapping[str, Sequence[str]] = {
     "checkin": ("--metadata", "--idempotency-key", "--url", "--key"),
     "run": ("--heartbeat", "--lease", "--url", "--key"),
+    "agent": ("--url", "--system-id", "--secret-file", "--interval", "--jitter", "--inventory", "--ca-file"),
 }
 
 
@@ -33,8 +38,10 @@ def command_of(arguments: Sequence[str]) -> Callable[[], int] | None:
     words = parted(name, arguments[1:]) if name in VALUES else None
     if words is None:
         return None
+    if name == "agent":
+        return None if words.alone else lambda: run_agent(words.values, words.switches)
     url = words.values.get("--url") or os.environ.get("LIFESIGN_URL") or DEFAULT_URL
-    key = words.values.get("--key") or os.environ.get("LIFESIGN_KEY")
+    key = words.values.get("--key") or os.environ.get("LIFESIGN_KEY") or os.environ.get("LIFESIGN_API_KEY")
     if name == "run":
         return lambda: run_and_tell(
             words.alone,
@@ -55,6 +62,13 @@ def command_of(arguments: Sequence[str]) -> Callable[[], int] | None:
         url=url,
         key=key,
     )
+
+
+def run_agent(values: Mapping[str, str], switches: Collection[str]) -> int:
+    """Hand over to the agent, which needs nothing of the rest."""
+    from lifesign.client import agent
+
+    return agent.main(values, frozenset(switches))
 
 
 def parted(name: str, arguments: Sequence[str]) -> Words | None:

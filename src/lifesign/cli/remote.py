@@ -214,12 +214,13 @@ def answer_of(status: int, headers: "Message", body: _Body) -> Answer:
 def _refusal(body: dict[str, Json], status: int, path: str) -> str:
     error = body.get("error")
     told = error if isinstance(error, dict) else {}
-    lines = [str(told.get("message") or f"the server answered with status {status}")]
+    message = told.get("message") or body.get("message")
+    lines = [str(message or f"the server answered with status {status}")]
     if status == _UNAUTHORIZED:
         lines[0] += f"; {GET_A_KEY}"
     elif status == _NOT_FOUND:
         lines[0] += f": {path}"
-    return "\n  ".join([*lines, *_details(told.get("details"))])
+    return "\n  ".join([*lines, *_details(told.get("details")), *_flaws(body.get("data"))])
 
 
 def _details(details: Json) -> list[str]:
@@ -234,6 +235,17 @@ def _details(details: Json) -> list[str]:
             return [f"the key lacks the scope {each}" for each in scopes]
         case _:
             return []
+
+
+def _flaws(data: Json) -> list[str]:
+    """What is wrong with a request, as the Systems API says it: each by a word only."""
+    errors = data.get("errors", []) if isinstance(data, dict) else []
+    named = [each for each in errors if isinstance(each, dict)]
+    return [
+        f"{each.get('key')}: {str(each.get('message')).replace('_', ' ')}"
+        + (f" (not {str(each['value'])[:_MAX_SHOWN_VALUE]!r})" if each.get("value") else "")
+        for each in named
+    ]
 
 
 def _fault(fault: dict[str, Json]) -> str:

@@ -444,6 +444,73 @@ callbacks_seen = Table(
     Index("ix_callbacks_seen_at", "at"),
 )
 
+# Slice `systems` ----------------------------------------------------------------------------------------------------
+systems = Table(
+    "systems",
+    metadata,
+    # A UUID without a prefix: it is the user name of the machine.
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("fqdn", Text, nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("tags", Text),
+    Column("interval_s", Integer),
+    Column("heartbeat_id", Text, nullable=False),
+    # SHA-256 in hex; null once deleted.
+    Column("secret_hash", Text),
+    Column("secret_hint", Text, nullable=False),
+    # One more with each new secret: whoever remembers the old one finds out.
+    Column("credential_version", Integer, nullable=False),
+    Column("suspended_at", BigInteger),
+    Column("deleted_at", BigInteger),
+    Column("first_heartbeat", BigInteger),
+    Column("last_heartbeat", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    # name, fqdn, key and id, case folded.
+    Column("search", Text, nullable=False),
+    Index("ix_systems_project", "project_id", "created_at", "id"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+# Slice `inventory` --------------------------------------------------------------------------------------------------
+inventory_snapshots = Table(
+    "inventory_snapshots",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("system_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("document_bytes", BigInteger, nullable=False),
+    Column("changes", Integer, nullable=False),
+    # SHA-256 of the canonical form, without what may change without notice.
+    Column("hash", LargeBinary, nullable=False),
+    # The canonical form, zlib-compressed.
+    Column("document", LargeBinary, nullable=False),
+    Index("ix_inventory_snapshots_system", "system_id", "id"),
+)
+
+inventory_changes = Table(
+    "inventory_changes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("system_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("op", Text, nullable=False),
+    # JSON text, cut.
+    Column("old", Text),
+    Column("new", Text),
+    Column("category", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Index("ix_inventory_changes_system", "system_id", "id"),
+)
+
 # Engine -------------------------------------------------------------------------------------------------------------
 nodes = Table(
     "nodes",

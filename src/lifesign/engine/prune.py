@@ -10,6 +10,7 @@ from lifesign.db import Database
 from lifesign.engine import retention
 from lifesign.engine.loops import Idle
 from lifesign.engine.retention import History, Walk
+from lifesign.inventory import service as inventory
 from lifesign.runs import service as runs
 
 log = structlog.get_logger("lifesign.engine")
@@ -48,6 +49,8 @@ class Prune(Idle):
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
         self._old_since: EpochMs | None = None
+        self._inventories_after = ""
+        self._inventories_rest_until = EpochMs(0)
         self._after = ""
         self._to_do: list[History] = []
         self._round_began_at: EpochMs | None = None
@@ -73,6 +76,14 @@ class Prune(Idle):
             if count:
                 self._deleted += count
                 return True
+        if now >= self._inventories_rest_until:
+            # What is worth keeping today may be one too many tomorrow.
+            thinned = inventory.thin(conn, now, self._inventories_after)
+            self._deleted += thinned.deleted
+            self._inventories_after = thinned.after or ""
+            if thinned.after is not None:
+                return True
+            self._inventories_rest_until = EpochMs(now + _DAY)
         # What was left alone once, a day later may be old enough.
         if self._old_since is None or now - self._old_since >= _DAY:
             self._old, self._old_since = Walk(0, has_more=False, deleted=0), now

@@ -13,9 +13,20 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge, is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
+from lifesign.inventory.rules import Overtaken
 from lifesign.maintenance.rules import WindowNotFound
 from lifesign.projects.rules import ProjectNotFound
 from lifesign.runs.rules import RunNotFound, RunRefused
+from lifesign.systems.rules import (
+    INVALID_CREDENTIALS,
+    InventoryNotFound,
+    NotAuthenticated,
+    StaleCredential,
+    SystemExists,
+    SystemIdMismatch,
+    SystemNotFound,
+    ValidationFailed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,11 @@ def _not_found(_error: Exception) -> Failure:
     return Failure(404, "NOT_FOUND", "Resource not found")
 
 
+def _not_authenticated(message: str, scheme: str) -> Failure:
+    challenge = 'Basic realm="System Authentication"' if scheme == "Basic" else scheme
+    return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
+
+
 # Any: each entry is called with its own exception only.
 TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidInput: _invalid,
@@ -92,6 +108,15 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
         413, "PAYLOAD_TOO_LARGE", "Request body is too large", headers={"Connection": "close"}
     ),
     TooManyTests: _rate_limited,
+    ValidationFailed: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    NotAuthenticated: lambda error: _not_authenticated(str(error), error.scheme),
+    StaleCredential: lambda _: _not_authenticated(INVALID_CREDENTIALS, "Basic"),
+    SystemIdMismatch: lambda _: Failure(403, "FORBIDDEN", "system_id mismatch"),
+    SystemNotFound: lambda _: Failure(404, "NOT_FOUND", "system not found"),
+    InventoryNotFound: lambda _: Failure(404, "NOT_FOUND", "inventory not found"),
+    SystemExists: lambda _: Failure(409, "CONFLICT", "system already exists"),
+    # Seen only by whoever stores an inventory, and tries again.
+    Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(
         503, "UNAVAILABLE", "Storage is not available, try again", headers={"Retry-After": "1"}
     ),

@@ -260,9 +260,8 @@ async def resume_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     resumed: Heartbeat = await context.db.write(service.resume, caller, idOrSlug, context.now())
-    return json_answer(
-        {"id": resumed.id, "status": "active", "nextDeadline": rfc3339(resumed.next_deadline or context.now())}
-    )
+    deadline = resumed.next_deadline and rfc3339(resumed.next_deadline)
+    return json_answer(without_absent({"id": resumed.id, "status": "active", "nextDeadline": deadline}))
 
 
 @router.post(

@@ -509,7 +509,10 @@ def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     """Watched again, from now. Raises StateRefused."""
     if heartbeat.status != "paused":
         raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
-    return armed(replace(heartbeat, status="active", paused_at=None, results=None), now, now)
+    active = replace(heartbeat, status="active", paused_at=None, results=None)
+    # What belongs to something else is expected to report only once it has reported at all.
+    is_expected = heartbeat.managed_by is None or heartbeat.last_checkin_at is not None
+    return armed(active, now, now) if is_expected else active
 
 
 def snoozed(heartbeat: Heartbeat, until: EpochMs, reason: str | None) -> Heartbeat:

@@ -260,7 +260,7 @@ class ResumeAnswer(Body):
 
     id: str
     status: Literal["active"]
-    nextDeadline: datetime
+    nextDeadline: datetime = optional("Absent where nothing is expected before the first report, as of a system.")
 
 
 class SnoozeAnswer(Body):

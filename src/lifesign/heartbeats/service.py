@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction and goes through `rules` for it
 in `sweep`, what they report in `checkins` and `running`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -256,6 +256,11 @@ def get(conn: Connection, project_id: str, ref: str) -> Heartbeat:
     if found is None:
         raise HeartbeatNotFound
     return found
+
+
+def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
+    """Heartbeats by id, of whatever project: for those that keep the ids of their own."""
+    return store.by_ids(conn, ids)
 
 
 list_heartbeats = store.heartbeats_of

@@ -1,7 +1,7 @@
 """What `/openapi.json` says of an operation: bodies, answers and errors, told once beside the route."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,65 +45,76 @@ class Error(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
-    """How an error status is described. `message` and `details` make the example."""
+class Refusal:
+    """How an error status is described. `code`, `message` and `details` make the example."""
 
     description: str
     code: str
     message: str
     details: Any = None
     header: str | None = None
+    model: type[BaseModel] | None = None
+    """Of the body, where it is not that of the other errors of its API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """How an API answers errors: the model of their bodies, what each status means, and an example of it."""
+
+    model: type[BaseModel]
+    refusals: Mapping[int, Refusal]
+    example: Callable[[int, Refusal], Schema]
 
 
 _ERRORS = {
-    400: _Refusal(
+    400: Refusal(
         "Something in the request is wrong; `details` names each field.",
         "BAD_REQUEST",
         "Invalid request: name is required",
         [{"field": "name", "message": "is required"}],
     ),
-    401: _Refusal(
+    401: Refusal(
         "No key, or one that is unknown, revoked or expired.",
         "UNAUTHORIZED",
         "Missing or invalid API key",
         header="WWW-Authenticate",
     ),
-    403: _Refusal(
+    403: Refusal(
         "The key lacks a scope, or a limit of the project is reached.",
         "FORBIDDEN",
         "Missing scope: policies:write",
         {"scopes": ["policies:write"]},
     ),
-    404: _Refusal("No such object in this project.", "NOT_FOUND", "Resource not found"),
-    409: _Refusal(
+    404: Refusal("No such object in this project.", "NOT_FOUND", "Resource not found"),
+    409: Refusal(
         "The object is in use; `details.users` lists by whom, `force=true` takes it away from them.",
         "CONFLICT",
         "Policy is in use",
         {"users": [{"type": "heartbeat", "id": example_id("hb"), "name": "Nightly Export"}], "total": 1},
     ),
-    413: _Refusal("The body is larger than 262,144 bytes.", "PAYLOAD_TOO_LARGE", "Request body is too large"),
-    429: _Refusal(
+    413: Refusal("The body is larger than 262,144 bytes.", "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    429: Refusal(
         "Too many requests; wait for the seconds in `Retry-After`.",
         "RATE_LIMITED",
         "Too many requests",
         header="Retry-After",
     ),
-    500: _Refusal("A fault of the server; `requestId` is in its log.", "INTERNAL_ERROR", "Internal server error"),
-    503: _Refusal(
+    500: Refusal("A fault of the server; `requestId` is in its log.", "INTERNAL_ERROR", "Internal server error"),
+    503: Refusal(
         "The storage did not take it and nothing was written: try again after `Retry-After` seconds.",
         "UNAVAILABLE",
         "Storage is not available, try again",
         header="Retry-After",
     ),
 }
-_INVALID_STATE = _Refusal(
+_INVALID_STATE = Refusal(
     "The object is in a state that does not allow this.",
     "INVALID_STATE",
     "Heartbeat is active, not firing",
     {"status": "active"},
 )
 _HEADERS: Mapping[str, Schema] = {
-    "WWW-Authenticate": {"description": "`Bearer`", "required": True, "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "The scheme.", "required": True, "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}},
 }
 _PATH_PARAMETERS = {
@@ -114,6 +125,7 @@ _PATH_PARAMETERS = {
     "maintenance": "Id, `mw_...`.",
     "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
+    "systems": "Id (a UUID) or key (`SYS-...`), in any case.",
 }
 ABOUT = """\
 Knows whether everything you run is alive, and makes sure somebody finds out when it is not.
@@ -135,6 +147,8 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Channels", "description": "Where messages go: e-mail, Slack, webhooks, PagerDuty, SMS."},
     {"name": "Incidents", "description": "Outages, and every message about them with every attempt to deliver it."},
     {"name": "Settings", "description": "What holds for the whole project: who is told when nobody else is."},
+    {"name": "Systems", "description": "Machines with credentials, their liveness and their inventories."},
+    {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
@@ -169,6 +183,9 @@ def operation(
     body: type[BaseModel] | None = None,
     is_body_required: bool = True,
     parameters: Sequence[Schema] = (),
+    envelope: Envelope | None = None,
+    never: Sequence[int] = (),
+    security: str = "BearerAuth",
     examples: Mapping[str, Schema] | None = None,
     links: Mapping[str, Sequence[str]] | None = None,
     refuses_states: bool = False,
@@ -179,17 +196,21 @@ def operation(
     examples: bodies to paste, by what they show.
     links: from a path parameter and where the answer has its value (`idOrSlug=id`), to the operations that take it.
     refuses_states: it answers 400 INVALID_STATE to an object that is not in the right state.
-    also: further statuses with the same body.
+    also: further statuses with the same body. never: statuses that do not go without saying here.
+    envelope: how it answers errors, if not as the Heartbeats API does.
     """
     status, model = answer
     statuses = {401, 403, 500, 503, *errors, *({400, 413} if body else ()), *({400} if refuses_states else ())}
+    statuses -= set(never)
     responses: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {}}
     responses[status]["description"] = "Done." if model is None else inspect.cleandoc(model.__doc__ or "")
     responses |= {each: dict(responses[status]) for each in also}
     if links:
         responses[status]["links"] = _links(links)
-    responses |= {code: _error_response(code, refuses_states=refuses_states) for code in sorted(statuses)}
-    extra: dict[str, Any] = {"security": [{"BearerAuth": []}]}
+    responses |= {
+        code: _error_response(code, envelope or _HEARTBEATS, refuses_states=refuses_states) for code in sorted(statuses)
+    }
+    extra: dict[str, Any] = {"security": [{security: []}]}
     if parameters:
         extra["parameters"] = list(parameters)
     if body is not None:
@@ -208,14 +229,16 @@ def operation(
     }
 
 
-def _error_response(status: int, *, refuses_states: bool) -> dict[str, Any]:
-    refusal = _ERRORS[status]
+def _error_response(status: int, envelope: Envelope, *, refuses_states: bool) -> dict[str, Any]:
+    refusal = envelope.refusals[status]
     shown = {refusal.code: refusal}
     if refuses_states and status == _BAD_REQUEST:
         shown[_INVALID_STATE.code] = _INVALID_STATE
-    examples = {code: {"summary": each.message, "value": _envelope(status, each)} for code, each in shown.items()}
+    examples = {
+        code: {"summary": each.message, "value": envelope.example(status, each)} for code, each in shown.items()
+    }
     response: dict[str, Any] = {
-        "model": Error,
+        "model": refusal.model or envelope.model,
         "description": " ".join(each.description for each in shown.values()),
         "content": {"application/json": {"examples": examples}},
     }
@@ -224,11 +247,14 @@ def _error_response(status: int, *, refuses_states: bool) -> dict[str, Any]:
     return response
 
 
-def _envelope(status: int, refusal: _Refusal) -> dict[str, Any]:
+def _heartbeats_error(status: int, refusal: Refusal) -> dict[str, Any]:
     error = {"code": refusal.code, "message": refusal.message, "statusCode": status}
     if refusal.details is not None:
         error["details"] = refusal.details
     return {"error": error, "requestId": _EXAMPLE_REQUEST_ID, "timestamp": "2026-03-08T07:00:00.000Z"}
+
+
+_HEARTBEATS = Envelope(Error, _ERRORS, _heartbeats_error)
 
 
 def _links(links: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -273,14 +299,23 @@ def path_item_of(
 
 
 def correct(paths: Mapping[str, Any]) -> None:
-    """Put right what the framework cannot know: what the parameters in paths mean, and that no answer is a 422."""
+    """Put right what the framework does not know: what parameters in paths mean, and that no answer is a 422."""
     for path, item in paths.items():
-        noun = path.removeprefix("/v1/").partition("/")[0]
+        noun = f"{path}//".split("/")[2]
         for described in item.values():
             described["responses"].pop("422", None)
+            for response in described["responses"].values():
+                _with_nulls(response)
             for parameter in described.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["description"] = _PATH_PARAMETERS.get(noun, "Id of the object.")
+
+
+def _with_nulls(response: dict[str, Any]) -> None:
+    """Give back to examples the `data` that is null, which the framework takes for absent."""
+    for example in response.get("content", {}).get("application/json", {}).get("examples", {}).values():
+        if {"code", "message"} <= set(example["value"]):
+            example["value"].setdefault("data", None)
 
 
 def without_framework_errors(schemas: Mapping[str, Any]) -> dict[str, Any]:

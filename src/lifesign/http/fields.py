@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from lifesign import schedule
 from lifesign.clock import LATEST, EpochMs, from_datetime
@@ -31,6 +31,11 @@ MAX_NAME = 200
 MAX_METADATA_BYTES = 16_384
 MAX_METADATA_DEPTH = 16
 _EARLIEST = -62_135_596_800_000
+
+
+# Faults that somebody may want to tell apart by more than their words.
+OUT_OF_RANGE = "out_of_range"
+CONTROL_CHARACTERS = "control_characters"
 
 
 class Body(BaseModel):
@@ -69,9 +74,9 @@ class Integer:
     def _check(self, value: object) -> int:
         # bool is an int to Python, and infinity is a float without being a number of seconds.
         if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-            raise ValueError("must be an integer")
+            raise PydanticCustomError("int_type", "must be an integer")
         if not self.low <= value <= self.high:
-            raise ValueError(f"must be between {self.low} and {self.high}")
+            raise PydanticCustomError(OUT_OF_RANGE, f"must be between {self.low} and {self.high}")
         return int(value)
 
 
@@ -93,9 +98,9 @@ class Line:
     def _check(self, value: str) -> str:
         value = value.strip()
         if not 1 <= len(value) <= self.longest:
-            raise ValueError(f"must be 1 to {self.longest} characters")
+            raise PydanticCustomError(OUT_OF_RANGE, f"must be 1 to {self.longest} characters")
         if has_control_characters(value):
-            raise ValueError("must not contain control characters")
+            raise PydanticCustomError(CONTROL_CHARACTERS, "must not contain control characters")
         return value
 
 
@@ -113,7 +118,7 @@ class LongText:
 
     def _check(self, value: str) -> str:
         if len(value) > self.longest:
-            raise ValueError(f"must be at most {self.longest} characters")
+            raise PydanticCustomError(OUT_OF_RANGE, f"must be at most {self.longest} characters")
         return without_nul(value)
 
 

@@ -1,0 +1,494 @@
+"""Wire models of systems, and the words in which their envelope tells what is wrong with a request."""
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lifesign.clock import EpochMs, rfc3339
+from lifesign.http.body import field_path
+from lifesign.http.describe import Envelope, Refusal
+from lifesign.http.fields import CONTROL_CHARACTERS, OUT_OF_RANGE, Integer, LongText, Name, Ref, optional
+from lifesign.systems import rules
+from lifesign.systems.rules import MAX_SHOWN_VALUE, Flaw, Period, Trend, ValidationFailed, Windows, Word
+from lifesign.systems.service import Definition, Watched
+from lifesign.systems.store import Totals
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_TAGS = 20
+MIN_INTERVAL_S, MAX_INTERVAL_S = 10, 86_400
+MIN_SECRET, MAX_SECRET = 32, 256
+TAG = re.compile(r"[A-Za-z0-9_.:-]{1,50}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_EXAMPLE_ID = "4cf3053f-d0d5-4b10-b752-ff8f7b63c2f7"
+_EXAMPLE_KEY = "SYS-4CF3-053F-D0D5-4B10"
+
+
+# Fields -------------------------------------------------------------------------------------------------------------
+def _uuid(value: str) -> str:
+    normalized = rules.normalized_ref(value)
+    if normalized is None or normalized != value.lower():
+        raise ValueError("must be a UUID")
+    return normalized
+
+
+def _secret(value: str) -> str:
+    if not MIN_SECRET <= len(value) <= MAX_SECRET:
+        raise PydanticCustomError(OUT_OF_RANGE, "must be 32 to 256 characters")
+    if not _PRINTABLE.fullmatch(value):
+        raise ValueError("must be printable ASCII characters")
+    return value
+
+
+SystemId = Annotated[
+    StrictStr,
+    AfterValidator(_uuid),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"}),
+]
+Secret = Annotated[
+    StrictStr,
+    AfterValidator(_secret),
+    WithJsonSchema({"type": "string", "minLength": MIN_SECRET, "maxLength": MAX_SECRET, "pattern": "^[ -~]*$"}),
+]
+Tags = Annotated[list[Annotated[StrictStr, Field(pattern=f"^{TAG.pattern}$")]], Field(max_length=MAX_TAGS)]
+Interval = Annotated[int, Integer(MIN_INTERVAL_S, MAX_INTERVAL_S)]
+
+
+# In -----------------------------------------------------------------------------------------------------------------
+class SystemChanges(BaseModel):
+    """Any field of a system."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name = optional()
+    type: Annotated[str, LongText(64)] = optional("Free text.", ["server"])
+    fqdn: Annotated[str, LongText(253)] = optional("Free text.", ["db1.example.org"])
+    notes: Annotated[str, LongText(2000)] = optional()
+    tags: Tags = optional("Kept sorted, each once.", [["prod", "db"]])
+    interval: Interval | None = optional("Seconds between its reports; null: as the server's settings say.")
+    policy: Ref | None = optional("Of the project; null: none.")
+
+
+class NewSystem(SystemChanges):
+    """What a system is made of. `id` and `secret` are for machines that have theirs already."""
+
+    id: SystemId = optional("A UUID; made when omitted.")
+    name: Name = Field(examples=["db1"])
+    secret: Secret = optional("Made when omitted.")
+
+
+# The order in which faults are told.
+_ORDER = ("id", "name", "type", "fqdn", "notes", "tags", "interval", "policy", "secret")
+
+# Bodies to paste, by what they show.
+NEW_SYSTEMS: dict[str, dict[str, Any]] = {
+    "a machine": {"name": "db1", "type": "server", "fqdn": "db1.example.org", "tags": ["prod", "db"]},
+    "that reports every minute": {"name": "edge router", "interval": 60},
+}
+
+
+def definition_of(body: NewSystem) -> Definition:
+    """What a new system is to be."""
+    return Definition(**changes_of(body))
+
+
+def changes_of(body: SystemChanges) -> dict[str, Any]:
+    """The fields of a definition that a body names, with their values."""
+    values: dict[str, Any] = {
+        "name": ("name", body.name),
+        "type": ("type", body.type),
+        "fqdn": ("fqdn", body.fqdn),
+        "notes": ("notes", body.notes),
+        "tags": ("tags", tuple(sorted(set(body.tags or ())))),
+        "interval": ("interval_s", body.interval),
+        "policy": ("policy_id", body.policy),
+    }
+    return {field: value for name, (field, value) in values.items() if name in body.model_fields_set}
+
+
+def body_of(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises ValidationFailed on key `body`."""
+    if not raw.strip():
+        raise ValidationFailed(Flaw("body", "required"))
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ValidationFailed(Flaw("body", "invalid_format")) from error
+    if not isinstance(value, dict):
+        raise ValidationFailed(Flaw("body", "invalid_type", shown_value(value)))
+    return value
+
+
+def checked(model: type[M], raw: bytes) -> M:
+    """The body as a `model`. Raises ValidationFailed with every fault, in the order of the fields."""
+    try:
+        return model.model_validate(body_of(raw))
+    except ValidationError as error:
+        found = [(each["loc"], _flaw(model, each)) for each in error.errors(include_url=False)]
+    raise ValidationFailed(*(flaw for _, flaw in sorted(found, key=lambda each: _rank(each[0]))))
+
+
+def _rank(loc: tuple[int | str, ...]) -> int:
+    return _ORDER.index(str(loc[0])) if loc and loc[0] in _ORDER else len(_ORDER)
+
+
+_WORDS: dict[str, Word] = {
+    "missing": "required",
+    "extra_forbidden": "unknown_field",
+    OUT_OF_RANGE: "out_of_range",
+    "too_long": "out_of_range",
+    CONTROL_CHARACTERS: "invalid_format",
+    "string_pattern_mismatch": "invalid_format",
+    "string_unicode": "invalid_format",
+    "value_error": "invalid_format",
+}
+
+
+def _flaw(model: type[BaseModel], detail: ErrorDetails) -> Flaw:
+    path, value = field_path(detail["loc"]), detail["input"]
+    word = _WORDS.get(detail["type"], "invalid_type")
+    field = model.model_fields.get(path)
+    if field is not None and field.is_required() and (value is None or (isinstance(value, str) and not value.strip())):
+        word = "required"
+    shows = detail["type"] != "missing" and path != "secret"
+    return Flaw(path, word, shown_value(value) if shows else "")
+
+
+def shown_value(value: Any) -> str:  # Any: JSON
+    """A refused value as text: a string as it is, anything else as compact JSON."""
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text[:MAX_SHOWN_VALUE]
+
+
+# Out ----------------------------------------------------------------------------------------------------------------
+def answer(code: int, message: str, data: Any) -> dict[str, Any]:  # Any: JSON
+    """The envelope of every answer of this API."""
+    return {"code": code, "message": message, "data": data}
+
+
+def shown_to_itself(watched: Watched, windows: Windows, now: EpochMs) -> dict[str, Any]:  # Any: JSON
+    """A system as the machine sees it: without what is between people."""
+    hidden = {"notes", "policy", "heartbeat_id", "heartbeat_status", "secret_hint"}
+    return {name: value for name, value in shown(watched, windows, now).items() if name not in hidden}
+
+
+def shown(watched: Watched, windows: Windows, now: EpochMs) -> dict[str, Any]:  # Any: JSON
+    """A system on the wire."""
+    system, heartbeat = watched
+    last = system.last_heartbeat
+    values = {
+        "id": system.id,
+        "key": system.key,
+        "name": system.name,
+        "type": system.type,
+        "fqdn": system.fqdn,
+        "notes": system.notes,
+        "tags": list(system.tags),
+        "interval": system.interval_s,
+        "policy": heartbeat.policy_id,
+        "status": rules.liveness(last, windows.of(system.interval_s).alive_ms, now),
+        "suspended": system.suspended_at is not None,
+        "suspended_at": _time(system.suspended_at),
+        "first_heartbeat": _time(system.first_heartbeat),
+        "last_heartbeat": _time(last),
+        "heartbeat_minutes": None if last is None else rules.minutes_since(last, now),
+        "heartbeat_id": system.heartbeat_id,
+        "heartbeat_status": heartbeat.status,
+        "secret_hint": system.secret_hint,
+        "created_at": rfc3339(system.created_at),
+        "updated_at": rfc3339(system.updated_at),
+    }
+    return values if last is not None else {key: value for key, value in values.items() if key != "heartbeat_minutes"}
+
+
+def _time(at: EpochMs | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def shown_totals(totals: Totals, timeout_minutes: int) -> dict[str, Any]:  # Any: JSON
+    """Totals on the wire."""
+    return {
+        "total_systems": totals.alive + totals.dead + totals.zombie,
+        "alive_systems": totals.alive,
+        "dead_systems": totals.dead,
+        "zombie_systems": totals.zombie,
+        "suspended_systems": totals.suspended,
+        "timeout_minutes": timeout_minutes,
+    }
+
+
+def shown_trend(trend: Trend, period: Period) -> dict[str, Any]:  # Any: JSON
+    """A trend on the wire."""
+    points = zip(trend.days, trend.counts, strict=True)
+    return {
+        "period": period,
+        "period_label": f"{period} days",
+        "current_total": trend.counts[-1],
+        "previous_total": trend.previous,
+        "delta": trend.delta,
+        "delta_percentage": trend.delta_percentage,
+        "trend": trend.direction,
+        "data_points": [{"date": day.isoformat(), "count": count} for day, count in points],
+    }
+
+
+class ShownToItself(BaseModel):
+    """A system as the machine sees it."""
+
+    id: str = Field(examples=[_EXAMPLE_ID])
+    key: str = Field(description="Names it where the id does; not a secret.", examples=[_EXAMPLE_KEY])
+    name: str
+    type: str
+    fqdn: str
+    tags: list[str]
+    interval: int | None = Field(description="Its own seconds between reports; null: as the server's settings say.")
+    status: Literal["alive", "dead", "zombie"] = Field(description="`zombie`: it never reported.")
+    suspended: bool
+    suspended_at: datetime | None
+    first_heartbeat: datetime | None
+    last_heartbeat: datetime | None
+    heartbeat_minutes: int = optional("Whole minutes since it last reported; absent for a zombie.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class ShownSystem(ShownToItself):
+    """A system."""
+
+    notes: str
+    policy: str | None
+    heartbeat_id: str = Field(description="The heartbeat underneath, `hb_...`: its incident, its history.")
+    heartbeat_status: Literal["active", "firing", "paused", "resolved"]
+    secret_hint: str = Field(description="The end of the secret.")
+
+
+class MadeSystem(ShownSystem):
+    """A new system; the only answer that holds its secret."""
+
+    secret: str = Field(description="Shown here and never again.")
+
+
+class MadeSecret(BaseModel):
+    """A new secret; the only answer that holds it."""
+
+    id: str
+    key: str
+    secret: str = Field(description="Shown here and never again.")
+    secret_hint: str
+
+
+class SystemPage(BaseModel):
+    """Systems, newest first."""
+
+    systems: list[ShownSystem]
+    next_cursor: str = optional("Present when there are more.")
+
+
+class ShownTotals(BaseModel):
+    """How many systems are in which state. Suspended ones are in no other number."""
+
+    total_systems: int
+    alive_systems: int
+    dead_systems: int
+    zombie_systems: int
+    suspended_systems: int
+    timeout_minutes: int
+
+
+class TrendPoint(BaseModel):
+    """How many systems existed at the end of a day."""
+
+    date: date
+    count: int
+
+
+class ShownTrend(BaseModel):
+    """How many systems existed, not how well they ran."""
+
+    period: Period
+    period_label: str
+    current_total: int
+    previous_total: int
+    delta: int
+    delta_percentage: float
+    trend: Literal["up", "down", "stable"]
+    data_points: list[TrendPoint]
+
+
+class EnvelopedAnswer(BaseModel):
+    """What every answer of this API has."""
+
+    code: int = Field(description="The status of the answer.")
+    message: str
+
+
+class SystemAnswer(EnvelopedAnswer):
+    """A system."""
+
+    data: ShownSystem
+
+
+class MadeSystemAnswer(EnvelopedAnswer):
+    """A new system with its secret, which is shown once."""
+
+    data: MadeSystem
+
+
+class MadeSecretAnswer(EnvelopedAnswer):
+    """The new secret, which is shown once."""
+
+    data: MadeSecret
+
+
+class SystemPageAnswer(EnvelopedAnswer):
+    """Systems, newest first."""
+
+    data: SystemPage
+
+
+class SystemTotalsAnswer(EnvelopedAnswer):
+    """How many systems are alive, dead, and never reported."""
+
+    data: ShownTotals
+
+
+class SystemTrendAnswer(EnvelopedAnswer):
+    """How many systems there were."""
+
+    data: ShownTrend
+
+
+class SystemInfoAnswer(EnvelopedAnswer):
+    """The system that asks."""
+
+    data: ShownToItself
+
+
+class EmptyAnswer(EnvelopedAnswer):
+    """Done."""
+
+    data: None
+
+
+class AnyObject(BaseModel):
+    """A JSON object with any members."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+# The heartbeat ------------------------------------------------------------------------------------------------------
+class SystemHeartbeat(BaseModel):
+    """Proof of life. Other fields are ignored."""
+
+    system_id: str = Field(description="The sender's own id.", min_length=1, max_length=255, examples=[_EXAMPLE_ID])
+
+
+class Acknowledged(BaseModel):
+    """What was recorded."""
+
+    system_id: str = Field(examples=[_EXAMPLE_ID])
+    acknowledged: Literal[True]
+    last_heartbeat: datetime
+
+
+class SystemHeartbeatAnswer(EnvelopedAnswer):
+    """The heartbeat is on disk."""
+
+    data: Acknowledged
+
+
+_MAX_SYSTEM_ID = 255
+
+
+def reported_id(raw: bytes) -> str:
+    """The `system_id` of a heartbeat's body. Raises ValidationFailed.  Source: spec "Systems", section 2.2."""
+    body = body_of(raw)
+    value = body.get("system_id")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValidationFailed(Flaw("system_id", "required", shown_value(value) if "system_id" in body else ""))
+    if not isinstance(value, str):
+        raise ValidationFailed(Flaw("system_id", "invalid_type", shown_value(value)))
+    if len(value) > _MAX_SYSTEM_ID:
+        raise ValidationFailed(Flaw("system_id", "invalid_format", shown_value(value)))
+    return value
+
+
+# Errors -------------------------------------------------------------------------------------------------------------
+class ShownFlaw(BaseModel):
+    """One thing wrong with one field."""
+
+    key: str
+    message: Word
+    value: str = Field(description="What came, as text.")
+
+
+class Flaws(BaseModel):
+    """What is wrong with a request."""
+
+    type: Literal["validation_error"]
+    errors: list[ShownFlaw]
+
+
+class SystemsValidationError(EnvelopedAnswer):
+    """Something in the request is wrong."""
+
+    data: Flaws
+
+
+class SystemsError(EnvelopedAnswer):
+    """The error envelope of the Systems API."""
+
+    data: None
+
+
+def shown_flaws(error: ValidationFailed) -> dict[str, Any]:  # Any: JSON
+    """The `data` of a refusal."""
+    return {"type": "validation_error", "errors": [each._asdict() for each in error.flaws]}
+
+
+_REFUSALS = {
+    400: Refusal(
+        "Something in the request is wrong; `errors` names each field.",
+        "validation failed",
+        "validation failed",
+        {"type": "validation_error", "errors": [{"key": "name", "message": "required", "value": ""}]},
+        model=SystemsValidationError,
+    ),
+    401: Refusal(
+        "No credentials, or none that count; the message tells which.",
+        "authentication required",
+        "authentication required",
+        header="WWW-Authenticate",
+    ),
+    403: Refusal(
+        "The key lacks a scope, a limit of the project is reached, or a machine reports for another.",
+        "insufficient permissions",
+        "insufficient permissions",
+    ),
+    404: Refusal("No such system in this project.", "system not found", "system not found"),
+    409: Refusal("A system has this id already.", "system already exists", "system already exists"),
+    413: Refusal("The body is too large.", "request body too large", "request body too large"),
+    500: Refusal(
+        "A fault of the server, or its storage failed; the log has the request by its `X-Request-Id`.",
+        "internal server error",
+        "internal server error",
+    ),
+    503: Refusal(
+        "Too much to do: nothing was written, try again after `Retry-After` seconds.",
+        "service unavailable",
+        "service unavailable",
+        header="Retry-After",
+    ),
+}
+
+
+def _example(status: int, refusal: Refusal) -> Mapping[str, Any]:
+    return answer(status, refusal.message, refusal.details)
+
+
+ENVELOPE = Envelope(SystemsError, _REFUSALS, _example)
