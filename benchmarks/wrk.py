@@ -18,24 +18,37 @@ _LISTENING = re.compile(r"listening on (\S+)")
 # of two rounds apart. latency: microseconds.
 _SCRIPT = """
 local ids = {IDS}
+local requests = {}
 local n = 0
 local head = {["Authorization"] = "Bearer KEY"}
+local function formatted(id)
+  return wrk.format("POST", "/v1/heartbeats/" .. id .. "/REPORT", head)
+end
+-- Made beforehand: what it takes to make them is not the server's.
+function init()
+  for i, id in ipairs(ids) do requests[i] = formatted(id) end
+end
 function request()
   n = n + 1
-  if KEYED then head["Idempotency-Key"] = "SALT-" .. n end
-  return wrk.format("POST", "/v1/heartbeats/" .. ids[n % #ids + 1] .. "/REPORT", head)
+  if not KEYED then return requests[n % #requests + 1] end
+  head["Idempotency-Key"] = "SALT-" .. n
+  return formatted(ids[n % #ids + 1])
 end
 """
-# Cycles through the systems; each reports for itself. `SECRET` is that of all of them.
+# Cycles through the systems; each reports for itself.
 _BEATS = """
 local systems = {SYSTEMS}
+local requests = {}
 local n = 0
-local head = {}
+function init()
+  for i, each in ipairs(systems) do
+    local head = {["Authorization"] = "Basic " .. each[2]}
+    requests[i] = wrk.format("POST", "/api/systems/heartbeat", head, '{"system_id":"' .. each[1] .. '"}')
+  end
+end
 function request()
   n = n + 1
-  local each = systems[n % #systems + 1]
-  head["Authorization"] = "Basic " .. each[2]
-  return wrk.format("POST", "/api/systems/heartbeat", head, '{"system_id":"' .. each[1] .. '"}')
+  return requests[n % #requests + 1]
 end
 """
 _DONE = """

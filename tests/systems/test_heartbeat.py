@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.db.patience import Patience
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.systems.machines import asked, basic, machine
 
@@ -268,6 +269,22 @@ async def test_storage_that_fails_is_told_without_a_trace_and_the_next_beat_is_t
     assert answer.status_code == broken.status_code == 500
     assert answer.json() == broken.json() == refusal(500, "internal server error")
     assert (await db1.send()).status_code == 200
+
+
+async def test_a_write_that_takes_too_long_is_told_as_a_fault(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db1 = await machine(lifesign)
+
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(lifesign.node.db, "write_batched", hangs)
+    monkeypatch.setattr(lifesign.node.api.state.beats, "patience", Patience(0.05))
+    answer = await db1.send()
+
+    assert answer.status_code == 500
+    assert answer.json() == refusal(500, "internal server error")
 
 
 async def test_a_full_queue_asks_to_come_again(lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,6 +445,7 @@ callbacks_seen = Table(
 )
 
 # Slice `systems` ----------------------------------------------------------------------------------------------------
+# When a system reported last stands in its heartbeat only.
 systems = Table(
     "systems",
     metadata,
@@ -467,7 +468,6 @@ systems = Table(
     Column("suspended_at", BigInteger),
     Column("deleted_at", BigInteger),
     Column("first_heartbeat", BigInteger),
-    Column("last_heartbeat", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     # name, fqdn, key and id, case folded.

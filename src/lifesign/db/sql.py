@@ -1,7 +1,9 @@
 """The few statements that SQLite and PostgreSQL spell differently."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -24,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 # Fewer rows are not worth a second spelling.
 _MANY = 4
@@ -52,7 +55,9 @@ def insert_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) 
     """
     if not rows:
         return
-    if len(rows) < _MANY or conn.dialect.name == "sqlite":
+    if conn.dialect.name == "sqlite":
+        _insert_by_driver(table, tuple(rows[0])).execute(conn, rows)
+    elif len(rows) < _MANY:
         conn.execute(table.insert(), list(rows))
     else:
         conn.execute(_insert_from_records(table, tuple(rows[0])), {"rows": orjson.dumps(list(rows)).decode()})
@@ -70,12 +75,41 @@ def update_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) 
         return
     names = tuple(rows[0])
     if conn.dialect.name == "sqlite":
-        conn.execute(_update_by_id(table, names), [{f"new_{name}": row[name] for name in names} for row in rows])
+        _update_by_driver(table, names).execute(conn, rows)
     else:
         conn.execute(_update_from_records(table, names), {"rows": orjson.dumps(list(rows)).decode()})
 
 
+@dataclass(frozen=True, slots=True)
+class _ByDriver:
+    """A statement run by the driver for many rows; what SQLAlchemy does for each costs more than SQLite itself."""
+
+    text: str
+    values_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, compiled: SQLCompiler, prefix: str = "") -> "_ByDriver":
+        names = [name.removeprefix(prefix) for name in compiled.positiontup or ()]
+        # With one name only this would not be a tuple.
+        return cls(compiled.string, itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],))
+
+    def execute(self, conn: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        conn.exec_driver_sql(self.text, list(map(self.values_of, rows)))
+
+
+_QMARK = sqlite.dialect(paramstyle="qmark")
+
+
 @lru_cache
+def _insert_by_driver(table: Table, names: tuple[str, ...]) -> _ByDriver:
+    return _ByDriver.of(table.insert().compile(dialect=_QMARK, column_keys=list(names)))
+
+
+@lru_cache
+def _update_by_driver(table: Table, names: tuple[str, ...]) -> _ByDriver:
+    return _ByDriver.of(_update_by_id(table, names).compile(dialect=_QMARK), "new_")
+
+
 def _update_by_id(table: Table, names: tuple[str, ...]) -> Update:
     # Named apart from the columns: SQLAlchemy takes a parameter with a column's name for a value to set.
     values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names if name != "id"}

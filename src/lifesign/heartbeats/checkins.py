@@ -46,10 +46,14 @@ class CheckIn(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The body of the answer, and whether it was given before to the same idempotency key."""
+    """The body of the answer, and whether it was given before to the same idempotency key.
+
+    last_checkin_at: of the heartbeat, after this one; None where the answer is an old one.
+    """
 
     body: bytes
     is_replay: bool = False
+    last_checkin_at: EpochMs | None = None
 
 
 class CheckIns:
@@ -106,21 +110,22 @@ class _Batch:
         if owner != item.owner:
             return Managed(self._status(heartbeat_id), owner or "")
         if item.idempotency_key is None:
-            return Answer(self._applied(item, heartbeat_id))
+            return self._applied(item, heartbeat_id)
         kept = self._kept.get((heartbeat_id, item.idempotency_key))
         if kept is not None:
             return Answer(kept.encode(), is_replay=True)
-        body = self._applied(item, heartbeat_id)
-        self._kept[heartbeat_id, item.idempotency_key] = body.decode()
+        answer = self._applied(item, heartbeat_id)
+        body = answer.body.decode()
+        self._kept[heartbeat_id, item.idempotency_key] = body
         row = {"heartbeat_id": heartbeat_id, "key": item.idempotency_key, "project_id": item.project_id}
-        self._to_keep.append(row | {"body": body.decode(), "created_at": item.stamp})
-        return Answer(body)
+        self._to_keep.append(row | {"body": body, "created_at": item.stamp})
+        return answer
 
     def _status(self, heartbeat_id: str) -> Status:
         return store.by_ids(self._conn, [heartbeat_id])[heartbeat_id].status
 
-    def _applied(self, item: CheckIn, heartbeat_id: str) -> bytes:
-        """The body of the answer to a check-in that counts."""
+    def _applied(self, item: CheckIn, heartbeat_id: str) -> Answer:
+        """The answer to a check-in that counts."""
         waiting = self._waiting[heartbeat_id]
         after = rules.after_ordinary_check_in(waiting, item.stamp) if waiting is not None and item.healthy else None
         if after is None:
@@ -129,15 +134,17 @@ class _Batch:
         if item.metadata is not None:
             self._metadata[heartbeat_id] = item.metadata
         self._events.append((Event(item.project_id, heartbeat_id, "checkin", _event_text(item)), item.stamp))
-        return _body("active", healthy=True, next_deadline=after.next_deadline)
+        body = _body("active", healthy=True, next_deadline=after.next_deadline)
+        return Answer(body, last_checkin_at=after.last_checkin_at)
 
-    def _rare(self, item: CheckIn, heartbeat_id: str) -> bytes:
+    def _rare(self, item: CheckIn, heartbeat_id: str) -> Answer:
         """A check-in that changes more than a deadline: written at once, after what came before it."""
         self.flush()
         before = store.by_ids(self._conn, [heartbeat_id])[heartbeat_id]
         after = apply(self._conn, before, item, self._tuning)
         self._waiting[heartbeat_id] = rules.waiting(after)
-        return _body(after.status, healthy=item.healthy, next_deadline=after.next_deadline)
+        body = _body(after.status, healthy=item.healthy, next_deadline=after.next_deadline)
+        return Answer(body, last_checkin_at=after.last_checkin_at)
 
     def flush(self) -> None:
         """Write what is waiting."""

@@ -6,10 +6,13 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
-from lifesign.heartbeats.checkins import CheckIn, CheckIns
+from lifesign.db.patience import Patience
+from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
 from lifesign.systems import rules, store
 from lifesign.systems.rules import StaleCredential
-from lifesign.systems.store import Beating, Known
+from lifesign.systems.store import Known
+
+_TIMEOUT_S = 10.0
 
 
 class Beat(NamedTuple):
@@ -24,40 +27,48 @@ class Beats:
 
     def __init__(self, check_ins: CheckIns) -> None:
         self._check_ins = check_ins
+        self.patience = Patience(_TIMEOUT_S)
+        """How long a machine is kept waiting for its answer."""
 
     def record(self, conn: Connection, items: Sequence[Beat]) -> list[EpochMs | Exception]:
         """Record all of `items`; when the system reported last, or StaleCredential, for each, in order."""
         found = {each.id: each for each in store.lock_beating(conn, {item.known.id for item in items})}
-        beaten: dict[str, Beating] = {}
-        answers: list[EpochMs | Exception] = []
-        check_ins: list[CheckIn] = []
-        for item in items:
-            before = found.get(item.known.id)
-            if before is None or before.version != item.known.version:
-                answers.append(StaleCredential())
+        answers: list[EpochMs | Exception] = [StaleCredential() for _ in items]
+        taken: dict[int, CheckIn] = {}
+        first: dict[str, EpochMs] = {}
+        for place, item in enumerate(items):
+            system = found.get(item.known.id)
+            if system is None or system.version != item.known.version:
                 continue
-            # A clock that steps back, or an older beat that comes late, moves nothing backwards.
-            last = max(item.stamp, before.last_heartbeat or item.stamp)
-            first = item.stamp if before.first_heartbeat is None else before.first_heartbeat
-            found[before.id] = beaten[before.id] = Beating(before.id, before.version, first, last)
-            answers.append(last)
-            check_ins.append(_check_in(item))
-        store.save_beats(conn, beaten.values())
-        for outcome in self._check_ins.record(conn, check_ins) if check_ins else ():
-            if isinstance(outcome, Exception):
-                raise outcome
+            taken[place] = _check_in(item)
+            if system.first_heartbeat is None:
+                first.setdefault(system.id, item.stamp)
+        store.save_first_beats(conn, first)
+        outcomes = self._check_ins.record(conn, list(taken.values())) if taken else []
+        for place, outcome in zip(taken, outcomes, strict=True):
+            answers[place] = _last(outcome)
         return answers
 
 
+def _last(outcome: Answer | Exception) -> EpochMs:
+    """When the system reported last. Raises what kept the check-in from counting, which nothing here should."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    if outcome.last_checkin_at is None:
+        msg = "a heartbeat of a system was answered without being recorded"
+        raise RuntimeError(msg)
+    return outcome.last_checkin_at
+
+
 def _check_in(beat: Beat) -> CheckIn:
-    known = beat.known
+    known, stamp = beat
     return CheckIn(
-        project_id=known.project_id,
-        key_id=known.id,
-        ref=known.heartbeat_id,
+        known.project_id,
+        known.id,
+        known.heartbeat_id,
         healthy=True,
         metadata=None,
-        stamp=beat.stamp,
+        stamp=stamp,
         via="system",
         owner=rules.owner(known.id),
     )

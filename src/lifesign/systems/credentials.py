@@ -1,10 +1,12 @@
 """Which machine is calling: from memory where it can, from the database where it must."""
 
+import hashlib
+
 import structlog
 
 from lifesign.db import Database
 from lifesign.systems import rules, store
-from lifesign.systems.rules import INVALID_CREDENTIALS, NOBODYS_HASH, Credentials, NotAuthenticated
+from lifesign.systems.rules import INVALID_CREDENTIALS, NOBODYS_HASH, NotAuthenticated
 from lifesign.systems.store import Known
 
 log = structlog.get_logger("lifesign.systems")
@@ -18,42 +20,42 @@ class Machines:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._cached: dict[str, Known] = {}
+        # By the digest of the whole header: whoever sends the same once more has proved the same once more.
+        self._cached: dict[bytes, Known] = {}
 
     async def recognized(self, header: bytes | None) -> Known:
         """The machine that an `Authorization` header names. Raises NotAuthenticated."""
-        username = ""
-        try:
-            credentials = rules.basic_credentials(header)
-            username = credentials.username
-            return await self._recognized(credentials)
-        except NotAuthenticated as error:
-            log.info("system.refused", username=username[:_MAX_LOGGED], reason=str(error))
-            raise
-
-    async def _recognized(self, credentials: Credentials) -> Known:
-        remembered = None if credentials.ref is None else self._cached.get(credentials.ref)
-        if remembered is not None and rules.is_secret(credentials.secret, remembered.secret_hash):
-            return remembered
-        # Unknown, or its secret is another now: only the database can tell, and it is asked for everybody alike.
-        found = await self._db.read(store.known, credentials.ref or "")
-        wanted = NOBODYS_HASH if found is None else found.secret_hash
-        is_right = rules.is_secret(credentials.secret, wanted)
-        if found is None or credentials.ref is None or not is_right:
-            if credentials.ref is not None and found is None:
-                self._cached.pop(credentials.ref, None)
-            raise NotAuthenticated(INVALID_CREDENTIALS)
-        self._remember(credentials.ref, found)
+        digest = _digest(header)
+        found = self._cached.get(digest)
+        if found is None:
+            found = await self._looked_up(header)
+            if len(self._cached) >= _MAX_CACHED:
+                # The one that came first: as good as any, as each is one read away.
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[digest] = found
         return found
 
-    def _remember(self, ref: str, known: Known) -> None:
-        if len(self._cached) >= _MAX_CACHED:
-            # The one that came first: which is as good as any, as each is one read away.
-            self._cached.pop(next(iter(self._cached)))
-        self._cached[ref] = known
+    async def _looked_up(self, header: bytes | None) -> Known:
+        try:
+            username, ref, secret = rules.basic_credentials(header)
+        except NotAuthenticated as error:
+            raise _refused("", str(error)) from None
+        # Asked for everybody alike, so that nobody can tell by the time it takes who is known.
+        found = await self._db.read(store.known, ref or "")
+        is_right = rules.is_secret(secret, NOBODYS_HASH if found is None else found.secret_hash)
+        if found is None or not is_right:
+            raise _refused(username, INVALID_CREDENTIALS)
+        return found
 
     def forget(self, header: bytes | None) -> None:
         """What was remembered for this header is not so any more."""
-        ref = rules.basic_credentials(header).ref
-        if ref is not None:
-            self._cached.pop(ref, None)
+        self._cached.pop(_digest(header), None)
+
+
+def _refused(username: str, reason: str) -> NotAuthenticated:
+    log.info("system.refused", username=username[:_MAX_LOGGED], reason=reason)
+    return NotAuthenticated(reason)
+
+
+def _digest(header: bytes | None) -> bytes:
+    return hashlib.sha256(header or b"").digest()

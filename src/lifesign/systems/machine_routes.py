@@ -1,6 +1,5 @@
 """HTTP of machines, which prove who they are with their own credentials. The heartbeat is a plain Starlette route."""
 
-import asyncio
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -21,7 +20,6 @@ from lifesign.systems.store import Known
 router = APIRouter(tags=["Machines"])
 
 MAX_HEARTBEAT_BYTES = 16 * 1024
-_WRITE_TIMEOUT_S = 10.0
 
 
 def _operation(operation_id: str, **told: Any) -> dict[str, Any]:  # Any: as `operation` takes them
@@ -63,8 +61,7 @@ async def system_heartbeat(request: Request) -> Response:
 async def _recorded(request: Request, known: Known) -> EpochMs:
     context = context_of(request)
     beats = cast("Beats", request.app.state.beats)
-    async with asyncio.timeout(_WRITE_TIMEOUT_S):
-        at: EpochMs = await context.db.write_batched(beats.record, Beat(known, context.now()))
+    at: EpochMs = await beats.patience.wait(context.db.write_batched(beats.record, Beat(known, context.now())))
     context.db.failpoints.hit("checkin.after_commit")
     return at
 

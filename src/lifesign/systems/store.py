@@ -1,6 +1,6 @@
-"""SQL of the table `systems`."""
+"""SQL of the table `systems`. When a system reported last is what the heartbeat underneath knows, and is joined."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -9,12 +9,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import systems
+from lifesign.db.schema import heartbeats, systems
 from lifesign.db.sql import contains, json_each, json_rows, update_many
 from lifesign.systems.rules import Liveness, System
 
 S = systems.c
-_COLUMNS = tuple(S[name] for name in System.__dataclass_fields__)
+_LAST = heartbeats.c.last_checkin_at
+_COLUMNS = tuple(_LAST if name == "last_heartbeat" else S[name] for name in System.__dataclass_fields__)
+_WATCHED = systems.join(heartbeats, heartbeats.c.id == S.heartbeat_id)
+_SELECTED = select(*_COLUMNS).select_from(_WATCHED)
 _TAGS = list(System.__dataclass_fields__).index("tags")
 _MS = 1000
 
@@ -26,7 +29,7 @@ def _system(row: Sequence[Any]) -> System:  # Any: a row of a table whose column
 
 
 def _row(system: System) -> dict[str, Any]:
-    row = {name: getattr(system, name) for name in System.__dataclass_fields__}
+    row = {name: getattr(system, name) for name in System.__dataclass_fields__ if name != "last_heartbeat"}
     return row | {
         # Blanks on both ends, so that ` tag ` finds a whole tag.
         "tags": f" {' '.join(system.tags)} " if system.tags else None,
@@ -52,14 +55,14 @@ def is_taken(conn: Connection, system_id: str) -> bool:
 
 def by_ref(conn: Connection, project_id: str, ref: str, *, lock: bool = False) -> System | None:
     """The system of a project with this id or key, as stored; not one that was deleted."""
-    query = select(*_COLUMNS).where(or_(S.id == ref, S.key == ref), S.project_id == project_id, S.deleted_at.is_(None))
-    row = conn.execute(query.with_for_update() if lock else query).first()
+    query = _SELECTED.where(or_(S.id == ref, S.key == ref), S.project_id == project_id, S.deleted_at.is_(None))
+    row = conn.execute(query.with_for_update(of=systems) if lock else query).first()
     return None if row is None else _system(row)
 
 
 def save(conn: Connection, system: System) -> None:
     """Write what people change of a system, which is locked."""
-    kept = {"id", "project_id", "key", "heartbeat_id", "created_at", "first_heartbeat", "last_heartbeat"}
+    kept = {"id", "project_id", "key", "heartbeat_id", "created_at", "first_heartbeat"}
     values = {name: value for name, value in _row(system).items() if name not in kept}
     conn.execute(update(systems).where(S.id == system.id).values(values))
 
@@ -100,8 +103,8 @@ def known(conn: Connection, ref: str) -> Known | None:
 
 def still_known(conn: Connection, known: Known, *, lock: bool = False) -> System | None:
     """The system, if it may report and has the same secret as when it became known."""
-    query = select(*_COLUMNS).where(S.id == known.id, S.credential_version == known.version, _MAY_REPORT)
-    row = conn.execute(query.with_for_update() if lock else query).first()
+    query = _SELECTED.where(S.id == known.id, S.credential_version == known.version, _MAY_REPORT)
+    row = conn.execute(query.with_for_update(of=systems) if lock else query).first()
     return None if row is None else _system(row)
 
 
@@ -111,10 +114,9 @@ class Beating(NamedTuple):
     id: str
     version: int
     first_heartbeat: EpochMs | None
-    last_heartbeat: EpochMs | None
 
 
-_BEATING = (S.id, S.credential_version, S.first_heartbeat, S.last_heartbeat)
+_BEATING = (S.id, S.credential_version, S.first_heartbeat)
 _BEATING_BY_ID = (
     select(*_BEATING).where(S.id.in_(bindparam("ids", expanding=True)), _MAY_REPORT).order_by(S.id).with_for_update()
 )
@@ -132,13 +134,9 @@ def lock_beating(conn: Connection, ids: Collection[str]) -> list[Beating]:
     return [Beating(*row) for row in conn.execute(_BEATING_BY_ID, {"ids": sorted(ids)})]
 
 
-def save_beats(conn: Connection, beaten: Iterable[Beating]) -> None:
-    """When systems reported: columns that are in no index. Rows are locked already."""
-    rows = [
-        {"id": each.id, "first_heartbeat": each.first_heartbeat, "last_heartbeat": each.last_heartbeat}
-        for each in beaten
-    ]
-    update_many(conn, systems, rows)
+def save_first_beats(conn: Connection, first: Mapping[str, EpochMs]) -> None:
+    """When systems reported for the first time, by id. Rows are locked already."""
+    update_many(conn, systems, [{"id": key, "first_heartbeat": at} for key, at in first.items()])
 
 
 # Many ---------------------------------------------------------------------------------------------------------------
@@ -170,7 +168,7 @@ def systems_of(
     after: Position | None,
 ) -> list[System]:
     """Systems of a project that match every filter, newest first. Index: ix_systems_project."""
-    query: Select[Any] = select(*_COLUMNS).where(S.project_id == project_id, S.deleted_at.is_(None))
+    query: Select[Any] = _SELECTED.where(S.project_id == project_id, S.deleted_at.is_(None))
     if after is not None:
         is_older = and_(S.created_at == after.created_at, S.id < after.id)
         query = query.where(or_(S.created_at < after.created_at, is_older))
@@ -194,8 +192,8 @@ def _alive_ms(alive_ms: int) -> ColumnElement[int]:
 
 def _is(status: Liveness, alive_ms: ColumnElement[int], now: EpochMs) -> ColumnElement[bool]:
     if status == "zombie":
-        return S.last_heartbeat.is_(None)
-    age = literal(now) - S.last_heartbeat
+        return _LAST.is_(None)
+    age = literal(now) - _LAST
     return age < alive_ms if status == "alive" else age >= alive_ms
 
 
@@ -214,7 +212,7 @@ def totals(conn: Connection, project_id: str, *, alive_ms: int, is_for_all: bool
     runs = S.suspended_at.is_(None)
     counted = [and_(runs, _is(status, window, now)) for status in ("alive", "dead", "zombie")]
     sums = [func.coalesce(func.sum(case((each, 1), else_=0)), 0) for each in [*counted, S.suspended_at.is_not(None)]]
-    query = select(*sums).where(S.project_id == project_id, S.deleted_at.is_(None))
+    query = select(*sums).select_from(_WATCHED).where(S.project_id == project_id, S.deleted_at.is_(None))
     return Totals(*(int(count) for count in conn.execute(query).one()))
 
 
@@ -227,5 +225,5 @@ def lifetimes(conn: Connection, project_id: str) -> tuple[list[EpochMs], list[Ep
 
 def without_interval(conn: Connection, after: str, limit: int) -> list[System]:
     """Systems of every project that report as often as the settings say, in id order."""
-    query = select(*_COLUMNS).where(S.id > after, S.interval_s.is_(None), S.deleted_at.is_(None))
+    query = _SELECTED.where(S.id > after, S.interval_s.is_(None), S.deleted_at.is_(None))
     return [_system(row) for row in conn.execute(query.order_by(S.id).limit(limit))]

@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("suspended_at", sa.BigInteger(), nullable=True),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.Column("first_heartbeat", sa.BigInteger(), nullable=True),
-        sa.Column("last_heartbeat", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("search", sa.Text(), nullable=False),
