@@ -3,8 +3,9 @@
 Spec "Systems", section 6. Documents are JSON as Python values.
 """
 
+import marshal
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -58,42 +59,111 @@ def is_too_much(document: Any) -> bool:
 # What may change without notice -------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Volatile:
-    """Globs over the JSON Pointer: `*` within one level, `**` across levels."""
+    """Globs over the JSON Pointer: `*` and `?` within one part of it, `**` for any number of parts."""
 
-    pattern: re.Pattern[str]
+    globs: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, globs: str) -> "Volatile":
         """From globs separated by commas."""
-        patterns = [_regex(glob.strip().removeprefix("/")) for glob in globs.split(",") if glob.strip()]
-        return cls(re.compile("|".join(patterns) if patterns else r"(?!)", re.DOTALL))
+        texts = [glob.strip().strip("/") for glob in globs.split(",")]
+        return cls(tuple(tuple(text.split("/")) for text in texts if text))
 
     def matches(self, path: str) -> bool:
-        """Whether what stands at `path` may change without notice."""
-        return self.pattern.fullmatch(path, 1) is not None
+        """Whether what stands at `path`, or anything above it, may change without notice."""
+        place = _Place.root(self)
+        for part in path.split("/")[1:]:
+            place = place.below(part)
+            if place.is_volatile:
+                return True
+        return False
 
 
-_TOKENS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+class _Place:
+    """How far each glob has come at some place of a document: a state of the automaton that the globs are.
+
+    Most names mean nothing to any glob, and one pattern tells so at once.
+    """
+
+    def __init__(self, globs: Sequence[tuple[str, ...]], reached: Iterable[tuple[int, int]]) -> None:
+        self._globs = globs
+        # Behind a `**` as well, which may stand for nothing.
+        self._reached = {each for index, at in reached for each in self._behind(index, at)}
+        self.is_volatile = any(at == len(globs[index]) for index, at in self._reached)
+        self._staying = [each for each in self._reached if self._part(each) == "**"]
+        moving = {self._part(each) for each in self._reached} - {"**", None}
+        self._pattern = re.compile(
+            "|".join(_regex(part) for part in sorted(filter(None, moving))) or r"(?!)", re.DOTALL
+        )
+        self._otherwise: _Place | None = None
+        self._known: dict[str, _Place] = {}
+
+    @classmethod
+    def root(cls, volatile: Volatile) -> "_Place":
+        return cls(volatile.globs, [(index, 0) for index in range(len(volatile.globs))])
+
+    def _part(self, position: tuple[int, int]) -> str | None:
+        index, at = position
+        return self._globs[index][at] if at < len(self._globs[index]) else None
+
+    def _behind(self, index: int, at: int) -> Iterator[tuple[int, int]]:
+        yield index, at
+        while self._part((index, at)) == "**":
+            at += 1
+            yield index, at
+
+    def below(self, name: str) -> "_Place":
+        """The place of a member of this name."""
+        if self._pattern.fullmatch(name) is None:
+            if self._otherwise is None:
+                self._otherwise = self._after(self._staying)
+            return self._otherwise
+        if name not in self._known:
+            moved = [
+                (index, at + 1)
+                for index, at in self._reached
+                if (part := self._part((index, at))) not in {None, "**"}
+                and re.fullmatch(_regex(part or ""), name, re.DOTALL)
+            ]
+            self._known[name] = self._after([*self._staying, *moved])
+        return self._known[name]
+
+    def _after(self, reached: Collection[tuple[int, int]]) -> "_Place":
+        # Where every glob waits for the first name it knows, which is nearly everywhere, nothing is made anew.
+        return self if self._is_as_far(reached) else _Place(self._globs, reached)
+
+    def _is_as_far(self, reached: Collection[tuple[int, int]]) -> bool:
+        return {each for index, at in reached for each in self._behind(index, at)} == self._reached
 
 
-def _regex(glob: str) -> str:
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    return "".join(_TOKENS.get(part, re.escape(part)) for part in parts)
+def _regex(part: str) -> str:
+    return "".join({"*": ".*", "?": "."}.get(each, re.escape(each)) for each in part)
 
 
-def steady(value: Any, volatile: Volatile, path: str = "") -> Any:
+def steady(document: Any, volatile: Volatile) -> Any:
     """The document without what may change without notice."""
+    return _steady(document, _Place.root(volatile))
+
+
+def _steady(value: Any, at: _Place) -> Any:
     if isinstance(value, dict):
-        named = {key: f"{path}/{_escaped(key)}" for key in value}
-        return {key: steady(value[key], volatile, at) for key, at in named.items() if not volatile.matches(at)}
+        kept: dict[str, Any] = {}
+        for key, each in value.items():
+            below = at.below(_escaped(key))
+            if not below.is_volatile:
+                kept[key] = _steady(each, below) if isinstance(each, dict | list) else each
+        return kept
     if isinstance(value, list):
         key = _array_key(value)
-        if key is not None:
-            paths = ((each, f"{path}/{_escaped(str(each[key]))}") for each in value)
-            return [steady(each, volatile, at) for each, at in paths if not volatile.matches(at)]
-        # What is left out of an array leaves its place behind, so that the others keep theirs.
-        places = ((each, f"{path}/{position}") for position, each in enumerate(value))
-        return [None if volatile.matches(at) else steady(each, volatile, at) for each, at in places]
+        left: list[Any] = []
+        for place, each in enumerate(value):
+            below = at.below(str(place) if key is None else _escaped(str(each[key])))
+            if not below.is_volatile:
+                left.append(_steady(each, below))
+            elif key is None:
+                # It leaves its place behind, so that the others keep theirs.
+                left.append(None)
+        return left
     return value
 
 
@@ -102,6 +172,8 @@ def _escaped(key: str) -> str:
 
 
 # Differences --------------------------------------------------------------------------------------------------------
+# The last format that writes equal values equally.
+_WITHOUT_REFERENCES = 2
 _ARRAY_KEYS = ("id", "uuid", "name", "mac", "device")
 
 
@@ -113,8 +185,13 @@ def _array_key(*arrays: Sequence[Any]) -> str | None:
 
 
 def _is_unique(key: str, array: Sequence[Mapping[str, Any]]) -> bool:
-    values = [each.get(key) for each in array]
-    return all(isinstance(each, str | int) for each in values) and len({str(each) for each in values}) == len(values)
+    seen: set[str] = set()
+    for each in array:
+        value = each.get(key)
+        if not isinstance(value, str | int) or (name := str(value)) in seen:
+            return False
+        seen.add(name)
+    return True
 
 
 def differences(old: Any, new: Any) -> list[Change]:
@@ -142,13 +219,18 @@ def _by(key: str | None, array: Sequence[Any]) -> dict[str, Any]:
 def _differing_members(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterator[Change]:
     for key, value in old.items():
         at = f"{path}/{_escaped(key)}"
-        if key in new:
-            yield from _differences(value, new[key], at)
-        else:
+        if key not in new:
             yield Change(at, "removed", old=value)
+        elif not _is_plainly_same(value, new[key]):
+            yield from _differences(value, new[key], at)
     for key, value in new.items():
         if key not in old:
             yield Change(f"{path}/{_escaped(key)}", "added", new=value)
+
+
+def _is_plainly_same(old: Any, new: Any) -> bool:
+    """Whether two values are the same to the letter: told in one step, where walking through them takes hundreds."""
+    return marshal.dumps(old, _WITHOUT_REFERENCES) == marshal.dumps(new, _WITHOUT_REFERENCES)
 
 
 def _is_same(old: Any, new: Any) -> bool:

@@ -27,14 +27,14 @@ __all__ = [
     "StoredChange",
     "Thinned",
     "changes_of",
-    "compared",
+    "differences",
     "forget",
     "latest",
     "latest_document",
-    "parsed",
     "prepared",
     "receive",
     "snapshots_of",
+    "stored_steady",
     "thin",
 ]
 
@@ -58,16 +58,12 @@ def prepared(document: Any, volatile: Volatile) -> Prepared:  # Any: JSON
     return Prepared(canonical, zlib.compress(canonical), steady, digest)
 
 
-def compared(new: Prepared, old: Latest | None, volatile: Volatile) -> list[Change]:
-    """What changed since `old`; nothing when there is nothing to compare with."""
-    if old is None or old.hash == new.hash:
-        return []
-    return rules.differences(rules.steady(parsed(old.document), volatile), new.steady)
+def stored_steady(old: Latest, volatile: Volatile) -> Any:  # Any: JSON
+    """What is compared of a stored inventory."""
+    return rules.steady(orjson.loads(zlib.decompress(old.document)), volatile)
 
 
-def parsed(compressed: bytes) -> Any:  # Any: JSON
-    """A stored document."""
-    return orjson.loads(zlib.decompress(compressed))
+differences = rules.differences
 
 
 # In the transaction -------------------------------------------------------------------------------------------------

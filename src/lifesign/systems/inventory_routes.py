@@ -20,8 +20,8 @@ from lifesign.http.fields import parse_timestamp
 from lifesign.http.paging import is_id
 from lifesign.inventory import schemas as shapes
 from lifesign.inventory import service as inventory
-from lifesign.inventory.rules import MAX_BYTES, Category, Overtaken, Severity, Volatile, is_too_much
-from lifesign.inventory.service import Prepared, Received
+from lifesign.inventory.rules import MAX_BYTES, Category, Change, Overtaken, Severity, Volatile, is_too_much
+from lifesign.inventory.service import Latest, Prepared, Received
 from lifesign.systems import schemas, service
 from lifesign.systems.machine_routes import machines_of, recognized_again
 from lifesign.systems.routes import CURSOR, admin_of, decoded_cursor, flawed, limit_parameter, number_of, word_of
@@ -38,6 +38,7 @@ _CHANGES, _MAX_CHANGES = 100, 500
 _CATEGORIES: Final = get_args(Category)
 _SEVERITIES: Final = get_args(Severity)
 _GZIP_WINDOW = 31
+_PAUSE_S = 0.02
 
 
 class Intake:
@@ -63,8 +64,15 @@ class Intake:
 
     async def _stored(self, db: Database, known: Known, new: Prepared, now: EpochMs) -> Received:
         old = await db.read(inventory.latest, known.id)
-        changes = await asyncio.to_thread(inventory.compared, new, old, self._volatile)
+        changes = [] if old is None or old.hash == new.hash else await self._changes(old, new)
         return await db.write(service.receive_inventory, known, new, changes, old=old, now=now)
+
+    async def _changes(self, old: Latest, new: Prepared) -> list[Change]:
+        # In pieces: a thread that computes shares Python's lock with the heartbeats, which wait for the end of a piece.
+        await asyncio.sleep(_PAUSE_S)
+        before = await asyncio.to_thread(inventory.stored_steady, old, self._volatile)
+        await asyncio.sleep(_PAUSE_S)
+        return await asyncio.to_thread(inventory.differences, before, new.steady)
 
 
 def _prepared(raw: bytes, volatile: Volatile, *, is_gzip: bool) -> Prepared:
