@@ -185,6 +185,7 @@ async def test_events_hold_nothing_that_the_reference_does_not_name(lifesign: Li
     await lifesign.ask("POST", f"/v1/heartbeats/{watched}/pause")
     await lifesign.ask("POST", f"/v1/heartbeats/{watched}/resume")
     await _run_and_rest(lifesign, watched)
+    await _pinged(lifesign, watched)
     await lifesign.ask("DELETE", f"/v1/channels/{bad['id']}?force=true", expect=204)
     await lifesign.ask("DELETE", f"/v1/policies/{policy['id']}?force=true", expect=204)
     await lifesign.check_in(watched, healthy=False)
@@ -201,6 +202,19 @@ async def test_events_hold_nothing_that_the_reference_does_not_name(lifesign: Li
         "flapping_ended",
     }
     assert {kind: members - described[kind] for kind, members in seen.items() if members - described[kind]} == {}
+
+
+async def _pinged(lifesign: Lifesign, ref: str) -> None:
+    """Everything that pings write into a history."""
+    ping_url = (await lifesign.get(ref))["pingUrl"]
+    uuid = ping_url.rpartition("/")[2]
+    key = {"X-Api-Key": ADMIN_KEY}
+    await lifesign.http.post(f"{ping_url}/start")
+    for path in ("/log", "/7", ""):
+        await lifesign.http.post(ping_url + path)
+    await lifesign.http.post(f"/api/v3/checks/{uuid}", json={"methods": "POST"}, headers=key)
+    await lifesign.http.get(ping_url)
+    await lifesign.http.post(f"/api/v3/checks/{uuid}", json={"methods": ""}, headers=key)
 
 
 async def _run_and_rest(lifesign: Lifesign, ref: str) -> None:

@@ -64,6 +64,10 @@ from lifesign.incidents.fallback import SettingsAsChannelUser
 from lifesign.incidents.policies import PoliciesAsChannelUsers
 from lifesign.incidents.service import tuning_of
 from lifesign.maintenance import routes as maintenance_routes
+from lifesign.pings import badges, ping_routes
+from lifesign.pings import routes as management_routes
+from lifesign.pings.badges import BADGES_INFO, Signer
+from lifesign.pings.service import Limits, Pings
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
@@ -77,21 +81,27 @@ from lifesign.systems.inventory_routes import Intake
 
 @dataclass(frozen=True, slots=True)
 class _Hot:
-    """A route that is asked so often that the framework would cost more than the work. described: its operation."""
+    """A route that is asked so often that the framework would cost more than the work.
+
+    described: its operation; None: it speaks the language of others, who describe it.
+    """
 
     path: str
     endpoint: Callable[[Request], Awaitable[Response]]
-    described: Mapping[str, Any]
+    described: Mapping[str, Any] | None
     tag: str
+    methods: frozenset[str] = frozenset({"POST"})
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path))
+        one_part = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path)
+        return re.compile(re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", one_part))
 
 
 # In the order in which they are tried.
 _HOT = (
     _Hot("/v1/heartbeats/{idOrSlug}/checkin", heartbeat_routes.check_in, heartbeat_routes.CHECK_IN, "Heartbeats"),
+    _Hot("/ping/{rest:path}", ping_routes.ping, None, "Pings", ping_routes.METHODS),
     _Hot("/api/systems/heartbeat", machine_routes.system_heartbeat, machine_routes.HEARTBEAT, "Machines"),
     _Hot("/v1/heartbeats/{idOrSlug}/runs/{runId}/progress", run_routes.report_progress, run_routes.PROGRESS, "Runs"),
 )
@@ -168,6 +178,10 @@ async def open_node(
     api.state.driver = driver
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
+    api.state.badge_signer = Signer(
+        [derived_key(each, BADGES_INFO) for each in master_secrets(settings.data_dir, settings)]
+    )
+    api.state.pings = Pings(tuning_of(settings), Limits.of(settings))
     api.state.machines = Machines(db)
     api.state.intake = Intake(settings.inventory_ignore)
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
@@ -176,7 +190,7 @@ async def open_node(
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
-    hot = [HotRoute(api, "POST", each.pattern, each.endpoint) for each in _HOT]
+    hot = [HotRoute(api, each.methods, each.pattern, each.endpoint) for each in _HOT]
     return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
 
 
@@ -245,9 +259,10 @@ def _api(settings: Settings) -> FastAPI:
         # Its spans would cost every check-in a tenth of its time; `/metrics` tells what is worth knowing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    hot = [Route(each.path, each.endpoint, methods=["POST"]) for each in _HOT]
-    api.router.routes[:0] = hot
-    api.state.known_routes = [*hot]
+    hot = [Route(each.path, each.endpoint, methods=sorted(each.methods)) for each in _HOT]
+    foreign = [*management_routes.routes, *badges.routes]
+    api.router.routes[:0] = [*hot, *foreign]
+    api.state.known_routes = [*hot, *foreign]
     for router in (
         heartbeat_routes.router,
         run_routes.router,
@@ -285,6 +300,8 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
             )
             models: set[type[BaseModel]] = set()
             for hot in _HOT:
+                if hot.described is None:
+                    continue
                 operation = path_item_of(
                     hot.described,
                     summary=hot.endpoint.__name__.replace("_", " ").capitalize(),

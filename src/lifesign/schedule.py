@@ -17,6 +17,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from oncalendar import OnCalendar, OnCalendarError
 
 from lifesign.clock import EpochMs, from_datetime, to_datetime
 
@@ -25,6 +26,7 @@ _FIELDS: Final = 5
 _HORIZON_YEARS: Final = 50
 # Any instant would do: day, month and weekday come together again within 40 years, or never. A constant one keeps the
 # judgement of an expression the same for everybody and at all times.
+_ANY_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _JUDGED_FROM: Final = from_datetime(datetime(2026, 1, 1, tzinfo=UTC))
 # Names that the time zone database of a system may hold beside the zones of IANA.
 _NOT_ZONES: Final = frozenset({"Factory", "localtime", "posixrules"})
@@ -60,6 +62,38 @@ def normalized(expression: str, timezone: str = "UTC") -> str:
     return folded
 
 
+def normalized_any(expression: str) -> str:
+    """The same for either kind: five fields on one line are cron, anything else systemd's OnCalendar, one to a line.
+
+    Whether it is ever due is told by `is_due_ever`. Raises BadSchedule.
+    """
+    if not is_on_calendar(expression):
+        return normalized(expression)
+    lines = [" ".join(line.split()) for line in expression.strip().splitlines()]
+    folded = "\n".join(line for line in lines if line)
+    if len(expression) > MAX_LENGTH or not folded:
+        raise BadSchedule("is no expression")
+    try:
+        OnCalendar(folded, _ANY_DAY)
+    except OnCalendarError as refused:
+        raise BadSchedule(f"is not understood: {refused}".lower()) from refused
+    return folded
+
+
+def is_on_calendar(expression: str) -> bool:
+    """Whether an expression is systemd's: all that are not five fields on one line."""
+    return len(expression.strip().splitlines()) != 1 or len(expression.split()) != _FIELDS
+
+
+def is_due_ever(expression: str, timezone: str) -> bool:
+    """Whether a schedule that was normalized has a date in this time zone."""
+    try:
+        next_after(expression, timezone, _JUDGED_FROM)
+    except BadSchedule:
+        return False
+    return True
+
+
 def next_after(expression: str, timezone: str, after: EpochMs) -> EpochMs:
     """The first instant strictly after `after` at which the schedule is due.
 
@@ -68,6 +102,8 @@ def next_after(expression: str, timezone: str, after: EpochMs) -> EpochMs:
     every instant at which the clock really shows a time that matches.
     expression, timezone: accepted by `normalized` and `is_timezone`; else raises as they would.
     """
+    if is_on_calendar(expression):
+        return _next_on_calendar(expression, timezone, after)
     schedule, due = _parsed(expression)
     zone = _zone(timezone)
     local = to_datetime(after).astimezone(zone)
@@ -83,6 +119,16 @@ def next_after(expression: str, timezone: str, after: EpochMs) -> EpochMs:
         earlier = wall - timedelta(milliseconds=repeated_ms)
         at = min(at, _first_due(schedule, earlier, to_come))
     return at
+
+
+def _next_on_calendar(expression: str, timezone: str, after: EpochMs) -> EpochMs:
+    """The first instant strictly after `after`, by the library, which walks wall clocks with their zone."""
+    local = to_datetime(after).astimezone(_zone(timezone))
+    try:
+        at = next(OnCalendar(expression, local))
+    except (StopIteration, OnCalendarError):
+        raise BadSchedule("has no date to come") from None
+    return from_datetime(at)
 
 
 def is_timezone(name: str) -> bool:

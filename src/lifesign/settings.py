@@ -43,6 +43,16 @@ class Settings(BaseSettings):
     max_heartbeats: int = Field(100_000, ge=1, description="Heartbeats per project.")
     min_repeat_seconds: int = Field(60, ge=1, description="Shortest period at which a policy's last step repeats.")
 
+    # Pings
+    ping_body_limit: int = Field(10_000, ge=0, description="Bytes kept of what a ping carries; 0: up to 10 MiB.")
+    ping_bodies_kept: int = Field(100, ge=0, description="Newest pings of a heartbeat whose bodies are kept.")
+    ping_dedup_seconds: int = Field(
+        300, ge=0, description="A ping with the same run id and signal counts once within this time; 0: always."
+    )
+    metrics_key: SecretStr | None = Field(None, description="Key of `/api/v3/metrics/`, which is closed without one.")
+    master_badge_label: str = Field("Lifesign", description="What the badge of a whole project says beside its state.")
+    ping_create: bool = Field(default=True, description="Let a first ping make its heartbeat, with create=1.")
+
     # Systems
     system_interval_seconds: int = Field(600, ge=1, le=86_400, description="How often a system is expected to report.")
     system_alive_seconds: int = Field(

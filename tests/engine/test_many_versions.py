@@ -46,9 +46,9 @@ async def test_a_node_whose_tables_were_changed_by_another_version_reads_and_doe
 
     assert refused["error"]["code"] == "UNAVAILABLE"
     assert (await lifesign.get("job"))["status"] == "active"
-    assert (ready.status_code, ready.json()["database"]) == (503, "the database has schema 9999, this node knows 0004")
+    assert (ready.status_code, ready.json()["database"]) == (503, "the database has schema 9999, this node knows 0005")
 
-    await _set_revision(lifesign, "0004")
+    await _set_revision(lifesign, "0005")
     await lifesign.advance(1)
     await lifesign.check_in("job", healthy=False)
     assert (await lifesign.get("job"))["status"] == "firing"

@@ -96,6 +96,23 @@ heartbeats = Table(
     Column("run_due_at", BigInteger),
     # `system <id>`: what it belongs to, and what alone may check it in.
     Column("managed_by", Text),
+    # Whoever knows this UUID may ping it; null where only its owner reports.
+    Column("ping_id", Text),
+    # What is told of it to those who may only read: made from `ping_id`, which it does not give away.
+    Column("unique_key", Text),
+    # A UUID under which anybody may see its badge.
+    Column("badge_id", Text),
+    # Which pings count, and for what, as JSON; null: all, as they say.
+    Column("ping_rules", Text),
+    # Pings that are no check-ins: starts, log lines, ignored ones.
+    Column("ping_extras", BigInteger, nullable=False, server_default="0"),
+    # The open run that a ping began, when the last of them began, and how long the last one took that ended.
+    Column("ping_run_id", Text),
+    Column("ping_started_at", BigInteger),
+    Column("last_duration_ms", BigInteger),
+    Index("uq_heartbeats_ping_id", "ping_id", unique=True),
+    Index("ix_heartbeats_unique_key", "unique_key"),
+    Index("ix_heartbeats_badge_id", "badge_id"),
     Index("uq_heartbeats_slug", "project_id", "slug", unique=True),
     Index("ix_heartbeats_project", "project_id", "id"),
     Index("ix_heartbeats_status", "project_id", "status", "id"),
@@ -442,6 +459,29 @@ callbacks_seen = Table(
     Column("answer", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
     Index("ix_callbacks_seen_at", "at"),
+)
+
+# Slice `pings` ------------------------------------------------------------------------------------------------------
+# What pings carried, by their number; only the newest of a heartbeat.
+ping_bodies = Table(
+    "ping_bodies",
+    metadata,
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# When a ping with a run id of the sender's came last, so that a repeat is known and a duration can be told.
+ping_rids = Table(
+    "ping_rids",
+    metadata,
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("rid", Text, primary_key=True),
+    Column("signal", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_ping_rids_at", "at"),
 )
 
 # Slice `systems` ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ CHECKIN_TYPES = (
     "run_failed",
     "run_stalled",
     "run_overdue",
+    "log",
+    "ignored",
 )
 
 E, H, I, N = events.c, heartbeats.c, incidents.c, notifications.c  # noqa: E741 - the columns of four tables

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from lifesign.clock import EpochMs
-from lifesign.envelopes import heartbeats, plain, systems
+from lifesign.envelopes import heartbeats, pings, plain, systems
 
 __all__ = ["error_response"]
 
@@ -12,6 +12,10 @@ def error_response(path: str, error: Exception, *, request_id: str, now: EpochMs
     """The answer to `error` in the envelope of the API that owns `path`."""
     if path == "/v1" or path.startswith(("/v1/", "/_test/")):
         return heartbeats.error_response(error, request_id=request_id, now=now)
+    if path.startswith("/ping/"):
+        return pings.ping_error(error)
+    if path.startswith(("/api/v1/", "/api/v2/", "/api/v3/")):
+        return pings.management_error(error, request_id=request_id)
     if path == "/api" or path.startswith("/api/"):
         return systems.error_response(error)
     return plain.error_response(error, request_id=request_id)

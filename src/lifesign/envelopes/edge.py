@@ -28,6 +28,8 @@ _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
 _COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
 _METHOD_NOT_ALLOWED = 405
+# Whoever knows what follows may do something.
+_TELLING = ("/a/", "/ping/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,13 @@ class HotRoute:
     """
 
     app: ASGIApp
-    method: str
+    methods: frozenset[str]
     path: re.Pattern[str]
     endpoint: Callable[[Request], Awaitable[Response]]
 
     def matches(self, scope: Scope) -> bool:
         """Whether the request is for this route; notes in `scope` what the framework would note."""
-        found = self.path.fullmatch(scope["path"]) if scope["method"] == self.method else None
+        found = self.path.fullmatch(scope["path"]) if scope["method"] in self.methods else None
         if found is None:
             return False
         scope["app"], scope["path_params"] = self.app, found.groupdict()
@@ -94,7 +96,7 @@ class Edge:
             if status == 0:
                 response = error_response(scope["path"], error, request_id=request_id, now=self._clock.now())
                 await response(scope, receive, send_with_id)
-        if not (scope["path"].endswith(_COUNTED) and status < _SERVER_ERROR):
+        if status >= _SERVER_ERROR or not (scope["path"].startswith("/ping/") or scope["path"].endswith(_COUNTED)):
             took_ms = round((time.perf_counter() - began) * 1000, 1)
             log.info(
                 "request.handled",
@@ -119,7 +121,7 @@ async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
 def _path_to_log(scope: Scope) -> str:
     """The path, without what grants something to whoever reads it in a log."""
     path: str = scope["path"]
-    return "/a/..." if path.startswith("/a/") else path
+    return next((f"{prefix}..." for prefix in _TELLING if path.startswith(prefix)), path)
 
 
 def _request_id(scope: Scope) -> str:

@@ -15,6 +15,7 @@ from lifesign.http.body import BodyTooLarge, is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
 from lifesign.inventory.rules import Overtaken
 from lifesign.maintenance.rules import WindowNotFound
+from lifesign.pings.rules import CheckRefused, PingRefused
 from lifesign.projects.rules import ProjectNotFound
 from lifesign.runs.rules import RunNotFound, RunRefused
 from lifesign.systems.rules import (
@@ -115,6 +116,8 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     SystemNotFound: lambda _: Failure(404, "NOT_FOUND", "system not found"),
     InventoryNotFound: lambda _: Failure(404, "NOT_FOUND", "inventory not found"),
     SystemExists: lambda _: Failure(409, "CONFLICT", "system already exists"),
+    PingRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
+    CheckRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(

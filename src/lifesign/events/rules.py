@@ -34,6 +34,8 @@ EventType = Literal[
     "policy_detached",
     "channel_detached",
     "dependency_removed",
+    "log",
+    "ignored",
 ]
 
 

@@ -5,7 +5,7 @@ Everything else - recovery, firing, arming, pauses - happens in `_rare`, in the 
 arrival.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection
@@ -30,7 +30,8 @@ KEEP_ANSWERS_MS = 24 * 3600 * _S
 class CheckIn(NamedTuple):
     """One check-in as it arrived. `stamp`: when its body had been read. `metadata`: JSON text, None when not sent.
 
-    owner: what the heartbeat must belong to; None: to nobody. run_id: of the run whose end it is.
+    owner: what the heartbeat must belong to; None: to nobody. run_id: of the run whose end it is. ping: what else is
+    known of a ping, as JSON text.
     """
 
     project_id: str
@@ -40,9 +41,10 @@ class CheckIn(NamedTuple):
     metadata: str | None
     stamp: EpochMs
     idempotency_key: str | None = None
-    via: Literal["api", "run", "system"] = "api"
+    via: Literal["api", "run", "system", "ping", "email"] = "api"
     run_id: str | None = None
     owner: str | None = None
+    ping: str | None = None
 
 
 class Answer(NamedTuple):
@@ -65,17 +67,19 @@ class CheckIns:
 
     def record(self, conn: Connection, items: Sequence[CheckIn]) -> list[Answer | Exception]:
         """Record all of `items`; an answer or HeartbeatNotFound for each, in order."""
-        batch = _Batch(conn, items, self._tuning)
+        batch = Batch(conn, items, self._tuning)
         answers = [batch.take(item) for item in items]
         batch.flush()
         self._failpoints.hit("checkin.before_commit")
         return answers
 
 
-class _Batch:
+class Batch:
     """The heartbeats of one transaction, and what is still to be written about them."""
 
-    def __init__(self, conn: Connection, items: Sequence[CheckIn], tuning: Tuning) -> None:
+    def __init__(
+        self, conn: Connection, items: Sequence[CheckIn], tuning: Tuning, *, ping_ids: Collection[str] = ()
+    ) -> None:
         self._conn = conn
         self._tuning = tuning
         ids: set[str] = set()
@@ -85,7 +89,9 @@ class _Batch:
                 ids.add(item.ref)
             else:
                 slugs.setdefault(item.project_id, set()).add(item.ref)
-        found = store.lock_waiting(conn, ids=ids, slugs=slugs)
+        found = store.lock_waiting(conn, ids=ids, slugs=slugs, ping_ids=ping_ids)
+        self.found = {each.id: each for each in found}
+        """What was known of each heartbeat before the first of `items`, by id."""
         self._ids = {(each.project_id, each.slug): each.id for each in found}
         self._ids |= {(each.project_id, each.id): each.id for each in found}
         self._owners = {each.id: each.managed_by for each in found if each.managed_by is not None}
@@ -97,6 +103,10 @@ class _Batch:
         self._since = EpochMs(min((item.stamp for item in items), default=EpochMs(0)) - KEEP_ANSWERS_MS)
         self._kept = store.answers_kept(conn, keyed, self._since) if keyed else {}
         self._to_keep: list[dict[str, Any]] = []
+
+    def id_of(self, project_id: str, ref: str) -> str | None:
+        """The id of the heartbeat that a check-in names; None when there is none."""
+        return self._ids.get((project_id, ref))
 
     def _id_of(self, item: CheckIn) -> str | None:
         return self._ids.get((item.project_id, item.ref))
@@ -137,12 +147,29 @@ class _Batch:
         body = _body("active", healthy=True, next_deadline=after.next_deadline)
         return Answer(body, last_checkin_at=after.last_checkin_at)
 
+    def whole(self, heartbeat_id: str) -> Heartbeat:
+        """A heartbeat of the batch as it now is, with everything written that came before."""
+        self.flush()
+        return store.by_ids(self._conn, [heartbeat_id])[heartbeat_id]
+
+    def adopt(self, heartbeat: Heartbeat) -> None:
+        """A heartbeat that was made, or found, after the batch began. It is locked."""
+        self._ids[heartbeat.project_id, heartbeat.id] = heartbeat.id
+        self._ids[heartbeat.project_id, heartbeat.slug] = heartbeat.id
+        self.put(heartbeat)
+
+    def put(self, heartbeat: Heartbeat) -> None:
+        """A heartbeat that was changed, and saved, elsewhere."""
+        self._waiting[heartbeat.id] = rules.waiting(heartbeat)
+
+    def waiting(self, heartbeat_id: str) -> Waiting | None:
+        """What a heartbeat of the batch waits for by now, if it is an ordinary one."""
+        return self._waiting.get(heartbeat_id)
+
     def _rare(self, item: CheckIn, heartbeat_id: str) -> Answer:
         """A check-in that changes more than a deadline: written at once, after what came before it."""
-        self.flush()
-        before = store.by_ids(self._conn, [heartbeat_id])[heartbeat_id]
-        after = apply(self._conn, before, item, self._tuning)
-        self._waiting[heartbeat_id] = rules.waiting(after)
+        after = apply(self._conn, self.whole(heartbeat_id), item, self._tuning)
+        self.put(after)
         body = _body(after.status, healthy=item.healthy, next_deadline=after.next_deadline)
         return Answer(body, last_checkin_at=after.last_checkin_at)
 
@@ -168,10 +195,10 @@ def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) ->
     kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
     happened = [Event(after.project_id, after.id, kind, _event_text(item, outcome))]
     if outcome.resumes:
-        happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id}))
+        happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id or None, "via": item.via}))
     events.record(conn, happened, item.stamp)
     if outcome.fires:
-        firing = Firing(subject_of(after), "unhealthy", cause={"key": item.key_id})
+        firing = Firing(subject_of(after), "unhealthy", cause={"key": item.key_id} if item.key_id else {})
         after = sweep.fire(conn, [(after, firing)], item.stamp, tuning)[after.id]
     if outcome.recovers:
         after = recover(conn, before, after, item.key_id, item.stamp)
@@ -185,7 +212,7 @@ def recover(conn: Connection, before: Heartbeat, after: Heartbeat, key_id: str, 
     after, closed = holds.close(conn, before, after, "checkin", now)
     if closed is not None:
         duration = max(0, now - closed.opened_at) // _S
-        record(conn, after, now, "resolved", incident=closed.id, duration=duration, key=key_id)
+        record(conn, after, now, "resolved", incident=closed.id, duration=duration, key=key_id or None)
     return after
 
 
@@ -193,10 +220,12 @@ def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None) -> str:
     """The metadata of a check-in's event. Ids are made by us, or checked by us, and need no escapes."""
     given = "" if item.metadata is None else f'"metadata":{item.metadata},'
     run = "" if item.run_id is None else f',"runId":"{item.run_id}"'
+    ping = "" if item.ping is None else f',"ping":{item.ping}'
     fate = ""
     if outcome is not None and (outcome.tolerated or outcome.suppressed):
         fate = ',"tolerated":true' if outcome.tolerated else ',"suppressed":"maintenance"'
-    return f'{{{given}"via":"{item.via}","key":"{item.key_id}"{run}{fate}}}'
+    key = f',"key":"{item.key_id}"' if item.key_id else ""
+    return f'{{{given}"via":"{item.via}"{key}{run}{ping}{fate}}}'
 
 
 def _body(status: str, *, healthy: bool, next_deadline: EpochMs | None) -> bytes:

@@ -19,7 +19,7 @@ from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model, validate
-from lifesign.http.context import Context, context_of, header_of
+from lifesign.http.context import base_url, context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.incidents.rules import Incident
@@ -89,13 +89,19 @@ async def create_heartbeat(request: Request) -> Response:
         max_heartbeats=context.settings.max_heartbeats,
         now=context.now(),
     )
-    return json_answer(await _shown(context, heartbeat), 201)
+    return json_answer(await _shown(request, caller, heartbeat), 201)
 
 
-async def _shown(context: Context, heartbeat: Heartbeat) -> dict[str, Any]:  # Any: JSON
+async def _shown(request: Request, caller: Caller, heartbeat: Heartbeat) -> dict[str, Any]:  # Any: JSON
+    context = context_of(request)
     now = context.now()
     covered = await context.db.read(service.covered_until, [heartbeat], now)
-    return schemas.shown(heartbeat, now=now, is_covered=heartbeat.id in covered)
+    return schemas.shown(heartbeat, now=now, is_covered=heartbeat.id in covered, pings_at=_pings_at(request, caller))
+
+
+def _pings_at(request: Request, caller: Caller) -> str | None:
+    """Where ping URLs begin, for those who may ping: whoever knows one, may."""
+    return f"{base_url(request)}/ping/" if caller.allows("heartbeats:write") else None
 
 
 @router.get(
@@ -135,7 +141,9 @@ async def list_heartbeats(request: Request) -> Response:
             rows,
             page,
             key=lambda row: row.id,
-            show=lambda row: schemas.shown(row, now=now, is_covered=row.id in covered),
+            show=lambda row: schemas.shown(
+                row, now=now, is_covered=row.id in covered, pings_at=_pings_at(request, caller)
+            ),
         )
     )
 
@@ -156,7 +164,7 @@ async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
     context = context_of(request)
     now = context.now()
     heartbeat, covered = await context.db.read(_found, now, caller.project_id, idOrSlug)
-    return json_answer(schemas.shown(heartbeat, now=now, is_covered=bool(covered)))
+    return json_answer(schemas.shown(heartbeat, now=now, is_covered=bool(covered), pings_at=_pings_at(request, caller)))
 
 
 def _found(conn: Connection, now: EpochMs, project_id: str, ref: str) -> tuple[Heartbeat, Collection[str]]:
@@ -189,7 +197,7 @@ async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
         tuning=tuning_of(context.settings),
         now=context.now(),
     )
-    return json_answer(await _shown(context, heartbeat))
+    return json_answer(await _shown(request, caller, heartbeat))
 
 
 @router.delete("/v1/heartbeats/{idOrSlug}", **operation("deleteHeartbeat", answer=(204, None), errors=(404,)))

@@ -100,6 +100,14 @@ class Heartbeat:
     run_due_at: EpochMs | None = None
     """When the first of its watched runs has been silent, or busy, for too long."""
     managed_by: str | None = None
+    ping_id: str | None = None
+    badge_id: str | None = None
+    ping_rules: str | None = None
+    """Which pings count, and for what: JSON text; None: all, as they say."""
+    ping_extras: int = 0
+    ping_run_id: str | None = None
+    ping_started_at: EpochMs | None = None
+    last_duration_ms: int | None = None
 
     @property
     def timing(self) -> Timing:
@@ -513,6 +521,14 @@ def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     # What belongs to something else is expected to report only once it has reported at all.
     is_expected = heartbeat.managed_by is None or heartbeat.last_checkin_at is not None
     return armed(active, now, now) if is_expected else active
+
+
+def resumed_unarmed(heartbeat: Heartbeat) -> Heartbeat:
+    """As if it were new: waited for once it has reported. Raises StateRefused."""
+    if heartbeat.status != "paused":
+        raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
+    fresh = replace(heartbeat, status="active", paused_at=None, is_armed=False, last_checkin_at=None, results=None)
+    return unwatched(fresh)
 
 
 def snoozed(heartbeat: Heartbeat, until: EpochMs, reason: str | None) -> Heartbeat:

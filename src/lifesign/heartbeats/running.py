@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction, the heartbeat locked first. Sp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -16,10 +16,11 @@ from lifesign.heartbeats import checkins, rules, service, store
 from lifesign.heartbeats.checkins import CheckIn
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Managed
 from lifesign.heartbeats.subjects import record
+from lifesign.ids import new_id
 from lifesign.incidents import service as incidents
 from lifesign.incidents.rules import Tuning
 from lifesign.runs import service as runs
-from lifesign.runs.rules import RunNotFound, RunRefused, earliest_due, progressed
+from lifesign.runs.rules import RunNotFound, RunRefused, RunStatus, earliest_due, progressed
 from lifesign.runs.service import Report, Run
 
 
@@ -144,6 +145,60 @@ def finish(
     )
     checkins.apply(conn, heartbeat, item, tuning)
     return after
+
+
+# Runs that pings begin and end --------------------------------------------------------------------------------------
+def begin_by_ping(conn: Connection, heartbeat: Heartbeat, rid: str | None, *, limit_ms: int, now: EpochMs) -> Heartbeat:
+    """A ping begins a run of a locked heartbeat; at most one such is open. The caller saves the heartbeat.
+
+    rid: how the sender calls it, which it may do again and again.
+    """
+    heartbeat = _closed_by_ping(conn, heartbeat, "superseded", now)
+    run_id = rid
+    if rid is not None and runs.is_known(conn, heartbeat.id, rid):
+        run_id = f"{rid}.{new_id('hbr', now).rpartition('_')[2][-16:]}"
+    run, _ = runs.start(
+        conn,
+        heartbeat.project_id,
+        heartbeat.id,
+        run_id,
+        Report(),
+        max_ms=limit_ms,
+        is_watched=heartbeat.is_watched,
+        now=now,
+    )
+    return replace(_mind(conn, heartbeat, None, now), ping_run_id=run.run_id, ping_started_at=now)
+
+
+def end_by_ping(conn: Connection, heartbeat: Heartbeat, rid: str | None, *, ok: bool, now: EpochMs) -> Heartbeat:
+    """A ping ends what it ends: the run that a ping began, or one of the sender's own with this id. The caller saves.
+
+    A success with the id of another run leaves the one that is open alone.
+    """
+    own = heartbeat.ping_run_id
+    if own is not None and (rid is None or not ok or own == rid or own.startswith(f"{rid}.")):
+        return _closed_by_ping(conn, heartbeat, "finished" if ok else "failed", now)
+    if rid is not None and runs.is_known(conn, heartbeat.id, rid):
+        run = runs.get(conn, heartbeat.id, rid)
+        if run.is_open:
+            runs.finish(conn, run, Report(), ok=ok, now=now)
+            return _mind(conn, heartbeat, None, now)
+    return heartbeat
+
+
+def _closed_by_ping(conn: Connection, heartbeat: Heartbeat, status: RunStatus, now: EpochMs) -> Heartbeat:
+    if heartbeat.ping_run_id is None:
+        return heartbeat
+    run = runs.get(conn, heartbeat.id, heartbeat.ping_run_id)
+    if run.is_open:
+        runs.save(conn, [replace(run, status=status, finished_at=now)])
+    started_at = heartbeat.ping_started_at if status == "superseded" else None
+    return replace(_mind(conn, heartbeat, None, now), ping_run_id=None, ping_started_at=started_at)
+
+
+def drop_ping_run(conn: Connection, heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """Nothing is expected any more of the run that a ping began. The caller saves the heartbeat."""
+    return _closed_by_ping(conn, heartbeat, "superseded", now)
 
 
 def _mind(conn: Connection, heartbeat: Heartbeat, lease_until: EpochMs | None, now: EpochMs) -> Heartbeat:

@@ -221,6 +221,7 @@ class ShownHeartbeat(Body):
     dependsOn: list[str] = optional("Ids.")
     snoozedUntil: datetime = optional()
     maintenance: bool = optional("True inside a maintenance window.")
+    pingUrl: str = optional("Whoever calls it checks in; shown to keys with `heartbeats:write`.")
 
 
 class HeartbeatList(Body):
@@ -402,8 +403,13 @@ def snooze_end_of(body: SnoozeBody, now: EpochMs) -> EpochMs:
     return body.until
 
 
-def shown(heartbeat: Heartbeat, *, now: EpochMs, is_covered: bool = False) -> dict[str, Any]:  # Any: JSON
-    """A heartbeat on the wire. is_covered: a maintenance window that it is in is open."""
+def shown(
+    heartbeat: Heartbeat, *, now: EpochMs, is_covered: bool = False, pings_at: str | None = None
+) -> dict[str, Any]:  # Any: JSON
+    """A heartbeat on the wire. is_covered: a maintenance window that it is in is open.
+
+    pings_at: where ping URLs begin; None for those who may not know them.
+    """
     tolerance = {"failures": heartbeat.tolerance_failures, "window": heartbeat.tolerance_window}
     return without_absent(
         {
@@ -435,6 +441,7 @@ def shown(heartbeat: Heartbeat, *, now: EpochMs, is_covered: bool = False) -> di
             "dependsOn": list(heartbeat.depends_on) or None,
             "snoozedUntil": _time(heartbeat.snoozed_until) if heartbeat.is_snoozed(now) else None,
             "maintenance": is_covered or None,
+            "pingUrl": None if pings_at is None or heartbeat.ping_id is None else f"{pings_at}{heartbeat.ping_id}",
         }
     )
 

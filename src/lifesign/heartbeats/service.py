@@ -4,6 +4,7 @@ Everything here runs in the caller's transaction and goes through `rules` for it
 in `sweep`, what they report in `checkins` and `running`.
 """
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -57,6 +58,8 @@ class Definition:
     tolerance_window: int | None
     depends_on: tuple[str, ...]
     """Ids or slugs as they were sent; ids once they are stored."""
+    ping_rules: str | None = None
+    """Which pings count, and for what, as JSON text; None: all, as they say."""
 
 
 Check = Callable[[Definition, Mapping[str, Any]], Definition]
@@ -71,6 +74,7 @@ WIRE_NAMES = {
     "tolerance_failures": "tolerance",
     "tolerance_window": "tolerance",
     "depends_on": "dependsOn",
+    "ping_rules": "pings",
 }
 
 
@@ -111,6 +115,8 @@ def create(
         created_at=now,
         updated_at=None,
         managed_by=managed_by,
+        ping_id=None if managed_by else str(uuid.uuid4()),
+        badge_id=None if managed_by else str(uuid.uuid4()),
         **_values(definition),
     )
     heartbeat = rules.armed(blank, now, now) if is_armed else blank
@@ -263,6 +269,13 @@ def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     return store.by_ids(conn, ids)
 
 
+by_unique_key = store.by_unique_key
+by_badge_id = store.by_badge_id
+id_of_ping = store.id_of_ping
+save = store.save
+unique_key = store.unique_key
+oldest_matching = store.oldest_matching
+all_of = store.all_of
 list_heartbeats = store.heartbeats_of
 covered_until = maintenance.covered_until
 ids_of_refs = store.ids_of_refs
@@ -339,6 +352,17 @@ def resume(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbea
     store.save(conn, after)
     record(conn, after, now, "resumed", key=caller.key_id)
     wake_after_commit(conn, "sweep")
+    return after
+
+
+def resume_unarmed(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat:
+    """Take a heartbeat out of its pause; it is waited for once it has reported. Raises StateRefused, Managed.
+
+    Raises HeartbeatNotFound.
+    """
+    after = rules.resumed_unarmed(_owned(_locked(conn, caller.project_id, ref)))
+    store.save(conn, after)
+    record(conn, after, now, "resumed", key=caller.key_id)
     return after
 
 

@@ -1,5 +1,6 @@
 """SQL of the tables `heartbeats`, `dependencies` and `idempotency_keys`."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from sqlalchemy import Connection, Select, bindparam, delete, false, func, or_, 
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import dependencies, heartbeats, idempotency_keys
+from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
 from lifesign.db.sql import contains, insert_many, insert_new, json_each, json_rows, update_many
 from lifesign.heartbeats.rules import Heartbeat, Timing, Waiting
 
@@ -46,7 +47,14 @@ def _row(heartbeat: Heartbeat) -> dict[str, Any]:
         "is_armed": int(heartbeat.is_armed),
         "is_flapping": int(heartbeat.is_flapping),
         "search": f"{heartbeat.name.casefold()}\n{heartbeat.slug or ''}",
+        "unique_key": None if heartbeat.ping_id is None else unique_key(heartbeat.ping_id),
     }
+
+
+def unique_key(ping_id: str) -> str:
+    """What names a heartbeat to those who may only read: it does not give away the ping id.  Source: Healthchecks."""
+    half = ping_id.replace("-", "")[:16]
+    return hashlib.sha1(half.encode(), usedforsecurity=False).hexdigest()
 
 
 # One ----------------------------------------------------------------------------------------------------------------
@@ -76,7 +84,8 @@ def delete_heartbeat(conn: Connection, heartbeat_id: str) -> None:
     """Remove a heartbeat and the keys of its repeated requests; its history is left to retention."""
     conn.execute(delete(heartbeats).where(H.id == heartbeat_id))
     conn.execute(delete(dependencies).where(D.heartbeat_id == heartbeat_id))
-    conn.execute(delete(idempotency_keys).where(K.heartbeat_id == heartbeat_id))
+    for table in (idempotency_keys, ping_bodies, ping_rids):
+        conn.execute(delete(table).where(table.c.heartbeat_id == heartbeat_id))
 
 
 def by_ref(conn: Connection, project_id: str, ref: str, *, lock: bool = False) -> Heartbeat | None:
@@ -87,12 +96,33 @@ def by_ref(conn: Connection, project_id: str, ref: str, *, lock: bool = False) -
     return None if row is None else _heartbeat(row)
 
 
+def id_of_ping(conn: Connection, ping_id: str) -> tuple[str, str] | None:
+    """Id and project of the heartbeat with this ping id. Index: uq_heartbeats_ping_id."""
+    row = conn.execute(select(H.id, H.project_id).where(H.ping_id == ping_id)).first()
+    return None if row is None else (row[0], row[1])
+
+
+def by_unique_key(conn: Connection, project_id: str, key: str) -> Heartbeat | None:
+    """The heartbeat that is named so to those who may only read. Index: ix_heartbeats_unique_key."""
+    row = conn.execute(select(*_COLUMNS).where(H.unique_key == key, H.project_id == project_id)).first()
+    return None if row is None else _heartbeat(row)
+
+
+def by_badge_id(conn: Connection, badge_id: str) -> Heartbeat | None:
+    """The heartbeat with this badge. Index: ix_heartbeats_badge_id."""
+    row = conn.execute(select(*_COLUMNS).where(H.badge_id == badge_id)).first()
+    return None if row is None else _heartbeat(row)
+
+
 # Many ---------------------------------------------------------------------------------------------------------------
 _WAITING = (
     H.id,
     H.project_id,
     H.slug,
     H.managed_by,
+    H.ping_id,
+    H.ping_rules,
+    H.ping_extras,
     H.run_due_at,
     H.results,
     H.status,
@@ -117,6 +147,9 @@ _WAITING_BY_SLUG_AS_JSON = select(_ALL_WAITING).where(
     H.project_id == bindparam("project"), H.slug.in_(select(json_each("slugs").c.value))
 )
 
+_WAITING_BY_PING_ID_AS_JSON = select(_ALL_WAITING).where(H.ping_id.in_(select(json_each("ping_ids").c.value)))
+_IDS_BY_PING_ID = select(H.id).where(H.ping_id.in_(bindparam("ping_ids", expanding=True)))
+
 
 class Found(NamedTuple):
     """A heartbeat that somebody checks in: its id and slug, and what it waits for, if it is an ordinary one."""
@@ -125,16 +158,27 @@ class Found(NamedTuple):
     project_id: str
     slug: str | None
     managed_by: str | None
+    ping_id: str | None
+    ping_rules: str | None
+    ping_extras: int
     waiting: Waiting | None
 
 
-def lock_waiting(conn: Connection, *, ids: Collection[str], slugs: Mapping[str, Collection[str]]) -> list[Found]:
-    """Heartbeats by id, and by slug in each project, locked in id order until the transaction ends.
+def lock_waiting(
+    conn: Connection,
+    *,
+    ids: Collection[str],
+    slugs: Mapping[str, Collection[str]],
+    ping_ids: Collection[str] = (),
+) -> list[Found]:
+    """Heartbeats by id, by slug in each project, and by ping id, locked in id order until the transaction ends.
 
-    Indexes: the primary key, uq_heartbeats_slug.
+    Indexes: the primary key, uq_heartbeats_slug, uq_heartbeats_ping_id.
     """
     if conn.dialect.name == "sqlite":
         texts = [conn.scalar(_WAITING_BY_ID_AS_JSON, {"ids": json_rows(list(ids))})] if ids else []
+        if ping_ids:
+            texts.append(conn.scalar(_WAITING_BY_PING_ID_AS_JSON, {"ping_ids": json_rows(list(ping_ids))}))
         for project_id, names in slugs.items():
             texts.append(
                 conn.scalar(_WAITING_BY_SLUG_AS_JSON, {"project": project_id, "slugs": json_rows(list(names))})
@@ -145,16 +189,19 @@ def lock_waiting(conn: Connection, *, ids: Collection[str], slugs: Mapping[str, 
         for project_id, names in slugs.items()
         for found in conn.scalars(_IDS_BY_SLUG, {"project": project_id, "slugs": list(names)})
     ]
+    if ping_ids:
+        by_slug += conn.scalars(_IDS_BY_PING_ID, {"ping_ids": list(ping_ids)})
     return [_found(row) for row in conn.execute(_WAITING_BY_ID, {"ids": sorted({*ids, *by_slug})})]
 
 
 def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns mypy does not know
-    key, project_id, slug, managed_by, run_due_at, results, status, *timing = row[:12]
-    rest = row[12:]
+    key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, run_due_at, results, status, *timing = row[:15]
+    rest = row[15:]
     is_ordinary = status == "active" and timing[0] != "oneshot" and run_due_at is None and results is None
     if not is_ordinary or None in rest[3:]:
-        return Found(key, project_id, slug, managed_by, None)
-    return Found(key, project_id, slug, managed_by, Waiting(key, project_id, Timing(*timing), *rest))
+        return Found(key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, None)
+    waiting = Waiting(key, project_id, Timing(*timing), *rest)
+    return Found(key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, waiting)
 
 
 def by_ids(conn: Connection, ids: Iterable[str], *, lock: bool = False) -> dict[str, Heartbeat]:
@@ -222,6 +269,25 @@ def heartbeats_of(
     if search is not None:
         query = query.where(contains(conn, H.search, search.casefold()))
     return [_heartbeat(row) for row in conn.execute(query.order_by(H.id).limit(limit))]
+
+
+def all_of(conn: Connection, project_id: str, *, tags: Sequence[str] = (), slug: str | None = None) -> list[Heartbeat]:
+    """Heartbeats of a project that have all of `tags` and this slug, oldest first. Index: ix_heartbeats_project."""
+    query: Select[Any] = select(*_COLUMNS).where(H.project_id == project_id)
+    for tag in tags:
+        query = query.where(contains(conn, H.tags, f" {tag} ") if tag.split() == [tag] else false())
+    if slug is not None:
+        query = query.where(H.slug == slug)
+    return [_heartbeat(row) for row in conn.execute(query.order_by(H.id))]
+
+
+def oldest_matching(conn: Connection, project_id: str, wanted: Mapping[str, Any]) -> Heartbeat | None:
+    """The oldest heartbeat of a project whose columns have these values. Index: ix_heartbeats_project."""
+    query: Select[Any] = select(*_COLUMNS).where(H.project_id == project_id, H.managed_by.is_(None))
+    for name, value in wanted.items():
+        query = query.where(H[name].is_(None) if value is None else H[name] == value)
+    row = conn.execute(query.order_by(H.id).limit(1)).first()
+    return None if row is None else _heartbeat(row)
 
 
 def count_of(conn: Connection, project_id: str) -> int:

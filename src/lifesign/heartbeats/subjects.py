@@ -19,7 +19,8 @@ def subject_of(heartbeat: Heartbeat) -> Subject:
     return Subject(
         id=heartbeat.id,
         project_id=heartbeat.project_id,
-        name=heartbeat.name,
+        # Those who ping may leave the name empty.
+        name=heartbeat.name or heartbeat.ping_id or heartbeat.id,
         slug=heartbeat.slug or heartbeat.id,
         mode=heartbeat.mode,
         timezone=heartbeat.timezone,

@@ -34,6 +34,15 @@ def header_of(request: Request, name: bytes) -> bytes | None:
     return None
 
 
+def base_url(request: Request) -> str:
+    """The address people reach this server at: the one that was set, or the one that was asked, without a slash."""
+    context = context_of(request)
+    if context.settings.public_url:
+        return context.settings.public_url
+    host = header_of(request, b"host") or b"localhost"
+    return f"{request.scope['scheme']}://{host.decode('latin-1')}"
+
+
 def context_of(request: Request) -> Context:
     """The context of the app that serves `request`."""
     return cast("Context", request.app.state.context)

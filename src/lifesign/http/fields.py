@@ -28,6 +28,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_NUL = r"^[^\x00]*$"
 MAX_NAME = 200
+MAX_TAG = 100
 MAX_METADATA_BYTES = 16_384
 MAX_METADATA_DEPTH = 16
 _EARLIEST = -62_135_596_800_000
@@ -148,8 +149,13 @@ def parse_timestamp(value: object) -> EpochMs:
     return at
 
 
+def is_tag(value: str) -> bool:
+    """Whether a heartbeat may have such a tag."""
+    return 1 <= len(value) <= MAX_TAG and not any(each.isspace() or each < " " or each == "\x7f" for each in value)
+
+
 def _tag(value: str) -> str:
-    if not 1 <= len(value) <= 100 or any(each.isspace() or each < " " or each == "\x7f" for each in value):  # noqa: PLR2004 - the rule itself
+    if not is_tag(value):
         msg = "must be 1 to 100 characters without whitespace"
         raise ValueError(msg)
     return value

@@ -58,6 +58,11 @@ def get(conn: Connection, heartbeat_id: str, run_id: str) -> Run:
     return found
 
 
+def is_known(conn: Connection, heartbeat_id: str, run_id: str) -> bool:
+    """Whether the heartbeat has a run with this id, open or not."""
+    return store.by_run_id(conn, heartbeat_id, run_id) is not None
+
+
 def finish(conn: Connection, run: Run, report: Report, *, ok: bool, now: EpochMs) -> Run | None:
     """The run ends; None when it had ended just so before. Raises RunRefused."""
     after = rules.finished(run, report, now, ok=ok)

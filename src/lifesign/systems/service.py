@@ -152,7 +152,7 @@ def _underneath(system: System, definition: Definition, windows: Windows) -> hea
     )
 
 
-def _timing(interval_s: int | None, windows: Windows) -> dict[str, int]:
+def _timing(interval_s: int | None, windows: Windows) -> dict[str, Any]:  # Any: fields of a definition
     own = windows.of(interval_s)
     return {"interval_ms": own.interval_ms, "grace_ms": own.alert_ms - own.interval_ms}
 

@@ -1,0 +1,241 @@
+"""HTTP of ping URLs: plain Starlette, as hot as check-ins, and answered in plain text."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lifesign import schedule
+from lifesign.auth.rules import Caller, Unauthorized
+from lifesign.auth.service import Keyring
+from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.rules import HeartbeatNotFound
+from lifesign.heartbeats.schemas import MAX_TAGS, MAX_TAGS_CHARACTERS
+from lifesign.heartbeats.service import Definition
+from lifesign.http.context import context_of, header_of
+from lifesign.http.fields import is_tag
+from lifesign.pings import rules
+from lifesign.pings.rules import MAX_BODY_BYTES, MAX_UA, NOT_FOUND, PingRefused, Target
+from lifesign.pings.service import Ping, Pinged, Pings
+
+log = structlog.get_logger("lifesign.pings")
+
+METHODS = frozenset({"HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_S = 1000
+_USUAL_PERIOD_S, _USUAL_GRACE_S = 86_400, 3600
+_HEADERS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"access-control-allow-origin", b"*"),
+    (b"cache-control", b"max-age=0, no-cache, no-store, must-revalidate, private"),
+]
+_ONLY_SCOPE = frozenset({"checkins:write"})
+
+
+class TextAnswer(Response):
+    """Plain text, with the headers of every ping URL."""
+
+    def __init__(self, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:
+        self.status_code = status
+        self.body = text
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(text)), *_HEADERS, *headers]
+
+
+async def ping(request: Request) -> Response:
+    """Take one ping, of whatever verb. Answered once it is on disk."""
+    if request.method == "OPTIONS":
+        return TextAnswer(204, b"")
+    context = context_of(request)
+    settings = context.settings
+    try:
+        item = await _read(request)
+        pings = cast("Pings", request.app.state.pings)
+        pinged: Pinged = await pings.patience.wait(
+            context.db.write_batched(pings.record, item._replace(stamp=context.now()))
+        )
+    except PingRefused as refused:
+        return TextAnswer(refused.status, str(refused).encode())
+    context.db.failpoints.hit("checkin.after_commit")
+    told = [(b"ping-body-limit", b"%d" % settings.ping_body_limit)] if settings.ping_body_limit else []
+    if pinged.is_repeat:
+        told.append((b"ping-duplicate", b"1"))
+    return TextAnswer(201, b"Created", *told) if pinged.is_created else TextAnswer(200, b"OK", *told)
+
+
+async def _read(request: Request) -> Ping:
+    """The ping that a request is, in the order in which it is judged. Raises PingRefused, ClientDisconnect."""
+    target = rules.target_of(request.scope["path"].removeprefix("/ping/"))
+    if target is None:
+        raise PingRefused(*NOT_FOUND)
+    caller = None if target.key is None else await _caller(request, target.key)
+    query: Mapping[str, str] = {}
+    if request.scope["query_string"]:
+        query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    context = context_of(request)
+    creates = caller is not None and query.get("create") == "1" and context.settings.ping_create
+    try:
+        rid = _run_id(target, query)
+        creation = _creation_of(target, query) if creates else None
+        body = await _kept_body(request, context.settings.ping_body_limit)
+    except PingRefused:
+        # What is not there is told before what is wrong; only what is wrong pays for looking.
+        await _require(request, target, caller, is_made=creates)
+        raise
+    sender = _sender_of(request)
+    return Ping(
+        ping_id=target.ping_id,
+        project_id="" if caller is None else caller.project_id,
+        slug=target.slug or "",
+        key_id="" if caller is None else caller.key_id,
+        action=target.action,
+        is_bare=target.action == "success" and target.exit_status is None,
+        exit_status=target.exit_status,
+        rid=rid,
+        scheme=sender.scheme,
+        method=request.method,
+        remote_addr=sender.remote_addr,
+        ua=sender.ua,
+        body=body,
+        stamp=context.now(),
+        creation=creation,
+    )
+
+
+def _run_id(target: Target, query: Mapping[str, str]) -> str | None:
+    """The run id of a ping, if it has one. Raises PingRefused, also for a URL that says what cannot be said."""
+    if target.is_bad:
+        raise PingRefused(400, "invalid url format")
+    if "rid" not in query:
+        return None
+    rid = rules.run_id_of(query["rid"])
+    if rid is None:
+        raise PingRefused(400, "invalid uuid format")
+    return rid
+
+
+async def _caller(request: Request, key: str) -> Caller:
+    """Whose key stands in a URL. Raises PingRefused for all but one that may ping and nothing else."""
+    keyring = cast("Keyring", request.app.state.keyring)
+    try:
+        caller = await keyring.caller(b"Bearer " + key.encode("ascii", "replace"))
+    except Unauthorized:
+        raise PingRefused(*NOT_FOUND) from None
+    if caller.scopes != _ONLY_SCOPE:
+        # It stands in a URL now, where it does not belong.
+        log.warning("ping_key.too_powerful", key=caller.key_id)
+        raise PingRefused(*NOT_FOUND)
+    return caller
+
+
+async def _require(request: Request, target: Target, caller: Caller | None, *, is_made: bool) -> None:
+    """Raise PingRefused when a ping names nothing. A bad slug of a good key is told as such."""
+    db = context_of(request).db
+    if target.ping_id is not None:
+        if await db.read(heartbeats.id_of_ping, target.ping_id) is None:
+            raise PingRefused(*NOT_FOUND)
+    elif caller is not None and not is_made and not _is_bad_slug(target):
+        try:
+            await db.read(heartbeats.get, caller.project_id, target.slug or "")
+        except HeartbeatNotFound:
+            raise PingRefused(*NOT_FOUND) from None
+
+
+def _is_bad_slug(target: Target) -> bool:
+    return target.is_bad and target.exit_status is None and not rules.is_slug(target.slug or "")
+
+
+class _Sender(NamedTuple):
+    scheme: str
+    remote_addr: str
+    ua: str
+
+
+def _sender_of(request: Request) -> _Sender:
+    forwarded, scheme, ua = None, request.scope["scheme"], ""
+    for name, value in request.scope["headers"]:
+        if name == b"user-agent":
+            ua = value.decode("latin-1")[:MAX_UA]
+        elif name == b"x-forwarded-for":
+            forwarded = value.decode("latin-1")
+        elif name == b"x-forwarded-proto" and value in {b"http", b"https"}:
+            scheme = value.decode()
+    peer = request.scope["client"][0] if request.scope.get("client") else ""
+    return _Sender(scheme, rules.remote_address(forwarded, peer), ua)
+
+
+async def _kept_body(request: Request, limit: int) -> bytes:
+    """The first `limit` bytes of the body (0: all); the rest is read and dropped. Raises PingRefused."""
+    limit = limit or MAX_BODY_BYTES
+    announced = header_of(request, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+        raise PingRefused(413, "body too large")
+    kept, size, has_more = b"", 0, True
+    while has_more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise PingRefused(413, "body too large")
+        if len(kept) < limit:
+            kept += chunk[: limit - len(kept)]
+        has_more = message.get("more_body", False)
+    return kept
+
+
+# Creating by ping ---------------------------------------------------------------------------------------------------
+def _creation_of(target: Target, query: Mapping[str, str]) -> Definition:
+    """What a first ping makes. Raises PingRefused.  Source: spec "Pings", section 3."""
+    period = _seconds(query, "period", shortest=1)
+    grace = _seconds(query, "grace", shortest=0)
+    cron = query.get("schedule")
+    timezone = query.get("tz", "UTC")
+    if not schedule.is_timezone(timezone):
+        raise PingRefused(400, "invalid tz")
+    if cron is not None:
+        try:
+            cron = schedule.normalized(cron, timezone)
+        except schedule.BadSchedule:
+            raise PingRefused(400, "invalid schedule") from None
+        if period is not None:
+            raise PingRefused(400, "invalid schedule")
+    return Definition(
+        name=target.slug or "",
+        mode="recurring" if cron is None else "scheduled",
+        slug=target.slug,
+        interval_ms=(_USUAL_PERIOD_S if period is None else period) * _S if cron is None else None,
+        schedule=cron,
+        timezone=timezone,
+        grace_ms=(_USUAL_GRACE_S if grace is None else grace) * _S,
+        policy_id=None,
+        own_channels=(),
+        namespace=None,
+        description=None,
+        tags=_tags(query.get("tags", "")),
+        metadata=None,
+        is_sticky_pause=False,
+        tolerance_failures=None,
+        tolerance_window=None,
+        depends_on=(),
+    )
+
+
+def _seconds(query: Mapping[str, str], name: str, *, shortest: int) -> int | None:
+    if name not in query:
+        return None
+    seconds = rules.seconds_of(query[name], shortest=shortest)
+    if seconds is None:
+        raise PingRefused(400, f"invalid {name}")
+    return seconds
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    # A plus of the query is a blank by now.
+    tags = tuple(dict.fromkeys(text.replace(",", " ").replace("+", " ").split()))
+    if len(tags) > MAX_TAGS or len(" ".join(tags)) > MAX_TAGS_CHARACTERS or not all(map(is_tag, tags)):
+        raise PingRefused(400, "invalid tags")
+    return tags

@@ -1,0 +1,51 @@
+"""SQL of the tables `ping_bodies` and `ping_rids`."""
+
+from sqlalchemy import Connection, delete, select
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import ping_bodies, ping_rids
+from lifesign.pings.rules import Signal
+
+B = ping_bodies.c
+R = ping_rids.c
+
+
+def insert_body(conn: Connection, *, heartbeat_id: str, project_id: str, n: int, body: bytes, kept: int) -> None:
+    """What a ping carried; what the oldest of more than `kept` pings carried is forgotten."""
+    conn.execute(ping_bodies.insert().values(heartbeat_id=heartbeat_id, n=n, project_id=project_id, body=body))
+    conn.execute(delete(ping_bodies).where(B.heartbeat_id == heartbeat_id, B.n <= n - kept))
+
+
+def body(conn: Connection, heartbeat_id: str, n: int) -> bytes | None:
+    """What a ping carried; None when nothing, or when it is forgotten."""
+    found = conn.scalar(select(B.body).where(B.heartbeat_id == heartbeat_id, B.n == n))
+    return None if found is None else bytes(found)
+
+
+def numbers_with_body(conn: Connection, heartbeat_id: str) -> set[int]:
+    """The numbers of pings whose body is kept."""
+    return set(conn.scalars(select(B.n).where(B.heartbeat_id == heartbeat_id)))
+
+
+def last_at(conn: Connection, heartbeat_id: str, rid: str, signal: Signal) -> EpochMs | None:
+    """When the last ping with this run id and this signal came."""
+    at: EpochMs | None = conn.scalar(
+        select(R.at).where(R.heartbeat_id == heartbeat_id, R.rid == rid, R.signal == signal)
+    )
+    return at
+
+
+def remember(conn: Connection, *, heartbeat_id: str, project_id: str, rid: str, signal: Signal, now: EpochMs) -> None:
+    """A ping with this run id and this signal came now."""
+    conn.execute(delete(ping_rids).where(R.heartbeat_id == heartbeat_id, R.rid == rid, R.signal == signal))
+    conn.execute(
+        ping_rids.insert().values(heartbeat_id=heartbeat_id, rid=rid, signal=signal, project_id=project_id, at=now)
+    )
+
+
+def forget_old(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Forget run ids that came before `before`. Index: ix_ping_rids_at."""
+    stale = conn.execute(select(R.heartbeat_id, R.rid, R.signal).where(R.at < before).limit(limit)).all()
+    for row in stale:
+        conn.execute(delete(ping_rids).where(R.heartbeat_id == row[0], R.rid == row[1], R.signal == row[2]))
+    return len(stale)
