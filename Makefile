@@ -20,7 +20,7 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 	@exec $(BIN)/lifesign demo $(ARGS)
 
 .PHONY: test
-test: lint types ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
+test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: faults
@@ -58,6 +58,12 @@ clean: ## remove the virtual environment and every cache; data/ stays
 
 .venv/.serve: pyproject.toml constraints.txt tools/setup
 	@tools/setup .
+	@touch $@
+
+# Clients that others wrote, in an environment of their own: they need older versions of what we need.
+.venv/.foreign: tests/pings/foreign/constraints.txt .venv/.dev
+	@$(BIN)/python -m venv --clear .venv/foreign
+	@.venv/foreign/bin/python -m pip install --quiet --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # Whoever develops can serve as well.

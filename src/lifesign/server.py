@@ -6,9 +6,11 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import cast
 
 import httptools  # noqa: F401 - required: without it uvicorn falls back to a parser several times slower
 import structlog
@@ -22,6 +24,8 @@ from lifesign.channels.outbound import CaFileUnusable
 from lifesign.channels.secrets import SecretKeyUnusable
 from lifesign.db.migrate import SchemaTooNew
 from lifesign.db.open import DataDirectoryInUse, data_directory_lock, is_postgres
+from lifesign.pings.mail import MailServer
+from lifesign.pings.service import Pings
 from lifesign.settings import Settings
 
 logger = structlog.get_logger("lifesign.server")
@@ -92,7 +96,34 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
+@contextlib.asynccontextmanager
+async def _taking_mail(node: Node) -> AsyncIterator[None]:
+    """Pings by e-mail, where they are wanted."""
+    settings = node.settings
+    if settings.ping_smtp_listen is None:
+        yield
+        return
+    host, _, port = settings.ping_smtp_listen.rpartition(":")
+    try:
+        server = MailServer(
+            settings, node.clock, node.db, keyring=node.keyring, pings=cast("Pings", node.api.state.pings)
+        )
+        taken = await server.listen(host.strip("[]"), int(port))
+    except (OSError, ssl.SSLError) as error:
+        raise CannotStart(f"cannot take mail on {settings.ping_smtp_listen}: {error}") from error
+    print(f"taking pings by e-mail on {host}:{taken}")
+    try:
+        yield
+    finally:
+        await server.close()
+
+
 async def _run_node(node: Node, listener: socket.socket) -> int:
+    async with _taking_mail(node):
+        return await _serve_node(node, listener)
+
+
+async def _serve_node(node: Node, listener: socket.socket) -> int:
     settings = node.settings
     servers = [(_server(node.app), [listener])]
     with _admin_listener(settings) as admin:

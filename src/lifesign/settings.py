@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 
+MAX_PORT = 65535
+
 
 class Settings(BaseSettings):
     """Read once at start, from the environment; command-line options win over it."""
@@ -49,6 +51,10 @@ class Settings(BaseSettings):
     ping_dedup_seconds: int = Field(
         300, ge=0, description="A ping with the same run id and signal counts once within this time; 0: always."
     )
+    ping_smtp_listen: str | None = Field(None, description="host:port to take pings by e-mail on; off when unset.")
+    ping_email_domain: str | None = Field(None, description="Domain of the addresses that people are shown.")
+    ping_smtp_cert: Path | None = Field(None, description="PEM file with the certificate that STARTTLS offers.")
+    ping_smtp_key: Path | None = Field(None, description="PEM file with its key.")
     metrics_key: SecretStr | None = Field(None, description="Key of `/api/v3/metrics/`, which is closed without one.")
     master_badge_label: str = Field("Lifesign", description="What the badge of a whole project says beside its state.")
     ping_create: bool = Field(default=True, description="Let a first ping make its heartbeat, with create=1.")
@@ -146,6 +152,20 @@ class Settings(BaseSettings):
             msg = "must be at least 32 characters"
             raise ValueError(msg)
         return value
+
+    @field_validator("ping_smtp_listen")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        host, _, port = (value or "localhost:25").rpartition(":")
+        if not host or not port.isdigit() or int(port) > MAX_PORT:
+            raise ValueError("must be host:port, such as 127.0.0.1:2525")
+        return value
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> "Settings":
+        if (self.ping_smtp_cert is None) != (self.ping_smtp_key is None):
+            raise ValueError("LIFESIGN_PING_SMTP_CERT and LIFESIGN_PING_SMTP_KEY go together")
+        return self
 
     @model_validator(mode="after")
     def _systems_read_dead_before_they_alert(self) -> "Settings":

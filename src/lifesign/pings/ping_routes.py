@@ -18,7 +18,7 @@ from lifesign.heartbeats.service import Definition
 from lifesign.http.context import context_of, header_of
 from lifesign.http.fields import is_tag
 from lifesign.pings import rules
-from lifesign.pings.rules import MAX_BODY_BYTES, MAX_UA, NOT_FOUND, PingRefused, Target
+from lifesign.pings.rules import MAX_BODY_BYTES, MAX_UA, NOT_FOUND, PING_SCOPES, PingRefused, Target
 from lifesign.pings.service import Ping, Pinged, Pings
 
 log = structlog.get_logger("lifesign.pings")
@@ -31,7 +31,6 @@ _HEADERS = [
     (b"access-control-allow-origin", b"*"),
     (b"cache-control", b"max-age=0, no-cache, no-store, must-revalidate, private"),
 ]
-_ONLY_SCOPE = frozenset({"checkins:write"})
 
 
 class TextAnswer(Response):
@@ -53,9 +52,7 @@ async def ping(request: Request) -> Response:
     try:
         item = await _read(request)
         pings = cast("Pings", request.app.state.pings)
-        pinged: Pinged = await pings.patience.wait(
-            context.db.write_batched(pings.record, item._replace(stamp=context.now()))
-        )
+        pinged: Pinged = await pings.patience.wait(context.db.write_batched(pings.record, item))
     except PingRefused as refused:
         return TextAnswer(refused.status, str(refused).encode())
     context.db.failpoints.hit("checkin.after_commit")
@@ -123,7 +120,7 @@ async def _caller(request: Request, key: str) -> Caller:
         caller = await keyring.caller(b"Bearer " + key.encode("ascii", "replace"))
     except Unauthorized:
         raise PingRefused(*NOT_FOUND) from None
-    if caller.scopes != _ONLY_SCOPE:
+    if caller.scopes != PING_SCOPES:
         # It stands in a URL now, where it does not belong.
         log.warning("ping_key.too_powerful", key=caller.key_id)
         raise PingRefused(*NOT_FOUND)

@@ -45,6 +45,8 @@ class CheckRefused(Exception):
         self.status = status
 
 
+PING_SCOPES = frozenset({"checkins:write"})
+"""What a key may do that stands in URLs and addresses: this, and nothing else."""
 NOT_FOUND = (404, "not found")
 
 

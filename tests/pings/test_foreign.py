@@ -1,0 +1,147 @@
+"""Clients that others wrote, as they are, against a real server: nothing but the address and the key is ours."""
+
+import json
+import smtplib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import pytest
+
+from tests.faults.server import Server, serving
+from tests.harness import ADMIN_KEY
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv" / "foreign" / "bin" / "python"
+SCRIPT = Path(__file__).parent / "foreign" / "use_client.py"
+# What shields.io accepts from an endpoint, by its own documentation.
+SHIELDS = {
+    "type": "object",
+    "required": ["schemaVersion", "label", "message"],
+    "properties": {
+        "schemaVersion": {"const": 1},
+        "label": {"type": "string"},
+        "message": {"type": "string", "minLength": 1},
+        "color": {"type": "string"},
+    },
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server of its own process."""
+    variables: dict[str, object] = {
+        "allow_private_targets": "true",
+        "log_level": "error",
+        "ping_smtp_listen": "127.0.0.1:0",
+    }
+    if request.param == "postgresql":
+        cluster = request.getfixturevalue("cluster")
+        name = f"lifesign_foreign_{tmp_path.name[-8:].replace('-', '_').lower()}"
+        cluster.create_database(name, template=request.getfixturevalue("migrated"))
+        variables["database_url"] = cluster.url(name)
+    with serving(tmp_path, **variables) as started:
+        yield started
+
+
+def _key(server: Server, *scopes: str) -> str:
+    return str(server.ask("POST", "/v1/keys", {"name": "k", "scopes": list(scopes)}, expect=201)["token"])
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_the_package_healthchecks_io_works_with_another_address_and_key(server: Server, mode: str) -> None:
+    if not PYTHON.exists():
+        pytest.skip("its environment is made by `make test`")
+    server.webhook("http://127.0.0.1:1")
+    arguments = [
+        f"{server.url}/api/",
+        ADMIN_KEY,
+        _key(server, "heartbeats:read"),
+        f"{server.url}/ping/",
+        _key(server, "checkins:write"),
+    ]
+
+    done = subprocess.run(
+        [str(PYTHON), str(SCRIPT), mode, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "curl -fsS -m 10 --retry 5 -o /dev/null $URL",
+        "curl -fsS --retry 3 $URL/start && true; curl -fsS --retry 3 $URL/$?",
+        'm=$(echo "a line" 2>&1); curl -fsS -m 10 --retry 5 --data-raw "$m" $URL/$?',
+        "echo 'a line' | curl -fsS -m 10 --data-binary @- $URL",
+        "curl -fsS -I $URL",
+        "curl -fsS -X POST -H 'Content-Type: application/json' -d '{\"a\":1}' $URL/log",
+        "RID=$(cat /proc/sys/kernel/random/uuid); curl -fsS $URL/start?rid=$RID; curl -fsS $URL?rid=$RID",
+        "curl -fsS -m 10 $BASE/ping/$PING_KEY/by-slug?create=1",
+    ],
+)
+def test_recipes_for_curl_work_as_they_are(server: Server, recipe: str) -> None:
+    made = server.ask("POST", f"/api/v3/checks/?api_key={ADMIN_KEY}", {"api_key": ADMIN_KEY}, expect=201)
+    names = f"URL={made['ping_url']}; BASE={server.url}; PING_KEY={_key(server, 'checkins:write')}; "
+
+    done = subprocess.run(["bash", "-euc", names + recipe], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    counts = [each["n_pings"] for each in _checks(server)]
+    assert max(counts) >= 1
+
+
+def _checks(server: Server) -> list[dict[str, int]]:
+    answer = subprocess.run(
+        ["curl", "-fsS", "-H", f"X-Api-Key: {ADMIN_KEY}", f"{server.url}/api/v1/checks/"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: list[dict[str, int]] = json.loads(answer.stdout)["checks"]
+    return found
+
+
+def test_badges_are_what_shields_accepts(server: Server) -> None:
+    server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY, "tags": "prod"}, expect=201)
+    listed = subprocess.run(
+        ["curl", "-fsS", "-H", f"X-Api-Key: {ADMIN_KEY}", f"{server.url}/api/v3/badges/"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    urls = json.loads(listed.stdout)["badges"]
+
+    for formats in urls.values():
+        for name in ("shields", "shields3"):
+            jsonschema.validate(server.request("GET", formats[name].removeprefix(server.url)).json(), SHIELDS)
+
+
+def test_a_ping_that_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
+    with serving(tmp_path, log_level="error") as server:
+        made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY}, expect=201)
+        path = made["ping_url"].removeprefix(server.url)
+        assert server.request("POST", path).status_code == 200
+        server.kill()
+
+    with serving(tmp_path, log_level="error") as server:
+        (found,) = _checks(server)
+
+    assert found["n_pings"] == 1
+
+
+def test_the_server_takes_pings_by_e_mail_where_it_says_so(server: Server) -> None:
+    made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY}, expect=201)
+    line = next(each for each in server.output.read_text().splitlines() if each.startswith("taking pings by e-mail"))
+    host, _, port = line.split()[-1].rpartition(":")
+
+    with smtplib.SMTP(host, int(port), timeout=20) as client:
+        client.sendmail("cron@db1", [f"{made['uuid']}@anything"], "Subject: done\r\n\r\nall is well\r\n")
+
+    assert [each["n_pings"] for each in _checks(server)] == [1]
