@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from benchmarks import checkins, delivery, expiry, reads, systems
+from benchmarks import checkins, delivery, expiry, pings, reads, systems
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
 
 ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "checkins": checkins.run,
+    "pings": pings.run,
     "systems": systems.run,
     "reads": reads.run,
     "expiry": expiry.run,

@@ -51,6 +51,20 @@ function request()
   return requests[n % #requests + 1]
 end
 """
+# Cycles through ping URLs; `BODY` bytes go along, and a slug may stand in the place of a UUID.
+_PINGS = """
+local paths = {PATHS}
+local requests = {}
+local n = 0
+function init()
+  local body = BODY > 0 and string.rep("x", BODY) or nil
+  for i, path in ipairs(paths) do requests[i] = wrk.format(body and "POST" or "GET", path, {}, body) end
+end
+function request()
+  n = n + 1
+  return requests[n % #requests + 1]
+end
+"""
 _DONE = """
 function done(summary, latency)
   local e = summary.errors
@@ -106,6 +120,14 @@ def beat_load(
     listed = ",".join(f'{{"{system_id}","{basic}"}}' for system_id, basic in systems)
     script = _BEATS.replace("SYSTEMS", listed)
     return _load(server, script, seconds=seconds, connections=connections, are_refused=are_refused)
+
+
+def ping_load(
+    server: Server, paths: Sequence[str], *, seconds: int, connections: int = 64, body_bytes: int = 0
+) -> Load:
+    """Pings for `seconds`, by path; with a body of so many bytes, if any."""
+    script = _PINGS.replace("PATHS", ",".join(f'"{each}"' for each in paths)).replace("BODY", str(body_bytes))
+    return _load(server, script, seconds=seconds, connections=connections)
 
 
 def _load(server: Server, script: str, *, seconds: int, connections: int, are_refused: bool = False) -> Load:

@@ -4,8 +4,10 @@ import asyncio
 from datetime import datetime
 
 import pytest
+from sqlalchemy import select
 
 from lifesign.db import WriterBusy
+from lifesign.db.schema import ping_rids
 from tests.engine.steps import hook, told
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
@@ -205,6 +207,21 @@ async def test_without_a_run_id_every_request_counts(lifesign: Lifesign) -> None
     await asyncio.gather(*(send(lifesign, made["ping_url"]) for _ in range(10)))
 
     assert (await read(lifesign, made))["n_pings"] == 10
+
+
+async def test_run_ids_are_forgotten_when_they_tell_nothing_any_more(lifesign: Lifesign) -> None:
+    made = await check(lifesign)
+    await send(lifesign, made["ping_url"] + f"/start?rid={RID}")
+    await lifesign.advance(72 * 3600 - 1)
+    early = await send(lifesign, made["ping_url"] + f"?rid={OTHER_RID}")
+    kept = await lifesign.node.db.read(lambda conn: list(conn.scalars(select(ping_rids.c.rid))))
+    await lifesign.advance(120)
+
+    left = await lifesign.node.db.read(lambda conn: list(conn.scalars(select(ping_rids.c.rid))))
+
+    assert early.status_code == 200
+    assert sorted(kept) == sorted([RID, OTHER_RID])
+    assert left == [OTHER_RID]
 
 
 # What counts --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from lifesign.engine import retention
 from lifesign.engine.loops import Idle
 from lifesign.engine.retention import History, Walk
 from lifesign.inventory import service as inventory
+from lifesign.pings import service as pings
 from lifesign.runs import service as runs
 
 log = structlog.get_logger("lifesign.engine")
@@ -28,6 +29,7 @@ _SIMPLE: tuple[Deletion, ...] = (
     retention.delete_nodes,
     retention.delete_buckets,
     runs.abandon,
+    pings.forget_rids,
 )
 
 

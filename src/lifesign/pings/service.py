@@ -85,6 +85,11 @@ class Limits:
         return cls(settings.ping_bodies_kept, settings.ping_dedup_seconds * _S, settings.max_heartbeats)
 
 
+def forget_rids(conn: Connection, now: EpochMs, limit: int) -> int:
+    """Forget run ids that are too old to tell a repeat or a duration; how many."""
+    return store.forget_old(conn, EpochMs(now - rules.DURATION_KNOWN_MS), limit)
+
+
 class Pings:
     """Records pings, many at once: `await db.write_batched(pings.record, ping)`."""
 
@@ -108,7 +113,8 @@ class _Batch:
         self._conn = conn
         self._tuning = tuning
         self._limits = limits
-        by_slug = [_check_in(item, item.slug, healthy=True, ping="") for item in items if item.ping_id is None]
+        named = [item for item in items if item.ping_id is None]
+        by_slug = [_check_in(item, item.project_id, item.slug, healthy=True, ping="") for item in named]
         ping_ids = {item.ping_id for item in items if item.ping_id is not None}
         self._batch = Batch(conn, by_slug, tuning, ping_ids=ping_ids)
         found = self._batch.found.values()
@@ -116,6 +122,7 @@ class _Batch:
         self._rules = {each.id: each.ping_rules for each in found}
         self._extras = {each.id: each.ping_extras for each in found}
         self._projects = {each.id: each.project_id for each in found}
+        self._bodies: list[store.Body] = []
         self._managed = {each.id for each in found if each.managed_by is not None}
 
     def take(self, item: Ping) -> Pinged | Exception:
@@ -129,8 +136,8 @@ class _Batch:
             return self._created(item) if is_wanted else PingRefused(*NOT_FOUND)
         is_plain = item.action == "success" and item.rid is None and item.mail is None
         if is_plain and self._rules.get(heartbeat_id) is None and self._batch.waiting(heartbeat_id) is not None:
-            item = item._replace(project_id=self._projects[heartbeat_id])
-            self._batch.take(_check_in(item, heartbeat_id, healthy=True, ping=_told(item, "success")))
+            told, project_id = _told(item, "success"), self._projects[heartbeat_id]
+            self._batch.take(_check_in(item, project_id, heartbeat_id, healthy=True, ping=told))
             waiting = self._batch.waiting(heartbeat_id)
             if waiting is not None:
                 self._keep_body(item, heartbeat_id, waiting.project_id, waiting.checkin_count)
@@ -143,6 +150,8 @@ class _Batch:
     def flush(self) -> None:
         """Write what is waiting."""
         self._batch.flush()
+        store.insert_bodies(self._conn, self._bodies, kept=self._limits.bodies_kept)
+        self._bodies = []
 
     def _created(self, item: Ping) -> Pinged | Exception:
         self._batch.flush()
@@ -204,8 +213,8 @@ class _Batch:
         if duration_ms is not None:
             ended = replace(ended, last_duration_ms=duration_ms)
         told = _told(item, signal, duration_ms)
-        item = item._replace(project_id=before.project_id)
-        return checkins.apply(conn, ended, _check_in(item, ended.id, healthy=ok, ping=told), self._tuning)
+        check_in = _check_in(item, ended.project_id, ended.id, healthy=ok, ping=told)
+        return checkins.apply(conn, ended, check_in, self._tuning)
 
     def _started_at(self, item: Ping, before: Heartbeat) -> EpochMs | None:
         if item.rid is None:
@@ -225,14 +234,8 @@ class _Batch:
 
     def _keep_body(self, item: Ping, heartbeat_id: str, project_id: str, checkin_count: int) -> None:
         if item.body and self._limits.bodies_kept:
-            store.insert_body(
-                self._conn,
-                heartbeat_id=heartbeat_id,
-                project_id=project_id,
-                n=checkin_count + self._extras[heartbeat_id],
-                body=item.body,
-                kept=self._limits.bodies_kept,
-            )
+            n = checkin_count + self._extras[heartbeat_id]
+            self._bodies.append(store.Body(heartbeat_id, n, project_id, item.body))
 
 
 def _signal(item: Ping, heartbeat: Heartbeat) -> Signal:
@@ -245,9 +248,9 @@ def _signal(item: Ping, heartbeat: Heartbeat) -> Signal:
     return "ign" if is_off else signal
 
 
-def _check_in(item: Ping, ref: str, *, healthy: bool, ping: str) -> CheckIn:
+def _check_in(item: Ping, project_id: str, ref: str, *, healthy: bool, ping: str) -> CheckIn:
     return CheckIn(
-        item.project_id,
+        project_id,
         item.key_id,
         ref,
         healthy,
@@ -260,17 +263,18 @@ def _check_in(item: Ping, ref: str, *, healthy: bool, ping: str) -> CheckIn:
 
 def _told(item: Ping, signal: Signal, duration_ms: int | None = None) -> str:
     """What is kept of a ping beside its time, as JSON text."""
-    told = {
-        "kind": signal,
-        "scheme": item.scheme,
-        "remote": item.remote_addr,
-        "method": item.method,
-        "ua": item.ua,
-        "exit": item.exit_status,
-        "rid": item.rid,
-        "durationMs": duration_ms,
-    }
-    return orjson.dumps({name: value for name, value in told.items() if value not in {None, ""}}).decode()
+    told: dict[str, object] = {"kind": signal, "scheme": item.scheme, "remote": item.remote_addr}
+    if item.method:
+        told["method"] = item.method
+    if item.ua:
+        told["ua"] = item.ua
+    if item.exit_status is not None:
+        told["exit"] = item.exit_status
+    if item.rid is not None:
+        told["rid"] = item.rid
+    if duration_ms is not None:
+        told["durationMs"] = duration_ms
+    return orjson.dumps(told).decode()
 
 
 def _made(conn: Connection, item: Ping, max_heartbeats: int) -> tuple[Heartbeat, bool] | None:

@@ -1,6 +1,9 @@
 """SQL of the tables `ping_bodies` and `ping_rids`."""
 
-from sqlalchemy import Connection, delete, select
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, select
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import ping_bodies, ping_rids
@@ -8,12 +11,30 @@ from lifesign.pings.rules import Signal
 
 B = ping_bodies.c
 R = ping_rids.c
+_LOOK_EVERY = 16
 
 
-def insert_body(conn: Connection, *, heartbeat_id: str, project_id: str, n: int, body: bytes, kept: int) -> None:
-    """What a ping carried; what the oldest of more than `kept` pings carried is forgotten."""
-    conn.execute(ping_bodies.insert().values(heartbeat_id=heartbeat_id, n=n, project_id=project_id, body=body))
-    conn.execute(delete(ping_bodies).where(B.heartbeat_id == heartbeat_id, B.n <= n - kept))
+class Body(NamedTuple):
+    """What a ping carried, by the number of the ping."""
+
+    heartbeat_id: str
+    n: int
+    project_id: str
+    body: bytes
+
+
+_TOO_OLD = delete(ping_bodies).where(B.heartbeat_id == bindparam("key"), B.n <= bindparam("up_to"))
+
+
+def insert_bodies(conn: Connection, bodies: Sequence[Body], *, kept: int) -> None:
+    """Keep what pings carried; what the oldest of more than `kept` pings of a heartbeat carried is forgotten."""
+    if not bodies:
+        return
+    conn.execute(ping_bodies.insert(), [each._asdict() for each in bodies])
+    # Not at each: looking whether something is too old takes as long as keeping something.
+    aged = [{"key": each.heartbeat_id, "up_to": each.n - kept} for each in bodies if each.n % _LOOK_EVERY == 0]
+    if aged:
+        conn.execute(_TOO_OLD, aged)
 
 
 def body(conn: Connection, heartbeat_id: str, n: int) -> bytes | None:
