@@ -123,6 +123,26 @@ def test_badges_are_what_shields_accepts(server: Server) -> None:
             jsonschema.validate(server.request("GET", formats[name].removeprefix(server.url)).json(), SHIELDS)
 
 
+def test_no_log_line_tells_how_to_ping(tmp_path: Path) -> None:
+    with serving(tmp_path, log_level="debug") as server:
+        made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY}, expect=201)
+        key, reader = _key(server, "checkins:write"), _key(server, "heartbeats:read")
+        paths = [
+            made["ping_url"].removeprefix(server.url),
+            f"/ping/{key}/nobody",
+            f"/ping/{ADMIN_KEY}/nobody",
+            f"/projects/{made['uuid']}/metrics/{reader}",
+            f"/api/v3/checks/{made['uuid']}/pings/",
+        ]
+        for path in paths:
+            server.request("GET", path)
+        logged = server.log.read_text()
+
+    assert "/api/v3/checks/<uuid>/pings/" in logged
+    assert "ping_key.too_powerful" in logged
+    assert [secret for secret in (made["uuid"], key, reader, ADMIN_KEY) if secret in logged] == []
+
+
 def test_a_ping_that_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
     with serving(tmp_path, log_level="error") as server:
         made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY}, expect=201)

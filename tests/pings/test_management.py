@@ -7,7 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from tests.engine.steps import hook
 from tests.harness import Json, Lifesign, MakeLifesign
+from tests.peers.process import LedgerPeer
 from tests.pings.pinging import api, check, of_heartbeat, ping_key, pings, read, send
 
 UNKNOWN = "0b6b7f3e-0000-4b0e-9d0f-3a1c2b4d5e6f"
@@ -394,14 +396,20 @@ async def test_a_heartbeat_made_elsewhere_is_a_check_here_and_the_other_way_roun
     assert (shown["status"], shown["manual_resume"], shown["timeout"]) == ("up", True, 3600)
 
 
-async def test_messages_about_a_check_without_a_name_say_its_uuid(lifesign: Lifesign) -> None:
-    made = await check(lifesign)
-    await send(lifesign, made["ping_url"] + "/fail")
+async def test_messages_name_a_check_on_one_line_and_one_without_a_name_by_its_uuid(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await lifesign.webhook(hook(ledger))
+    nameless = await check(lifesign, channels="*")
+    broken = await check(lifesign, name="two\r\nlines", channels="*")
+    for made in (nameless, broken):
+        await send(lifesign, made["ping_url"] + "/fail")
+    await lifesign.advance(0)
 
-    (incident,) = (await lifesign.ask("GET", "/v1/incidents"))["incidents"]
+    told = [record.json["data"]["heartbeat"]["name"] for record in ledger.requests("/hook/ops")]
 
-    assert incident["status"] == "open"
-    assert (await lifesign.get(incident["heartbeat"]))["name"] == ""
+    assert sorted(told) == sorted([nameless["uuid"], "two lines"])
+    assert (await read(lifesign, broken))["name"] == "two\r\nlines"
 
 
 # Badges and metrics -------------------------------------------------------------------------------------------------

@@ -29,7 +29,9 @@ _SERVER_ERROR = 500
 _COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
 _METHOD_NOT_ALLOWED = 405
 # Whoever knows what follows may do something.
-_TELLING = ("/a/", "/ping/")
+_MANAGEMENT = re.compile(r"/api/v[123]/")
+_PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TELLING = ("/a/", "/ping/", "/projects/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
 def _path_to_log(scope: Scope) -> str:
     """The path, without what grants something to whoever reads it in a log."""
     path: str = scope["path"]
-    return next((f"{prefix}..." for prefix in _TELLING if path.startswith(prefix)), path)
+    hidden = next((f"{prefix}..." for prefix in _TELLING if path.startswith(prefix)), path)
+    return _PING_ID.sub("<uuid>", hidden) if _MANAGEMENT.match(hidden) else hidden
 
 
 def _request_id(scope: Scope) -> str:
