@@ -433,7 +433,7 @@ def test_it_loads_nothing_of_the_server_and_nothing_but_the_standard_library() -
     )
     ours, others = done.stdout.splitlines()
 
-    allowed = {"lifesign", "lifesign.cli", "lifesign.client", "lifesign.client.agent"}
+    allowed = {"lifesign", "lifesign.cli", "lifesign.client", "lifesign.client.agent", "lifesign.client.wire"}
     cli = {"lifesign.cli.errors", "lifesign.cli.quick", "lifesign.cli.remote", "lifesign.cli.report"}
     assert {each for each in ours.split() if not each.startswith("lifesign.cli.")} <= allowed
     assert cli <= set(ours.split())

@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -22,7 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
-from urllib.parse import urlsplit
+
+from lifesign.client.wire import is_address, opener_of
 
 UNIT = """\
 [Unit]
@@ -61,7 +61,6 @@ _LONGEST_WAIT_S = 30.0
 _LOOK_S = 0.2
 _MAX_ANSWER_BYTES = 65_536
 _OK, _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS, _TOO_MANY_REQUESTS = 200, 300, 400, 500, 429
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
 
@@ -157,13 +156,7 @@ def _whole(text: str | None, option: str, low: int, high: int) -> int | None:
 
 
 def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
-        is_good = is_good and parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:
-        is_good = False
-    if not is_good:
+    if not is_address(url):
         raise UsageError(
             f"--url: {url!r} is not the address of a server; write for example https://lifesign.example.org"
         )
@@ -190,31 +183,15 @@ def _secret(options: Mapping[str, str], environment: Mapping[str, str]) -> str:
 
 
 # Reporting ----------------------------------------------------------------------------------------------------------
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The server never redirects; whoever does must not be handed the secret."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 class Reporter:
     """Sends reports; `outcome_of` sees to it that none takes long."""
 
     def __init__(self, config: Config) -> None:
         """Raise UsageError when the file of the CA cannot be used."""
-        context = ssl.create_default_context()
-        if config.ca_file is not None:
-            try:
-                context.load_verify_locations(config.ca_file)
-            except (OSError, ssl.SSLError) as error:
-                raise UsageError(f"--ca-file: cannot use {config.ca_file}: {error.strerror or error}") from None
-        # A proxy could not reach a server of this machine, and should not see the secret.
-        is_near = urlsplit(config.url).hostname in _LOOPBACK
-        self._opener = urllib.request.build_opener(
-            _NoRedirects,
-            urllib.request.ProxyHandler({} if is_near else None),
-            urllib.request.HTTPSHandler(context=context),
-        )
+        try:
+            self._opener = opener_of(config.url, config.ca_file)
+        except OSError as error:
+            raise UsageError(f"--ca-file: cannot use {config.ca_file}: {error.strerror or error}") from None
         self._config = config
         credentials = base64.b64encode(f"{config.system_id}:{config.secret}".encode()).decode()
         self._headers = {
