@@ -391,7 +391,7 @@ HOT = [
     ),
     Hot(
         "check-in: kept answers",
-        lambda c: heartbeats.answers_kept(c, [(_id("hb", 7), "k7")], NOW),
+        lambda c: heartbeats.answers_kept(c, [(_id("hb", 7), "k7")]),
         "",
         primary_key_of="idempotency_keys",
     ),

@@ -100,8 +100,10 @@ class Batch:
         self._metadata: dict[str, str] = {}
         self._events: list[tuple[Event, EpochMs]] = []
         keyed = [(each, item.idempotency_key) for item in items if item.idempotency_key and (each := self._id_of(item))]
-        self._since = EpochMs(min((item.stamp for item in items), default=EpochMs(0)) - KEEP_ANSWERS_MS)
-        self._kept = store.answers_kept(conn, keyed, self._since) if keyed else {}
+        since = EpochMs(min((item.stamp for item in items), default=EpochMs(0)) - KEEP_ANSWERS_MS)
+        kept = store.answers_kept(conn, keyed) if keyed else {}
+        self._kept = {pair: answer.body for pair, answer in kept.items() if answer.created_at > since}
+        self._stale = kept.keys() - self._kept.keys()
         self._to_keep: list[dict[str, Any]] = []
 
     def id_of(self, project_id: str, ref: str) -> str | None:
@@ -177,8 +179,9 @@ class Batch:
         """Write what is waiting."""
         store.save_check_ins(self._conn, self._changed.values(), self._metadata)
         events.record_each(self._conn, self._events)
-        store.keep_answers(self._conn, self._to_keep, self._since)
+        store.keep_answers(self._conn, self._to_keep, self._stale)
         self._changed, self._metadata, self._events, self._to_keep = {}, {}, [], []
+        self._stale = set()
 
 
 def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) -> Heartbeat:

@@ -171,28 +171,54 @@ def unwatched(heartbeat: Heartbeat) -> Heartbeat:
     return disarmed(replace(heartbeat, run_due_at=None))
 
 
-def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: EpochMs | None, now: EpochMs) -> Heartbeat:
-    """The heartbeat after one of its runs changed: when the first of them is due now, and the lease that was given.
+class Minded(NamedTuple):
+    """What runs change of a heartbeat, and what that depends on: not more, because copying a whole one takes long."""
+
+    status: Status
+    mode: Mode
+    grace_ms: int
+    next_deadline: EpochMs | None
+    fires_at: EpochMs | None
+    armed_at: EpochMs | None
+    check_at: EpochMs | None
+    run_due_at: EpochMs | None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anything is expected of the heartbeat, and of its runs."""
+        return self.status != "paused" and not (self.status == "resolved" and self.mode == "oneshot")
+
+
+def minded(before: Minded, run_due_at: EpochMs | None, lease_until: EpochMs | None, now: EpochMs) -> Minded:
+    """After one of the runs changed: when the first of them is due now, and the lease that was given.
 
     A lease lifts the deadline: while a run reports, the next check-in is not expected.
     """
-    if not heartbeat.is_watched:
+    if not before.is_watched:
         run_due_at = None
-    if heartbeat.status == "firing" or not heartbeat.is_watched:
-        return replace(heartbeat, run_due_at=run_due_at, check_at=run_due_at)
-    deadline = heartbeat.next_deadline
+    if before.status == "firing" or not before.is_watched:
+        return before._replace(run_due_at=run_due_at, check_at=run_due_at)
+    deadline = before.next_deadline
     if deadline is not None and lease_until is not None:
         deadline = max(deadline, lease_until)
-    due_at = None if deadline is None else EpochMs(deadline + heartbeat.grace_ms)
-    if due_at is not None and heartbeat.fires_at is not None:
+    due_at = None if deadline is None else EpochMs(deadline + before.grace_ms)
+    if due_at is not None and before.fires_at is not None:
         # It may be waited for longer, because nobody could listen.
-        due_at = max(due_at, heartbeat.fires_at)
-    bounds = _bounds(due_at, run_due_at, now)
-    bounds |= _kept_bound(heartbeat, bounds)
-    if bounds["fires_at"] == heartbeat.fires_at:
-        # A bound that did not move is as old as before: one from before a gap is given time after it.
-        bounds["armed_at"] = heartbeat.armed_at
-    return replace(heartbeat, run_due_at=run_due_at, next_deadline=deadline, **bounds)
+        due_at = max(due_at, before.fires_at)
+    fires_at = min((at for at in (due_at, run_due_at) if at is not None), default=None)
+    # A bound that did not move is as old as before: one from before a gap is given time after it.
+    armed_at = before.armed_at if fires_at == before.fires_at else None if fires_at is None else now
+    check_at = before.check_at if _is_early(before.check_at, fires_at) else fires_at
+    return before._replace(
+        next_deadline=deadline, fires_at=fires_at, armed_at=armed_at, check_at=check_at, run_due_at=run_due_at
+    )
+
+
+def with_runs(heartbeat: Heartbeat, run_due_at: EpochMs | None, lease_until: EpochMs | None, now: EpochMs) -> Heartbeat:
+    """The heartbeat after one of its runs changed, as `minded` says."""
+    before = Minded(*(getattr(heartbeat, name) for name in Minded._fields))
+    after = minded(before, run_due_at, lease_until, now)
+    return heartbeat if after == before else replace(heartbeat, **after._asdict())
 
 
 def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
@@ -409,8 +435,11 @@ def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
 def _kept_bound(heartbeat: Heartbeat, bounds: Mapping[str, Any]) -> dict[str, Any]:
     """The old bound stays a bound while it is early enough, so that what is reported often touches no index."""
     fires_at = bounds["fires_at"]
-    is_early = heartbeat.check_at is not None and fires_at is not None and heartbeat.check_at <= fires_at
-    return {"check_at": heartbeat.check_at} if is_early else {}
+    return {"check_at": heartbeat.check_at} if _is_early(heartbeat.check_at, fires_at) else {}
+
+
+def _is_early(check_at: EpochMs | None, fires_at: EpochMs | None) -> bool:
+    return check_at is not None and fires_at is not None and check_at <= fires_at
 
 
 def firing(heartbeat: Heartbeat) -> Heartbeat:

@@ -14,7 +14,8 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events.rules import EventType
 from lifesign.heartbeats import checkins, rules, service, store
 from lifesign.heartbeats.checkins import CheckIn
-from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Managed
+from lifesign.heartbeats.rules import Heartbeat, HeartbeatNotFound, Managed, Minded
+from lifesign.heartbeats.store import Running
 from lifesign.heartbeats.subjects import record
 from lifesign.ids import new_id
 from lifesign.incidents import service as incidents
@@ -87,12 +88,12 @@ class _Batch:
             for project_id, wanted in refs.items()
             for ref, key in store.ids_of_refs(conn, project_id, wanted).items()
         }
-        self._heartbeats = store.by_ids(conn, self._ids.values(), lock=True)
+        self._heartbeats = store.lock_running(conn, set(self._ids.values()))
         self._runs: dict[str, dict[str, Run]] = {key: {} for key in self._heartbeats}
         for run in runs.open_of(conn, self._heartbeats):
             self._runs[run.heartbeat_id][run.run_id] = run
         self._changed_runs: dict[str, Run] = {}
-        self._changed: dict[str, Heartbeat] = {}
+        self._changed: dict[str, Minded] = {}
 
     def take(self, item: Progress) -> Run | Exception:
         """Apply one report; what it writes may wait until `flush`."""
@@ -100,32 +101,39 @@ class _Batch:
         if heartbeat is None:
             return HeartbeatNotFound()
         if heartbeat.managed_by is not None:
-            return Managed(heartbeat.status, heartbeat.managed_by)
+            return Managed(heartbeat.minded.status, heartbeat.managed_by)
+        known = self._runs[heartbeat.id]
+        is_watched = heartbeat.minded.is_watched
         try:
-            before = self._runs[heartbeat.id].get(item.run_id) or runs.get(self._conn, heartbeat.id, item.run_id)
-            after = progressed(before, item.report, item.stamp, is_watched=heartbeat.is_watched)
+            before = known.get(item.run_id) or runs.get(self._conn, heartbeat.id, item.run_id)
+            after = progressed(before, item.report, item.stamp, is_watched=is_watched)
         except (RunNotFound, RunRefused) as refusal:
             return refusal
-        self._runs[heartbeat.id][after.run_id] = self._changed_runs[after.id] = after
+        known[after.run_id] = self._changed_runs[after.id] = after
         if before.status == "stalled" and incidents.cause_of(self._conn, heartbeat.incident_id) == after.run_id:
-            heartbeat = checkins.recover(
-                self._conn, heartbeat, rules.recovered(heartbeat, item.stamp), item.who.key_id, item.stamp
-            )
-            store.save(self._conn, heartbeat)
+            heartbeat = self._recovered(heartbeat, item)
         lease_until = after.lease_until if after.status == "running" else None
-        due_at = earliest_due(self._runs[heartbeat.id].values())
-        minding = rules.with_runs(heartbeat, due_at, lease_until, item.stamp)
-        if minding != heartbeat:
+        minding = rules.minded(heartbeat.minded, earliest_due(known.values()), lease_until, item.stamp)
+        if minding != heartbeat.minded:
             self._changed[heartbeat.id] = minding
-        if minding.check_at != heartbeat.check_at:
+        if minding.check_at != heartbeat.minded.check_at:
             wake_after_commit(self._conn, "sweep")
-        self._heartbeats[heartbeat.id] = minding
+        self._heartbeats[heartbeat.id] = heartbeat._replace(minded=minding)
         return after
+
+    def _recovered(self, heartbeat: Running, item: Progress) -> Running:
+        """The heartbeat whose stalled run goes on: its incident is over."""
+        self.flush()
+        whole = store.by_ids(self._conn, [heartbeat.id])[heartbeat.id]
+        after = checkins.recover(self._conn, whole, rules.recovered(whole, item.stamp), item.who.key_id, item.stamp)
+        store.save(self._conn, after)
+        return store.lock_running(self._conn, [heartbeat.id])[heartbeat.id]
 
     def flush(self) -> None:
         """Write what is waiting."""
         runs.save(self._conn, self._changed_runs.values())
-        store.save_waits(self._conn, self._changed.values())
+        store.save_minded(self._conn, self._changed)
+        self._changed_runs, self._changed = {}, {}
 
 
 def finish(

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from lifesign.clock import EpochMs
 from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
 from lifesign.db.sql import contains, insert_many, insert_new, json_each, json_rows, update_many
-from lifesign.heartbeats.rules import Heartbeat, Timing, Waiting
+from lifesign.heartbeats.rules import Heartbeat, Minded, Timing, Waiting
 
 H = heartbeats.c
 D = dependencies.c
@@ -214,6 +214,49 @@ def lock_free(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     """Those of `ids` that nobody else is working on, locked, by id."""
     query = select(*_COLUMNS).where(H.id.in_(set(ids))).order_by(H.id).with_for_update(skip_locked=True)
     return {row[0]: _heartbeat(row) for row in conn.execute(query)}
+
+
+class Running(NamedTuple):
+    """A heartbeat of which a run reports progress."""
+
+    id: str
+    project_id: str
+    slug: str | None
+    managed_by: str | None
+    incident_id: str | None
+    minded: Minded
+
+
+_RUNNING = (H.id, H.project_id, H.slug, H.managed_by, H.incident_id, *(H[name] for name in Minded._fields))
+_RUNNING_BY_ID = select(*_RUNNING).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+_RUNNING_AS_JSON = select(func.json_group_array(func.json_array(*_RUNNING))).where(
+    H.id.in_(select(json_each("ids").c.value))
+)
+
+
+def lock_running(conn: Connection, ids: Collection[str]) -> dict[str, Running]:
+    """Heartbeats by id, locked in id order. Index: the primary key."""
+    if conn.dialect.name == "sqlite":
+        rows = orjson.loads(conn.scalar(_RUNNING_AS_JSON, {"ids": json_rows(list(ids))}) or "[]")
+    else:
+        rows = conn.execute(_RUNNING_BY_ID, {"ids": sorted(ids)}).all()
+    return {row[0]: Running(row[0], row[1], row[2], row[3], row[4], Minded(*row[5:])) for row in rows}
+
+
+def save_minded(conn: Connection, changed: Mapping[str, Minded]) -> None:
+    """What runs changed of heartbeats, by id, in id order."""
+    rows = [
+        {
+            "id": key,
+            "next_deadline": each.next_deadline,
+            "fires_at": each.fires_at,
+            "armed_at": each.armed_at,
+            "check_at": each.check_at,
+            "run_due_at": each.run_due_at,
+        }
+        for key, each in sorted(changed.items())
+    ]
+    update_many(conn, heartbeats, rows)
 
 
 def save_check_ins(conn: Connection, checked_in: Iterable[Waiting], metadata: Mapping[str, str]) -> None:
@@ -446,30 +489,35 @@ def ids_of_refs(conn: Connection, project_id: str, refs: Iterable[str]) -> dict[
 
 
 # Repeated requests --------------------------------------------------------------------------------------------------
-def answers_kept(conn: Connection, wanted: Iterable[tuple[str, str]], since: EpochMs) -> dict[tuple[str, str], str]:
-    """Bodies answered since `since`, by (heartbeat, idempotency key)."""
-    pairs = list(wanted)
+class KeptAnswer(NamedTuple):
+    """The body of an answer, and when it was given."""
+
+    body: str
+    created_at: EpochMs
+
+
+def answers_kept(conn: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], KeptAnswer]:
+    """Answers that are kept, however old, by (heartbeat, idempotency key)."""
+    pairs = set(wanted)
     if not pairs:
         return {}
     rows = conn.execute(
-        select(K.heartbeat_id, K.key, K.body).where(
-            K.heartbeat_id.in_({heartbeat for heartbeat, _ in pairs}),
-            K.key.in_({key for _, key in pairs}),
-            K.created_at > since,
+        select(K.heartbeat_id, K.key, K.body, K.created_at).where(
+            K.heartbeat_id.in_({heartbeat for heartbeat, _ in pairs}), K.key.in_({key for _, key in pairs})
         )
     )
-    return {(row.heartbeat_id, row.key): row.body for row in rows}
+    return {pair: KeptAnswer(row[2], row[3]) for row in rows if (pair := (row[0], row[1])) in pairs}
 
 
-def keep_answers(conn: Connection, rows: Sequence[dict[str, Any]], since: EpochMs) -> None:
-    """Keep bodies for repeats; what was kept for the same keys before `since` makes room."""
-    if not rows:
-        return
-    stale = delete(idempotency_keys).where(
-        K.heartbeat_id == bindparam("hb"), K.key == bindparam("k"), K.created_at <= since
-    )
-    conn.execute(stale, [{"hb": row["heartbeat_id"], "k": row["key"]} for row in rows])
-    conn.execute(idempotency_keys.insert(), list(rows))
+def keep_answers(conn: Connection, rows: Sequence[dict[str, Any]], stale: Iterable[tuple[str, str]]) -> None:
+    """Keep bodies for repeats; `stale` ones, kept for too long under the same keys, make room."""
+    aged = [{"hb": heartbeat, "k": key} for heartbeat, key in stale]
+    if aged:
+        conn.execute(_STALE, aged)
+    insert_many(conn, idempotency_keys, rows)
+
+
+_STALE = delete(idempotency_keys).where(K.heartbeat_id == bindparam("hb"), K.key == bindparam("k"))
 
 
 def forget_answers(conn: Connection, before: EpochMs, limit: int) -> int:
