@@ -1,7 +1,10 @@
 """Pings over HTTP: by UUID, by key and slug, with bodies; and what people read of checks."""
 
+import smtplib
+import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, update
 
@@ -30,6 +33,10 @@ _MANY_CHECKS = 10_000
 _BODY_BYTES = 10_000
 _TIMES = 20
 _BARE = "bare route"
+_SMTP_PORT = 18_025
+_SMTP_CONNECTIONS = 8
+_MAILS = 5000
+_MAIL = "Subject: backup done\r\n\r\n" + "a line of its output\r\n" * 40
 
 
 def run(options: Options) -> list[Figure]:
@@ -46,8 +53,13 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
             ping_ids.extend(_give_ping_ids(conn, ids))
 
         fill(settings, rows)
-        with bare_route() as bare, serving(settings) as server:
-            figures = [*_measure(kind, (bare, server), (ids, ping_ids), options), *_reads(server, options)]
+        # A port of its own: it is not printed where the benchmark would read it.
+        with bare_route() as bare, serving(settings, LIFESIGN_PING_SMTP_LISTEN=f"127.0.0.1:{_SMTP_PORT}") as server:
+            figures = [
+                *_measure(kind, (bare, server), (ids, ping_ids), options),
+                *_reads(server, options),
+                _mails(ping_ids, options),
+            ]
     return [
         Figure(f"{kind}: {each.name}", each.values, each.unit, each.goal, each.reference, each.reference_name)
         for each in [*figures, *_metrics(kind, options)]
@@ -123,6 +135,25 @@ def _reads(server: Server, options: Options) -> list[Figure]:
         assert len(http.get("/api/v3/checks/").json()["checks"]) == _CHECKS
         rounds = [percentile(timed_ms(lambda: http.get("/api/v3/checks/"), _TIMES), 0.5) for _ in range(options.rounds)]
     return [Figure("list of 1,000 checks, median", rounds, "ms", Goal(150))]
+
+
+def _mails(ping_ids: Sequence[str], options: Options) -> Figure:
+    """How long 5,000 mails take, over a few connections; scaled up from fewer."""
+
+    def send(addresses: Sequence[str]) -> None:
+        with smtplib.SMTP("127.0.0.1", _SMTP_PORT, timeout=30) as client:
+            for address in addresses:
+                client.sendmail("cron@db1.example.org", [f"{address}@x"], _MAIL)
+
+    count = options.mails * 5
+    rounds: list[float] = []
+    for _ in range(options.rounds):
+        addresses = [ping_ids[n % len(ping_ids)] for n in range(count)]
+        began = time.monotonic()
+        with ThreadPoolExecutor(_SMTP_CONNECTIONS) as pool:
+            list(pool.map(send, [addresses[n::_SMTP_CONNECTIONS] for n in range(_SMTP_CONNECTIONS)]))
+        rounds.append((time.monotonic() - began) * _MAILS / count)
+    return Figure(f"{_MAILS:,} mails over {_SMTP_CONNECTIONS} connections", rounds, "s", Goal(60))
 
 
 def _metrics(kind: DatabaseKind, options: Options) -> list[Figure]:
