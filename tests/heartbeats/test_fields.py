@@ -1,6 +1,7 @@
 """Sections 3 and 4 of spec "Heartbeats": the fields of a heartbeat, its slug, and how many there may be."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -36,8 +37,21 @@ async def test_a_new_heartbeat_has_every_default(office: Lifesign) -> None:
         "nextDeadline": after(office, 3600),
         "firesAt": after(office, 3660),
         "stickyPause": True,
+        "pingUrl": made["pingUrl"],
     }
+    assert re.fullmatch(r"http://lifesign\.test/ping/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", made["pingUrl"])
     assert await office.get(made["id"]) == made
+
+
+async def test_who_may_only_read_is_not_told_how_to_ping(office: Lifesign) -> None:
+    made = await office.heartbeat("Not for you")
+    key = await office.ask("POST", "/v1/keys", {"name": "reader", "scopes": ["heartbeats:read"]}, expect=201)
+
+    async with office.client(key["token"]) as http:
+        read = (await http.get(f"/v1/heartbeats/{made['id']}")).json()
+        (listed,) = (await http.get("/v1/heartbeats?q=not-for-you")).json()["heartbeats"]
+
+    assert read == listed == {name: value for name, value in made.items() if name != "pingUrl"}
 
 
 async def test_a_heartbeat_shows_all_that_it_was_given(office: Lifesign, ledger: LedgerPeer) -> None:

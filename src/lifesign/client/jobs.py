@@ -28,7 +28,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Any, throughout: JSON, and exceptions of whatever kind.
-log = logging.getLogger("lifesign.client")
+# Not a line of the server: standard logging, for whatever the job logs with.
+_log = logging.getLogger("lifesign.client")
 
 DEFAULT_LEASE_S = 60
 _DEFAULT_URL = "http://127.0.0.1:8080"
@@ -232,7 +233,7 @@ class Run:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the job goes on
-            log.warning("%s of a run of %s was not reported: %s", what, self._heartbeat, error)
+            _log.warning("%s of a run of %s was not reported: %s", what, self._heartbeat, error)
 
     def _start(self) -> dict[str, Any]:
         started: dict[str, Any] = {"runId": self._run_id, "lease": self._lease_s}
