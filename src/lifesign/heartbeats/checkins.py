@@ -99,7 +99,11 @@ class Batch:
         self._changed: dict[str, Waiting] = {}
         self._metadata: dict[str, str] = {}
         self._events: list[tuple[Event, EpochMs]] = []
-        keyed = [(each, item.idempotency_key) for item in items if item.idempotency_key and (each := self._id_of(item))]
+        keyed = [
+            (heartbeat_id, item.idempotency_key)
+            for item in items
+            if item.idempotency_key and (heartbeat_id := self.id_of(item.project_id, item.ref))
+        ]
         since = EpochMs(min((item.stamp for item in items), default=EpochMs(0)) - KEEP_ANSWERS_MS)
         kept = store.answers_kept(conn, keyed) if keyed else {}
         self._kept = {pair: answer.body for pair, answer in kept.items() if answer.created_at > since}
@@ -110,12 +114,9 @@ class Batch:
         """The id of the heartbeat that a check-in names; None when there is none."""
         return self._ids.get((project_id, ref))
 
-    def _id_of(self, item: CheckIn) -> str | None:
-        return self._ids.get((item.project_id, item.ref))
-
     def take(self, item: CheckIn) -> Answer | Exception:
         """Apply one check-in; what it writes may wait until `flush`."""
-        heartbeat_id = self._id_of(item)
+        heartbeat_id = self.id_of(item.project_id, item.ref)
         if heartbeat_id is None:
             return HeartbeatNotFound()
         owner = self._owners.get(heartbeat_id) if self._owners else None

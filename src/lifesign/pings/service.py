@@ -138,12 +138,8 @@ class _Batch:
         if is_plain and self._rules.get(heartbeat_id) is None and self._batch.waiting(heartbeat_id) is not None:
             told, project_id = _told(item, "success"), self._projects[heartbeat_id]
             self._batch.take(_check_in(item, project_id, heartbeat_id, healthy=True, ping=told))
-            waiting = self._batch.waiting(heartbeat_id)
-            if waiting is not None:
-                self._keep_body(item, heartbeat_id, waiting.project_id, waiting.checkin_count)
-                return Pinged()
-            heartbeat = self._batch.whole(heartbeat_id)
-            self._keep_body(item, heartbeat_id, heartbeat.project_id, heartbeat.checkin_count)
+            after = self._batch.waiting(heartbeat_id) or self._batch.whole(heartbeat_id)
+            self._keep_body(item, heartbeat_id, project_id, after.checkin_count)
             return Pinged()
         return self._applied(item, self._batch.whole(heartbeat_id))
 
@@ -198,15 +194,14 @@ class _Batch:
     def _done(self, item: Ping, before: Heartbeat, signal: Signal) -> Heartbeat:
         conn, now = self._conn, item.stamp
         if signal in {"log", "ign"}:
-            return self._noted(
-                before, Event(before.project_id, before.id, "log" if signal == "log" else "ignored"), item
-            )
+            event = Event(before.project_id, before.id, "log" if signal == "log" else "ignored")
+            return self._noted(before, signal, event, item)
         if signal == "start":
             limit_ms = max(before.grace_ms, rules.LIMIT_AT_LEAST_MS)
             begun = running.begin_by_ping(conn, before, item.rid, limit_ms=limit_ms, now=now)
             wake_after_commit(conn, "sweep")
             event = Event(before.project_id, before.id, "run_started", {"runId": begun.ping_run_id})
-            return self._noted(begun, event, item)
+            return self._noted(begun, signal, event, item)
         ok = signal == "success"
         duration_ms = rules.duration_ms(self._started_at(item, before), now)
         ended = running.end_by_ping(conn, before, item.rid, ok=ok, now=now)
@@ -221,9 +216,8 @@ class _Batch:
             return before.ping_started_at
         return store.last_at(self._conn, before.id, item.rid, "start")
 
-    def _noted(self, heartbeat: Heartbeat, event: Event, item: Ping) -> Heartbeat:
+    def _noted(self, heartbeat: Heartbeat, signal: Signal, event: Event, item: Ping) -> Heartbeat:
         """The heartbeat after a ping that is no check-in."""
-        signal: Signal = {"log": "log", "ignored": "ign"}.get(event.type, "start")  # type: ignore[assignment]  # as the keys say
         given = event.metadata if isinstance(event.metadata, dict) else {}
         told = {"via": "email" if item.mail else "ping", "key": item.key_id or None}
         metadata = {**told, **given, "ping": orjson.Fragment(_told(item, signal))}
