@@ -274,6 +274,8 @@ async def test_checks_are_listed_by_tags_and_slug_and_in_pages_if_asked(lifesign
     assert await listed("tag=x&tag=y") == ["a"]
     assert await listed("slug=b") == ["b"]
     assert await listed("tag=nothing") == []
+    assert await listed("tag=%00") == []
+    assert await listed("slug=%00") == []
     page = (await api(lifesign, "GET", "checks/?limit=2")).json()
     assert await listed(f"limit=2&cursor={page['next_cursor']}") == ["c"]
     assert (await api(lifesign, "GET", "checks/?limit=0")).json() == {"error": "invalid limit"}

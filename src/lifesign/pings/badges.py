@@ -14,7 +14,6 @@ from xml.sax.saxutils import escape
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -26,7 +25,7 @@ from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import json_answer
 from lifesign.http.context import context_of, header_of
-from lifesign.pings import schemas
+from lifesign.pings import checks, schemas
 from lifesign.pings.rules import CheckRefused
 
 BADGES_INFO = "lifesign/badges"
@@ -168,13 +167,9 @@ async def _tag_badge(request: Request) -> Response:
         return _nothing()
     context = context_of(request)
     project_id = f"prj_{badge_key.replace('-', '')}"
-    rows = await context.db.read(_checks, project_id, [] if tag is None else [tag])
+    rows = await context.db.read(checks.all_of, project_id, tags=[] if tag is None else [tag])
     label = context.settings.master_badge_label if tag is None else tag
     return badge(name, Counts.of(rows, context.now()), label, has_three=has_three)
-
-
-def _checks(conn: Connection, project_id: str, tags: Sequence[str]) -> list[Heartbeat]:
-    return [each for each in heartbeats.all_of(conn, project_id, tags=tags) if each.ping_id is not None]
 
 
 # Prometheus ---------------------------------------------------------------------------------------------------------
@@ -191,7 +186,7 @@ async def _metrics(request: Request) -> Response:
     if caller.project_id != project_id:
         return PlainTextResponse("forbidden", 403)
     context = context_of(request)
-    rows = await context.db.read(_checks, project_id, [])
+    rows = await context.db.read(checks.all_of, project_id)
     text = await asyncio.to_thread(metrics_text, rows, context.now())
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

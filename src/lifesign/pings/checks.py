@@ -55,6 +55,13 @@ def by_unique_key(conn: Connection, caller: Caller, key: str) -> Heartbeat:
     return found
 
 
+def all_of(conn: Connection, project_id: str, *, tags: Sequence[str] = (), slug: str | None = None) -> list[Heartbeat]:
+    """The checks of a project that have all of `tags` and this slug, oldest first."""
+    if any("\x00" in each for each in (*tags, slug or "")):
+        return []  # nothing has it, and PostgreSQL refuses to look
+    return [each for each in heartbeats.all_of(conn, project_id, tags=tags, slug=slug) if each.ping_id is not None]
+
+
 @dataclass(frozen=True, slots=True)
 class Editing:
     """Who edits, by which version of the API, and under which limits."""

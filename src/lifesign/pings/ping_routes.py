@@ -133,15 +133,11 @@ async def _require(request: Request, target: Target, caller: Caller | None, *, i
     if target.ping_id is not None:
         if await db.read(heartbeats.id_of_ping, target.ping_id) is None:
             raise PingRefused(*NOT_FOUND)
-    elif caller is not None and not is_made and not _is_bad_slug(target):
+    elif caller is not None and not is_made and rules.is_slug(target.slug or ""):
         try:
             await db.read(heartbeats.get, caller.project_id, target.slug or "")
         except HeartbeatNotFound:
             raise PingRefused(*NOT_FOUND) from None
-
-
-def _is_bad_slug(target: Target) -> bool:
-    return target.is_bad and target.exit_status is None and not rules.is_slug(target.slug or "")
 
 
 class _Sender(NamedTuple):

@@ -95,7 +95,7 @@ def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
 
 
 def _shown(asked: Asked, caller: Caller, heartbeat: Heartbeat) -> dict[str, Any]:
-    return asked.view(caller).shown(heartbeat, heartbeats.unique_key(heartbeat.ping_id or ""))
+    return asked.view(caller).shown(heartbeat)
 
 
 # Checks -------------------------------------------------------------------------------------------------------------
@@ -105,20 +105,15 @@ async def _list_checks(asked: Asked) -> Response:
     tags = [tag for tag in query.getlist("tag") if tag]
     limit, after = asked.number("limit", 1, _MAX_LIST), _cursor(asked)
     slug = query.get("slug")
-    rows = await context_of(asked.request).db.read(_all_checks, caller.project_id, tags, slug)
+    rows = await context_of(asked.request).db.read(checks.all_of, caller.project_id, tags=tags, slug=slug)
     if after is not None:
         rows = [row for row in rows if row.id > after]
     page = rows if limit is None else rows[:limit]
     view = asked.view(caller)
-    body: dict[str, Any] = {"checks": [view.shown(row, heartbeats.unique_key(row.ping_id or "")) for row in page]}
+    body: dict[str, Any] = {"checks": [view.shown(row) for row in page]}
     if len(page) < len(rows):
         body["next_cursor"] = base64.urlsafe_b64encode(page[-1].id.encode()).decode()
     return _answer(body)
-
-
-def _all_checks(conn: Connection, project_id: str, tags: list[str], slug: str | None) -> list[Heartbeat]:
-    rows = heartbeats.all_of(conn, project_id, tags=[tag for tag in tags if "\x00" not in tag], slug=slug)
-    return [row for row in rows if row.ping_id is not None]
 
 
 def _cursor(asked: Asked) -> str | None:
@@ -247,7 +242,7 @@ async def _list_channels(asked: Asked) -> Response:
 
 async def _list_badges(asked: Asked) -> Response:
     caller = await asked.caller("heartbeats:read")
-    rows = await context_of(asked.request).db.read(_all_checks, caller.project_id, [], None)
+    rows = await context_of(asked.request).db.read(checks.all_of, caller.project_id)
     tags = sorted({tag for row in rows for tag in row.tags})
     signer = badges.signer_of(asked.request)
     urls = {tag: signer.urls(base_url(asked.request), caller.project_id, tag) for tag in tags}

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from lifesign import schedule
 from lifesign.clock import EpochMs, rfc3339, to_datetime
+from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.heartbeats.schemas import MAX_TAGS_CHARACTERS
 from lifesign.heartbeats.service import Definition
@@ -206,7 +207,7 @@ class View:
     base_url: str
     now: EpochMs
 
-    def shown(self, heartbeat: Heartbeat, unique_key: str) -> dict[str, Any]:
+    def shown(self, heartbeat: Heartbeat) -> dict[str, Any]:
         """A check on the wire."""
         rules = PingRules.of(heartbeat.ping_rules)
         ping_id = heartbeat.ping_id or ""
@@ -251,7 +252,7 @@ class View:
             if heartbeat.policy_id is not None:
                 told["policy"] = heartbeat.policy_id
         else:
-            told["unique_key"] = unique_key
+            told["unique_key"] = heartbeats.unique_key(ping_id)
         if heartbeat.mode == "scheduled":
             return told | {"schedule": heartbeat.schedule, "tz": heartbeat.timezone}
         return told | {"timeout": (heartbeat.interval_ms or 0) // _S}
