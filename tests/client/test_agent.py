@@ -96,6 +96,7 @@ def test_where_the_secret_comes_from(
         ({"--url": "http://[::1"}, "", "--url: "),
         ({"--interval": "9"}, "", "--interval: must be whole seconds from 10 to 86400, not '9'"),
         ({"--interval": "1.5"}, "", "--interval: "),
+        ({"--interval": "9" * 5000}, "", "--interval: must be whole seconds from 10 to 86400"),
         ({"--interval": "60", "--jitter": "16"}, "", "--jitter: must be whole seconds from 0 to 15, not '16'"),
         ({"--inventory": "yes"}, "", "--inventory: must be on or off, not 'yes'"),
     ],

@@ -59,6 +59,7 @@ _INVENTORY_EVERY_S = 24 * 3600
 # A machine that slept finds out so soon that it is late.
 _LONGEST_WAIT_S = 30.0
 _LOOK_S = 0.2
+_LONGEST_NUMBER = 20
 _MAX_ANSWER_BYTES = 65_536
 _OK, _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS, _TOO_MANY_REQUESTS = 200, 300, 400, 500, 429
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
@@ -150,7 +151,8 @@ def config_of(options: Mapping[str, str], environment: Mapping[str, str]) -> Con
 def _whole(text: str | None, option: str, low: int, high: int) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+    # Python reads no number of more than 4300 digits.
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER and low <= int(text) <= high):
         raise UsageError(f"{option}: must be whole seconds from {low} to {high}, not {text!r}")
     return int(text)
 
