@@ -160,6 +160,9 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
             if path.startswith("/v1"):
                 reports = {"checkin", "startRun", "reportProgress", "finishRun"}
                 scope = "keys:read" if operation["operationId"] in reports else "checkins:write"
+                if "403" not in operation["responses"]:
+                    known[f"{verb.upper()} {path}"] = [operation["operationId"], "any", min(operation["responses"])]
+                    continue
                 answer = await lifesign.client(narrow[scope]["token"]).request(verb.upper(), path)
                 answered = min(operation["responses"])
                 known[f"{verb.upper()} {path}"] = [

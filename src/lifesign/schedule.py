@@ -80,6 +80,21 @@ def normalized_any(expression: str) -> str:
     return folded
 
 
+def normalized_either(expression: str, timezone: str = "UTC") -> str:
+    """The same, and due at some time in this time zone. What is neither is refused in words about cron.
+
+    Raises BadSchedule.
+    """
+    if is_on_calendar(expression):
+        try:
+            folded = normalized_any(expression)
+        except BadSchedule:
+            return normalized(expression, timezone)
+        next_after(folded, timezone, _JUDGED_FROM)
+        return folded
+    return normalized(expression, timezone)
+
+
 def is_on_calendar(expression: str) -> bool:
     """Whether an expression is systemd's: all that are not five fields on one line."""
     return len(expression.strip().splitlines()) != 1 or len(expression.split()) != _FIELDS

@@ -282,3 +282,28 @@ async def test_the_admin_key_of_the_first_start_opens_the_default_project(shared
 
     assert [(each["name"], each["prefix"], each["scopes"]) for each in keys] == [("admin", ADMIN_KEY[:4], ["*"])]
     assert await status_of(shared_node, ADMIN_KEY) == 200
+
+
+# The key that asks --------------------------------------------------------------------------------------------------
+async def test_a_key_may_read_itself_whatever_it_may_do(office: Lifesign) -> None:
+    made = await mint(office, "checkins:write", name="job", expiresAt="2099-01-01T00:00:00.000Z")
+
+    async with office.client(made["token"]) as client:
+        own = (await client.get("/v1/whoami")).json()
+
+    assert own == {
+        "id": made["id"],
+        "name": "job",
+        "scopes": ["checkins:write"],
+        "project": own["project"],
+        "prefix": made["token"][:12],
+        "createdAt": after(office, 0),
+        "expiresAt": "2099-01-01T00:00:00.000Z",
+    }
+    assert own["project"].startswith("office-")
+
+
+async def test_nobody_reads_a_key_without_having_it(office: Lifesign) -> None:
+    for token in (None, "lsk_" + "a" * 52):
+        async with office.client(token) as client:
+            assert (await client.get("/v1/whoami")).status_code == 401

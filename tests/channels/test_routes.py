@@ -323,3 +323,40 @@ def _swap(conn: Connection, first: str, second: str) -> None:
 def _everything(conn: Connection) -> str:
     """Every value of every table."""
     return "\n".join(repr(tuple(row)) for table in metadata.sorted_tables for row in conn.execute(select(table)))
+
+
+# Comparing ----------------------------------------------------------------------------------------------------------
+async def _equal(lifesign: Lifesign, channel: str, kind: str, **config: object) -> bool:
+    answer = await lifesign.ask("POST", f"/v1/channels/{channel}/compare", {"type": kind, "config": config})
+    return bool(answer["equal"])
+
+
+async def test_whether_a_channel_has_these_settings_already_is_told_without_showing_them(lifesign: Lifesign) -> None:
+    target = "https://example.org/hook"
+    headers = {"X-Team": "ops"}
+    channel = await _channel(lifesign, "webhook", url=target, secret=SECRET, headers=headers)
+
+    assert await _equal(lifesign, channel, "webhook", url=target, secret=SECRET, headers=headers)
+    assert await _equal(lifesign, channel, "webhook", url=target, headers=headers)
+    # As short a value is all mask in every answer, so only the server can tell.
+    assert not await _equal(lifesign, channel, "webhook", url=target, secret=SECRET, headers={"X-Team": "dev"})
+    assert not await _equal(lifesign, channel, "webhook", url=target + "2", secret=SECRET, headers=headers)
+    assert not await _equal(lifesign, channel, "pagerduty", routingKey=ROUTING_KEY)
+
+
+async def test_comparing_changes_nothing_and_needs_the_right_to_write(lifesign: Lifesign) -> None:
+    channel = await _channel(lifesign, "pagerduty", routingKey=ROUTING_KEY)
+    before = await lifesign.ask("GET", f"/v1/channels/{channel}")
+    reader = await lifesign.ask("POST", "/v1/keys", {"name": "r", "scopes": ["channels:read"]}, expect=201)
+
+    assert not await _equal(lifesign, channel, "pagerduty", routingKey=OTHER_ROUTING_KEY)
+
+    body = {"type": "pagerduty", "config": {"routingKey": ROUTING_KEY}}
+    async with lifesign.client(reader["token"]) as http:
+        assert (await http.post(f"/v1/channels/{channel}/compare", json=body)).status_code == 403
+    assert await lifesign.ask("GET", f"/v1/channels/{channel}") == before
+    answer = await lifesign.ask(
+        "POST", f"/v1/channels/{channel}/compare", {"type": "pagerduty", "config": {"routingKey": "short"}}, expect=400
+    )
+    assert [each["field"] for each in answer["error"]["details"]] == ["config.routingKey"]
+    await lifesign.ask("POST", "/v1/channels/ch_0/compare", body, expect=404)

@@ -22,6 +22,7 @@ EXPLAINED = [
     (r"updateSettings", r"fallbackChannel", r"unknown channel"),
     # Names that are taken already.
     (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
+    (r"createHeartbeat", r"pingId", r"is taken by another heartbeat"),
     # Which timing field goes with which mode, given or stored.
     (r"createHeartbeat|updateHeartbeat", r"interval", r"is (for recurring and oneshot only|required for \w+)"),
     (r"createHeartbeat|updateHeartbeat", r"schedule", r"is (for scheduled only|required for scheduled)"),
@@ -42,10 +43,11 @@ EXPLAINED = [
         r"must (be at most 16\d* .+|not contain U\+0000)",
     ),
     # A channel's settings go with its type, given or stored; an address may be forbidden.
-    (r"createChannel|updateChannel", r"config(\..*)?", r".+"),
+    (r"createChannel|updateChannel|compareChannel", r"config(\..*)?", r".+"),
     # The clock.
     (r"createApiKey", r"expiresAt", r"must lie in the future"),
     (r"createApiKey", r"expiresAt", r"is not a date that exists"),
+    (r"importHeartbeatEvents", r"events\[\d+\]\.createdAt", r"must not lie in the future|is not a date .+"),
     (r"snoozeHeartbeat", r"until", r"must be in the future, at most 30 days from now|is not a date .+"),
     (r"createMaintenance|updateMaintenance", r"(starts|ends)At", r"is not a date .+"),
     # The same of systems, whose envelope has a word for each.

@@ -154,6 +154,19 @@ OPERATIONS: dict[str, Operation] = {
     "listApiKeys": _of("GET", "/keys", bad="/keys" + BAD_LIMIT),
     "deleteApiKey": _of("DELETE", "/keys/{key}"),
     # Beyond the contract
+    "readOwnKey": _of("GET", "/whoami"),
+    "compareChannel": _of(
+        "POST",
+        "/channels/{channel}/compare",
+        {"type": "webhook", "config": {"url": "{hook}"}},
+        bad={"type": "webhook", "config": {}},
+    ),
+    "importHeartbeatEvents": _of(
+        "POST",
+        "/heartbeats/{active}/events/import",
+        {"events": [{"type": "firing", "createdAt": "2025-12-31T10:00:00Z"}]},
+        bad={"events": [{"type": "nap", "createdAt": "2025-12-31T10:00:00Z"}]},
+    ),
     "listIncidents": _of("GET", "/incidents", bad="/incidents?status=shut"),
     "getIncident": _of("GET", "/incidents/{incident}"),
     "getSettings": _of("GET", "/settings"),

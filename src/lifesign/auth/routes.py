@@ -54,6 +54,14 @@ async def list_keys(request: Request) -> Response:
     )
 
 
+@router.get("/v1/whoami", **operation("readOwnKey", answer=(200, schemas.OwnKey), never=(403,)))
+async def read_own_key(request: Request) -> Response:
+    """Read the key that asks: what it may do, and in which project. Needs no scope."""
+    caller = await service.any_caller_of(request)
+    own = await context_of(request).db.read(service.own_key, caller)
+    return json_answer(schemas.shown_own(own))
+
+
 @router.delete("/v1/keys/{id}", **operation("deleteApiKey", answer=(204, None), errors=(404,)))
 async def delete_key(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Revoke a key, from the next request on. A key may revoke itself."""

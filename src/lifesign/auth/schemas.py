@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 
 from lifesign.auth.rules import KNOWN_SCOPES
-from lifesign.auth.service import Keyring
+from lifesign.auth.service import Keyring, Own
 from lifesign.auth.store import Key
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
@@ -72,6 +72,22 @@ def shown(key: Key, keyring: Keyring) -> dict[str, Any]:  # Any: JSON
     )
 
 
+def shown_own(own: Own) -> dict[str, Any]:  # Any: JSON
+    """The key that asks; of the operator, who has none, what there is."""
+    key = own.key
+    return without_absent(
+        {
+            "id": own.caller.key_id,
+            "name": own.caller.key_name,
+            "scopes": sorted(own.caller.scopes),
+            "project": own.project,
+            "prefix": key and key.prefix,
+            "createdAt": key and rfc3339(key.created_at),
+            "expiresAt": key and key.expires_at and rfc3339(key.expires_at),
+        }
+    )
+
+
 def shown_once(key: Key, token: str) -> dict[str, Any]:  # Any: JSON
     """A key in the answer that makes it: the only one with its token."""
     return without_absent(
@@ -109,6 +125,18 @@ class MadeKey(Body):
     scopes: list[str]
     createdAt: datetime
     expiresAt: datetime = optional()
+
+
+class OwnKey(Body):
+    """The key that asks."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    project: str = Field(description="Name of its project.", examples=["default"])
+    prefix: str = optional("The first characters of the token.")
+    createdAt: datetime = optional()
+    expiresAt: datetime = optional("Absent: never.")
 
 
 class KeyList(Body):

@@ -17,6 +17,7 @@ from lifesign.ids import new_id
 _MAX_CACHED = 10_000
 # Other nodes cannot tell this one that they revoked a key, so what it remembers is good for a second only.
 _SHARED_CACHE_MS = 1000
+OPERATOR_ID = "operator"
 OPERATOR = "lifesign.operator"
 """Key of the ASGI scope under which the operator's way in puts its Caller."""
 
@@ -88,19 +89,44 @@ class Keyring:
 
 async def caller_of(request: Request, scope: str) -> Caller:
     """The caller of `request`, who must hold `scope`. Raises Unauthorized, MissingScope."""
-    operator: Caller | None = request.scope.get(OPERATOR)
-    if operator is not None:
-        return operator
-    keyring: Keyring = request.app.state.keyring
-    caller = await keyring.caller(header_of(request, b"authorization"))
+    caller = await any_caller_of(request)
     if not caller.allows(scope):
         raise MissingScope([scope])
     return caller
 
 
+async def any_caller_of(request: Request) -> Caller:
+    """The caller of `request`, whatever they may do. Raises Unauthorized."""
+    operator: Caller | None = request.scope.get(OPERATOR)
+    if operator is not None:
+        return operator
+    keyring: Keyring = request.app.state.keyring
+    return await keyring.caller(header_of(request, b"authorization"))
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Who is calling, as they may know it. key: None for the operator, who needs none."""
+
+    caller: Caller
+    project: str
+    key: Key | None
+
+
+def own_key(conn: Connection, caller: Caller) -> Own:
+    """What there is to know of the caller. Raises Unauthorized when the key was revoked meanwhile."""
+    project = store.project_name(conn, caller.project_id)
+    if caller.key_id == OPERATOR_ID:
+        return Own(caller, project, None)
+    key = store.key_by_id(conn, caller.project_id, caller.key_id)
+    if key is None:
+        raise Unauthorized
+    return Own(caller, project, key)
+
+
 def operator(project_id: str) -> Caller:
     """The person who owns the data directory: every scope, no key."""
-    return Caller("operator", "operator", project_id, frozenset({ALL}))
+    return Caller(OPERATOR_ID, "operator", project_id, frozenset({ALL}))
 
 
 def create_key(

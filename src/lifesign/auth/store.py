@@ -1,4 +1,4 @@
-"""SQL of the table `api_keys`."""
+"""SQL of the table `api_keys`; the name of a project is read besides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import api_keys
+from lifesign.db.schema import api_keys, projects
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,18 @@ def insert_key(conn: Connection, key: Key, token_hash: bytes, *, is_bootstrap: b
             last_used_at=key.last_used_at,
         )
     )
+
+
+def key_by_id(conn: Connection, project_id: str, key_id: str) -> Key | None:
+    """One key of a project."""
+    query = select(*_COLUMNS).where(api_keys.c.id == key_id, api_keys.c.project_id == project_id)
+    row = conn.execute(query).first()
+    return None if row is None else _key(tuple(row))
+
+
+def project_name(conn: Connection, project_id: str) -> str:
+    """What people call the project of a key."""
+    return conn.scalar(select(projects.c.name).where(projects.c.id == project_id)) or ""
 
 
 def key_by_hash(conn: Connection, token_hash: bytes) -> Key | None:

@@ -63,6 +63,7 @@ async def create_channel(request: Request) -> Response:
         name=body.name,
         channel_type=body.type,
         config=config,
+        origin=body.origin,
         now=context.now(),
     )
     return json_answer(schemas.shown(channel, kit, made_secret), 201)
@@ -113,6 +114,22 @@ async def update_channel(request: Request, id: str) -> Response:  # noqa: A002 -
         now=context.now(),
     )
     return json_answer(schemas.shown(channel, kit, made_secret))
+
+
+@router.post(
+    "/v1/channels/{id}/compare",
+    **operation("compareChannel", answer=(200, schemas.Comparison), body=schemas.ComparedChannel, errors=(404,)),
+)
+async def compare_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
+    """Say whether a channel has these settings already, its secrets included; nothing changes."""
+    caller = await caller_of(request, "channels:write")
+    context, kit = context_of(request), _kit(request)
+    await context.db.read(service.get_channel, caller.project_id, id)
+    body = await read_model(request, schemas.ComparedChannel, secret=["config"])
+    is_equal = await context.db.read(
+        service.has_config, kit, caller.project_id, id, channel_type=body.type, config=body.config
+    )
+    return json_answer({"equal": is_equal})
 
 
 @router.delete(

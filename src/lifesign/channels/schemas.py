@@ -16,7 +16,7 @@ from lifesign.channels.service import Kit
 from lifesign.channels.store import Attempt, Channel, Notification
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
-from lifesign.http.fields import Body, Name, optional
+from lifesign.http.fields import Body, Name, Origin, optional
 
 # How much of what a target answered is shown.
 MAX_SHOWN_ERROR = 200
@@ -77,6 +77,7 @@ class NewChannel(Body):
     name: Name = Field(examples=["Ops mail"])
     type: ChannelType
     config: Config = Field(description=_HELP, examples=[{"to": ["ops@example.org"]}], json_schema_extra=_shapes)
+    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
 
 
 # Bodies to paste, by what they show.
@@ -106,6 +107,19 @@ class ChannelChanges(Body):
     config: Config = Field(default=cast("Any", None), description=_HELP, json_schema_extra=_shapes)
 
 
+class ComparedChannel(Body):
+    """Settings a channel may have; a masked secret, or one left out, is taken for the present one."""
+
+    type: ChannelType
+    config: Config = Field(description=_HELP, json_schema_extra=_shapes)
+
+
+class Comparison(Body):
+    """Whether they are what the channel has."""
+
+    equal: bool
+
+
 class Broken(Body):
     """Why the provider refuses the channel for good."""
 
@@ -123,6 +137,7 @@ class ShownChannel(Body):
     broken: Broken = optional("Present while the provider refuses the channel; an edit or a good test clears it.")
     createdAt: datetime
     updatedAt: datetime = optional()
+    origin: str = optional("Who made it, as they said.")
 
 
 class ChannelList(Body):
@@ -192,6 +207,7 @@ def shown(channel: Channel, kit: Kit, made_secret: str | None = None) -> dict[st
             "broken": broken or None,
             "createdAt": rfc3339(channel.created_at),
             "updatedAt": channel.updated_at and rfc3339(channel.updated_at),
+            "origin": channel.origin,
         }
     )
 

@@ -1,5 +1,6 @@
 """Channels as objects: made, changed, deleted, and asked which addresses they have."""
 
+import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,6 +106,7 @@ def create_channel(
     channel_type: ChannelType,
     config: Mapping[str, Any],
     now: EpochMs,
+    origin: str | None = None,
 ) -> tuple[Channel, str | None]:
     """A new channel, and the webhook secret that was made for it, if one was. `config` is valid and in clear."""
     made_secret = None
@@ -124,6 +126,7 @@ def create_channel(
         broken_at=None,
         created_at=now,
         updated_at=None,
+        origin=origin,
     )
     store.insert_channel(conn, channel, bucket_key(channel_type, config))
     return channel, made_secret
@@ -165,6 +168,27 @@ def update_channel(
     if changes:
         store.save_channel(conn, channel.id, changes | {"updated_at": now})
     return get_channel(conn, project_id, channel_id), made_secret
+
+
+def has_config(
+    conn: Connection,
+    kit: Kit,
+    project_id: str,
+    channel_id: str,
+    *,
+    channel_type: ChannelType,
+    config: Mapping[str, Any],
+) -> bool:
+    """Whether the channel has this type and these settings already, secrets included.
+
+    What a PATCH would keep is equal: masks that are sent back, a secret that is left out. Raises ChannelNotFound,
+    InvalidInput.
+    """
+    channel = get_channel(conn, project_id, channel_id)
+    present = _opened_leniently(kit, channel) if channel.type == channel_type else {}
+    wanted = configs.validate(channel_type, configs.merge(channel_type, present, config), kit.guard)
+    # Not a comparison that ends at the first difference: its duration would tell how much was guessed.
+    return hmac.compare_digest(*(orjson.dumps(each, option=orjson.OPT_SORT_KEYS) for each in (present, wanted)))
 
 
 def delete_channel(

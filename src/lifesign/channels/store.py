@@ -44,6 +44,7 @@ class Channel:
     broken_at: EpochMs | None
     created_at: EpochMs
     updated_at: EpochMs | None
+    origin: str | None = None
 
 
 _CHANNEL_COLUMNS = tuple(channels.c[name] for name in Channel.__dataclass_fields__)

@@ -110,6 +110,8 @@ heartbeats = Table(
     Column("ping_run_id", Text),
     Column("ping_started_at", BigInteger),
     Column("last_duration_ms", BigInteger),
+    # Who made it, in the words of who did; `apply` is what an apply may take away again. As in the other tables.
+    Column("origin", Text),
     Index("uq_heartbeats_ping_id", "ping_id", unique=True),
     Index("ix_heartbeats_unique_key", "unique_key"),
     Index("ix_heartbeats_badge_id", "badge_id"),
@@ -214,6 +216,7 @@ maintenance = Table(
     Column("members", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
+    Column("origin", Text),
     Index("ix_maintenance_project", "project_id", "id"),
 )
 
@@ -229,6 +232,7 @@ policies = Table(
     Column("repeat_last_step", SmallInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
+    Column("origin", Text),
     Index("ix_policies_project", "project_id", "id"),
 )
 
@@ -341,6 +345,7 @@ channels = Table(
     Column("broken_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
+    Column("origin", Text),
     Index("ix_channels_project", "project_id", "id"),
 )
 
@@ -512,6 +517,7 @@ systems = Table(
     Column("updated_at", BigInteger, nullable=False),
     # name, fqdn, key and id, case folded.
     Column("search", Text, nullable=False),
+    Column("origin", Text),
     Index("ix_systems_project", "project_id", "created_at", "id"),
     postgresql_with={"fillfactor": "70"},
 )

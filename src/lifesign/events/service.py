@@ -8,13 +8,14 @@ from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
 from lifesign.events import store
-from lifesign.events.rules import Event
+from lifesign.events.rules import Event, EventType
 from lifesign.events.store import StoredEvent
 from lifesign.ids import new_id
 
-__all__ = ["StoredEvent", "history", "record", "record_each"]
+__all__ = ["StoredEvent", "history", "record", "record_each", "record_imported"]
 
 history = store.events_of
+_IMPORTED = '{"imported":true}'
 
 
 def record(conn: Connection, events: Iterable[Event], now: EpochMs) -> None:
@@ -25,6 +26,19 @@ def record(conn: Connection, events: Iterable[Event], now: EpochMs) -> None:
 def record_each(conn: Connection, events: Iterable[tuple[Event, EpochMs]]) -> None:
     """Append events, each with its own moment, in the order given."""
     store.insert_events(conn, [_row(event, at) for event, at in events])
+
+
+def record_imported(
+    conn: Connection, project_id: str, heartbeat_id: str, happened: Iterable[tuple[EventType, EpochMs]]
+) -> int:
+    """Append what happened elsewhere, each with its own moment, oldest first; how many were new.
+
+    The caller holds the heartbeat: what two say at once is kept once.
+    """
+    known = store.moments_of(conn, heartbeat_id, _IMPORTED)
+    new = sorted(set(happened) - known, key=lambda each: each[1])
+    record_each(conn, ((Event(project_id, heartbeat_id, kind, _IMPORTED), at) for kind, at in new))
+    return len(new)
 
 
 def _row(event: Event, at: EpochMs) -> dict[str, object]:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 from lifesign.clock import EpochMs
 from lifesign.db.schema import events
 from lifesign.db.sql import insert_many
+from lifesign.events.rules import EventType
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,10 @@ def events_of(
         query = query.where(events.c.type == event_type)
     rows = conn.execute(query.order_by(events.c.seq.desc()).limit(limit))
     return [StoredEvent(*row) for row in rows]
+
+
+def moments_of(conn: Connection, heartbeat_id: str, metadata: str) -> set[tuple[EventType, EpochMs]]:
+    """Type and moment of the events of one heartbeat with just this metadata. Index: ix_events_heartbeat."""
+    query = select(events.c.type, events.c.created_at)
+    rows = conn.execute(query.where(events.c.heartbeat_id == heartbeat_id, events.c.metadata == metadata))
+    return {(row[0], row[1]) for row in rows}

@@ -86,6 +86,8 @@ async def create_heartbeat(request: Request) -> Response:
         schemas.definition_of(body),
         is_armed=body.armed,
         has_slug=body.slug is not None,
+        origin=body.origin,
+        ping_id=body.pingId,
         max_heartbeats=context.settings.max_heartbeats,
         now=context.now(),
     )
@@ -337,6 +339,26 @@ async def list_events(request: Request, idOrSlug: str) -> Response:  # noqa: N80
         event_type=event_type,
     )
     return json_answer(page_body("events", rows, page, key=lambda row: str(row.seq), show=schemas.shown_event))
+
+
+@router.post(
+    "/v1/heartbeats/{idOrSlug}/events/import",
+    **operation(
+        "importHeartbeatEvents",
+        answer=(200, schemas.ImportAnswer),
+        body=schemas.PastEvents,
+        errors=(404,),
+        refuses_states=True,
+    ),
+)
+async def import_events(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Keep history of another server, marked `imported`. Nobody is told, and a repeat changes nothing."""
+    caller = await caller_of(request, "heartbeats:write")
+    context = context_of(request)
+    await context.db.read(service.get, caller.project_id, idOrSlug)
+    happened = schemas.past_of(await read_model(request, schemas.PastEvents), context.now())
+    imported, known = await context.db.write(service.import_history, caller, idOrSlug, happened)
+    return json_answer({"imported": imported, "known": known})
 
 
 def _is_seq(value: str) -> bool:

@@ -108,6 +108,7 @@ class Heartbeat:
     ping_run_id: str | None = None
     ping_started_at: EpochMs | None = None
     last_duration_ms: int | None = None
+    origin: str | None = None
 
     @property
     def timing(self) -> Timing:

@@ -1,5 +1,6 @@
 """Wire models of heartbeats, and the rules that span several of their fields."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -13,8 +14,9 @@ from lifesign.clock import EpochMs, rfc3339
 from lifesign.events.service import StoredEvent
 from lifesign.faults import MAX_FAULTS, Fault, InvalidInput
 from lifesign.heartbeats import slugs
+from lifesign.heartbeats.counted import PingRules
 from lifesign.heartbeats.rules import Heartbeat
-from lifesign.heartbeats.service import Definition
+from lifesign.heartbeats.service import Definition, Flip
 from lifesign.http.answers import without_absent
 from lifesign.http.fields import (
     Body,
@@ -24,6 +26,7 @@ from lifesign.http.fields import (
     LongText,
     Metadata,
     Name,
+    Origin,
     Ref,
     Tag,
     Timestamp,
@@ -42,6 +45,9 @@ MAX_ACK_MESSAGE = 1000
 MAX_DEPENDENCIES = 20
 MAX_TOLERANCE = 100
 MAX_SNOOZE_S = 2_592_000
+MAX_KEYWORDS = 200
+MAX_IMPORTED = 1000
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _tags(value: list[str]) -> list[str]:
@@ -59,6 +65,13 @@ def _slug(value: str) -> str:
     return value
 
 
+def _ping_id(value: str) -> str:
+    if not _UUID.fullmatch(value.lower()):
+        msg = "must be a UUID"
+        raise ValueError(msg)
+    return value.lower()
+
+
 def _distinct(value: list[str]) -> list[str]:
     return list(dict.fromkeys(value))
 
@@ -69,6 +82,12 @@ Slug = Annotated[
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(_tags)]
 Dependencies = Annotated[list[Ref], Field(max_length=MAX_DEPENDENCIES), AfterValidator(_distinct)]
 OwnChannels = Annotated[list[Ref], Field(max_length=MAX_OWN_CHANNELS), AfterValidator(_distinct)]
+Keywords = Annotated[str, LongText(MAX_KEYWORDS)]
+PingId = Annotated[
+    StrictStr,
+    AfterValidator(_ping_id),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"}),
+]
 ModeWord = Literal["recurring", "oneshot", "scheduled"]
 StatusWord = Literal["active", "firing", "paused", "resolved"]
 
@@ -94,6 +113,36 @@ class Tolerance(Body):
         return self
 
 
+class Pings(Body):
+    """Which pings count, and for what. Keywords are separated by commas."""
+
+    methods: Literal["", "POST"] = Field(default="", description="`POST`: a ping by any other method is ignored.")
+    filterSubject: Bool = Field(default=False, description="Look for keywords in the subject of an e-mail.")
+    filterBody: Bool = Field(default=False, description="Look for keywords in the text of an e-mail.")
+    filterHttpBody: Bool = Field(default=False, description="Look for keywords in the body of an HTTP ping.")
+    filterDefaultFail: Bool = Field(default=False, description="What holds no keyword is a failure, not ignored.")
+    startKeywords: Keywords = Field(default="")
+    successKeywords: Keywords = Field(default="")
+    failureKeywords: Keywords = Field(default="")
+
+    def rules(self) -> PingRules:
+        """As they are kept."""
+        return PingRules(**{name: getattr(self, wire) for wire, name in _PING_RULES.items()})
+
+
+# What the wire calls the ping rules.
+_PING_RULES = {
+    "methods": "methods",
+    "filterSubject": "filter_subject",
+    "filterBody": "filter_body",
+    "filterHttpBody": "filter_http_body",
+    "filterDefaultFail": "filter_default_fail",
+    "startKeywords": "start_kw",
+    "successKeywords": "success_kw",
+    "failureKeywords": "failure_kw",
+}
+
+
 class NewHeartbeat(Body):
     """What must check in, and when."""
 
@@ -104,7 +153,9 @@ class NewHeartbeat(Body):
     interval: Annotated[int, Integer(1, MAX_INTERVAL_S)] = optional(
         "Seconds; for recurring and oneshot, which need it.", [3600]
     )
-    schedule: StrictStr = optional("Cron expression of five fields; for scheduled, which needs it.", ["0 2 * * *"])
+    schedule: StrictStr = optional(
+        "Cron expression of five fields, or systemd's OnCalendar; for scheduled, which needs it.", ["0 2 * * *"]
+    )
     grace: Annotated[int, Integer(0, MAX_GRACE_S)] = Field(
         default=DEFAULT_GRACE_S, description="Seconds past the deadline before it fires."
     )
@@ -120,6 +171,9 @@ class NewHeartbeat(Body):
     dependsOn: Dependencies = optional("Ids or slugs: while one of them fires, nobody is told of this one.")
     armed: Bool = Field(default=True, description="false: no deadline until the first check-in.")
     stickyPause: Bool = Field(default=True, description="false: a check-in un-pauses.")
+    pings: Pings = optional("Which pings count; all, as they say, when omitted.")
+    pingId: PingId = optional("A UUID that it was pinged by before; made when omitted.")
+    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
 
 
 class HeartbeatChanges(Body):
@@ -141,6 +195,7 @@ class HeartbeatChanges(Body):
     tolerance: Tolerance | None = optional()
     dependsOn: Dependencies | None = optional()
     stickyPause: Bool = optional()
+    pings: Pings | None = optional()
 
 
 class CheckInBody(Body):
@@ -190,6 +245,26 @@ CHECK_INS: dict[str, dict[str, Any]] = {
 }
 
 
+class PastEvent(Body):
+    """That a heartbeat began to fire, or recovered, on another server."""
+
+    type: Flip
+    createdAt: Timestamp = Field(description="When; not in the future.")
+
+
+class PastEvents(Body):
+    """History that another server kept."""
+
+    events: Annotated[list[PastEvent], Field(max_length=MAX_IMPORTED)]
+
+
+class ImportAnswer(Body):
+    """How many events are new, and how many were there."""
+
+    imported: int
+    known: int
+
+
 class ShownHeartbeat(Body):
     """A heartbeat. Members without a value are omitted."""
 
@@ -221,6 +296,9 @@ class ShownHeartbeat(Body):
     dependsOn: list[str] = optional("Ids.")
     snoozedUntil: datetime = optional()
     maintenance: bool = optional("True inside a maintenance window.")
+    pings: Pings = optional("Which pings count, where it is not all of them.")
+    managedBy: str = optional("What it belongs to, such as `system <id>`; that alone reports for it and changes it.")
+    origin: str = optional("Who made it, as they said.")
     pingUrl: str = optional("Whoever calls it checks in; shown to keys with `heartbeats:write`.")
 
 
@@ -310,6 +388,7 @@ def definition_of(body: NewHeartbeat) -> Definition:
         tolerance_failures=body.tolerance.failures if "tolerance" in body.given() else None,
         tolerance_window=body.tolerance.window if "tolerance" in body.given() else None,
         depends_on=tuple(body.dependsOn or ()),
+        ping_rules=_ping_rules(body.pings),
     )
     return _checked(wanted)
 
@@ -333,6 +412,7 @@ def changes_of(body: HeartbeatChanges) -> dict[str, Any]:
         "channels": tuple(body.channels or ()),
         "stickyPause": body.stickyPause,
         "dependsOn": tuple(body.dependsOn or ()),
+        "pings": _ping_rules(body.pings),
     }
     if "tolerance" in given:
         values["tolerance_failures"] = body.tolerance and body.tolerance.failures
@@ -345,6 +425,7 @@ def changes_of(body: HeartbeatChanges) -> dict[str, Any]:
         "channels": "own_channels",
         "stickyPause": "is_sticky_pause",
         "dependsOn": "depends_on",
+        "pings": "ping_rules",
     }
     return {columns.get(name, name): value for name, value in values.items() if name in given}
 
@@ -368,7 +449,7 @@ def _checked(wanted: Definition) -> Definition:
     normalized = wanted.schedule
     if not faults and wanted.schedule is not None:
         try:
-            normalized = schedule.normalized(wanted.schedule, wanted.timezone)
+            normalized = schedule.normalized_either(wanted.schedule, wanted.timezone)
         except schedule.BadSchedule as error:
             faults.append(Fault("schedule", error.reason, wanted.schedule[:200], has_value=True))
     if wanted.mode == "oneshot" and wanted.tolerance_failures is not None:
@@ -389,6 +470,18 @@ def _timing_faults(wanted: Definition) -> list[Fault]:
 def json_text(value: Mapping[str, Any] | None) -> str | None:
     """JSON text of an object, or None."""
     return None if value is None else orjson.dumps(value).decode()
+
+
+def past_of(body: PastEvents, now: EpochMs) -> list[tuple[Flip, EpochMs]]:
+    """What happened, and when. Raises InvalidInput for what is yet to come."""
+    faults = [
+        Fault(f"events[{position}].createdAt", "must not lie in the future")
+        for position, each in enumerate(body.events)
+        if each.createdAt > now
+    ]
+    if faults:
+        raise InvalidInput(*faults[:MAX_FAULTS])
+    return [(each.type, each.createdAt) for each in body.events]
 
 
 # Out ----------------------------------------------------------------------------------------------------------------
@@ -441,9 +534,21 @@ def shown(
             "dependsOn": list(heartbeat.depends_on) or None,
             "snoozedUntil": _time(heartbeat.snoozed_until) if heartbeat.is_snoozed(now) else None,
             "maintenance": is_covered or None,
+            "pings": _shown_pings(PingRules.of(heartbeat.ping_rules)) or None,
+            "managedBy": heartbeat.managed_by,
+            "origin": heartbeat.origin,
             "pingUrl": None if pings_at is None or heartbeat.ping_id is None else f"{pings_at}{heartbeat.ping_id}",
         }
     )
+
+
+def _ping_rules(pings: Pings | None) -> str | None:
+    return None if pings is None else pings.rules().text()
+
+
+def _shown_pings(kept: PingRules) -> dict[str, str | bool]:
+    told = kept.told()
+    return {wire: told[name] for wire, name in _PING_RULES.items() if name in told}
 
 
 def shown_event(event: StoredEvent) -> dict[str, Any]:  # Any: JSON

@@ -7,9 +7,10 @@ in `sweep`, what they report in `checkins` and `running`.
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from lifesign.auth.rules import Caller
 from lifesign.channels import service as channels
@@ -31,6 +32,7 @@ from lifesign.maintenance import service as maintenance
 from lifesign.projects import service as projects
 from lifesign.runs import service as runs
 
+Flip = Literal["firing", "resolved"]
 _SLUG_WINDOW = 64
 _MAX_SLUG_WINDOW = 4096
 
@@ -88,11 +90,14 @@ def create(
     max_heartbeats: int,
     now: EpochMs,
     managed_by: str | None = None,
+    origin: str | None = None,
+    ping_id: str | None = None,
 ) -> Heartbeat:
     """A new heartbeat, waiting from now on. Raises InvalidInput, HeartbeatLimitReached.
 
     has_slug: the slug was chosen, so it is refused when taken; otherwise the lowest free one is made from the name.
     managed_by: what it belongs to, which alone may check it in and change it.
+    ping_id: a UUID it had elsewhere; another one is made when None.
     """
     definition = _with_references(conn, caller.project_id, definition, itself=None)
     projects.lock(conn, caller.project_id)  # or two creations at once would both see room for the last one
@@ -115,12 +120,15 @@ def create(
         created_at=now,
         updated_at=None,
         managed_by=managed_by,
-        ping_id=None if managed_by else str(uuid.uuid4()),
+        origin=origin,
+        ping_id=None if managed_by else ping_id or str(uuid.uuid4()),
         badge_id=None if managed_by else str(uuid.uuid4()),
         **_values(definition),
     )
     heartbeat = rules.armed(blank, now, now) if is_armed else blank
-    while not store.insert_if_free(conn, heartbeat):
+    if ping_id is not None and store.id_of_ping(conn, ping_id) is not None:
+        raise _ping_id_taken(ping_id)
+    while not _is_inserted(conn, heartbeat, ping_id):
         if has_slug:
             raise _slug_taken(definition.slug)
         heartbeat = replace(heartbeat, slug=free_slug(conn, caller.project_id, slugs.slug_from_name(definition.name)))
@@ -128,6 +136,17 @@ def create(
     record(conn, heartbeat, now, "created", key=caller.key_id)
     wake_after_commit(conn, "sweep")
     return heartbeat
+
+
+def _is_inserted(conn: Connection, heartbeat: Heartbeat, chosen_ping_id: str | None) -> bool:
+    """False: its slug is taken."""
+    try:
+        return store.insert_if_free(conn, heartbeat)
+    except IntegrityError:
+        if chosen_ping_id is None:
+            raise
+        # Another node was quicker by a moment; what this transaction did is undone with it.
+        raise _ping_id_taken(chosen_ping_id) from None
 
 
 def _values(definition: Definition) -> dict[str, Any]:
@@ -150,6 +169,10 @@ def free_slug(conn: Connection, project_id: str, base: str) -> str:
 
 def _slug_taken(slug: str | None) -> InvalidInput:
     return InvalidInput(Fault("slug", "is taken by another heartbeat", slug, has_value=True))
+
+
+def _ping_id_taken(ping_id: str) -> InvalidInput:
+    return InvalidInput(Fault("pingId", "is taken by another heartbeat", ping_id, has_value=True))
 
 
 def _with_references(conn: Connection, project_id: str, definition: Definition, *, itself: str | None) -> Definition:
@@ -378,6 +401,19 @@ def end_snooze(conn: Connection, caller: Caller, ref: str, *, tuning: Tuning, no
     """Tell people of a heartbeat again. Raises HeartbeatNotFound, StateRefused."""
     before = _locked(conn, caller.project_id, ref)
     holds.end_snooze(conn, before, key_id=caller.key_id, now=now, tuning=tuning)
+
+
+def import_history(
+    conn: Connection, caller: Caller, ref: str, happened: Iterable[tuple[Flip, EpochMs]]
+) -> tuple[int, int]:
+    """Keep what another server saw of a heartbeat; how many events were new, and how many were known.
+
+    Nothing follows from them: no incident, no message. Raises HeartbeatNotFound, Managed.
+    """
+    heartbeat = _owned(_locked(conn, caller.project_id, ref))
+    told = set(happened)
+    new = events.record_imported(conn, heartbeat.project_id, heartbeat.id, told)
+    return new, len(told) - new
 
 
 # Users of policies and channels -------------------------------------------------------------------------------------

@@ -199,6 +199,8 @@ def _has_nul(value: Any) -> bool:  # Any: JSON, of bounded depth
 
 
 Name = Annotated[str, Line(MAX_NAME)]
+Origin = Annotated[str, Line(64)]
+"""Who makes an object, in their own word; `lifesign apply` says `apply`."""
 Ref = Annotated[StrictStr, AfterValidator(without_nul), WithJsonSchema({"type": "string", "pattern": _NO_NUL})]
 """The id of an object; whether there is one the database knows."""
 Bool = StrictBool

@@ -51,10 +51,12 @@ def is_policy(conn: Connection, project_id: str, policy_id: str) -> bool:
     return store.keep_policy(conn, project_id, policy_id)
 
 
-def create_policy(conn: Connection, project_id: str, *, name: str, plan: Plan, now: EpochMs) -> Policy:
+def create_policy(
+    conn: Connection, project_id: str, *, name: str, plan: Plan, now: EpochMs, origin: str | None = None
+) -> Policy:
     """A new policy. Raises InvalidInput naming each channel the project does not have."""
     _check_channels(conn, project_id, plan.steps)
-    policy = Policy(new_id("pol", now), project_id, name, plan, now, None)
+    policy = Policy(new_id("pol", now), project_id, name, plan, now, None, origin)
     store.insert_policy(conn, policy)
     return policy
 

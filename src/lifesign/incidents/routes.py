@@ -43,7 +43,7 @@ async def create_policy(request: Request) -> Response:
     context = context_of(request)
     plan = Plan(schemas.steps_of(body.steps), body.repeatLastStep)
     policy = await context.db.write(
-        policies.create_policy, caller.project_id, name=body.name, plan=plan, now=context.now()
+        policies.create_policy, caller.project_id, name=body.name, plan=plan, origin=body.origin, now=context.now()
     )
     return json_answer(schemas.shown_policy(policy), 201)
 

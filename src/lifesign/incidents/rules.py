@@ -94,6 +94,7 @@ class Policy:
     plan: Plan
     created_at: EpochMs
     updated_at: EpochMs | None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from lifesign.channels.schemas import ShownNotification
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
 from lifesign.http.describe import example_id
-from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Ref, optional
+from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Origin, Ref, optional
 from lifesign.incidents.messages import shown_resolution
 from lifesign.incidents.rules import Incident, Policy, Reason, Step, Unattended
 
@@ -37,6 +37,7 @@ class NewPolicy(Body):
     name: Name = Field(examples=["Critical"])
     steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)]
     repeatLastStep: Bool = False
+    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
 
 
 # Bodies to paste, by what they show.
@@ -78,6 +79,7 @@ class ShownPolicy(Body):
     repeatLastStep: bool
     createdAt: datetime
     updatedAt: datetime = optional("Present once it was changed.")
+    origin: str = optional("Who made it, as they said.")
 
 
 class PolicyList(Body):
@@ -157,6 +159,7 @@ def shown_policy(policy: Policy) -> dict[str, Any]:  # Any: JSON
             "repeatLastStep": policy.plan.repeat_last_step,
             "createdAt": rfc3339(policy.created_at),
             "updatedAt": policy.updated_at and rfc3339(policy.updated_at),
+            "origin": policy.origin,
         }
     )
 

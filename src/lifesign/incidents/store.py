@@ -23,7 +23,11 @@ def insert_policy(conn: Connection, policy: Policy) -> None:
     """A new policy."""
     conn.execute(
         policies.insert().values(
-            id=policy.id, project_id=policy.project_id, created_at=policy.created_at, **_policy_values(policy)
+            id=policy.id,
+            project_id=policy.project_id,
+            created_at=policy.created_at,
+            origin=policy.origin,
+            **_policy_values(policy),
         )
     )
 
@@ -96,7 +100,13 @@ def _policy(row: Any) -> Policy:  # Any: a row of a table whose columns mypy doe
         Step(tuple(step["channels"]), step.get("wait"), step.get("message")) for step in orjson.loads(row.steps)
     )
     return Policy(
-        row.id, row.project_id, row.name, Plan(steps, bool(row.repeat_last_step)), row.created_at, row.updated_at
+        row.id,
+        row.project_id,
+        row.name,
+        Plan(steps, bool(row.repeat_last_step)),
+        row.created_at,
+        row.updated_at,
+        row.origin,
     )
 
 

@@ -35,7 +35,12 @@ async def create_window(request: Request) -> Response:
     context = context_of(request)
     now = context.now()
     window = await context.db.write(
-        service.create, caller.project_id, schemas.definition_of(body), coverage=_coverage(request), now=now
+        service.create,
+        caller.project_id,
+        schemas.definition_of(body),
+        coverage=_coverage(request),
+        origin=body.origin,
+        now=now,
     )
     return json_answer(schemas.shown(window, now), 201)
 

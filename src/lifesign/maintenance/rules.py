@@ -39,6 +39,7 @@ class Window(Definition):
     project_id: str
     created_at: EpochMs
     updated_at: EpochMs | None
+    origin: str | None = None
 
     def covers(self, heartbeat_id: str, namespace: str | None, tags: Collection[str]) -> bool:
         """Whether it is meant for this heartbeat."""

@@ -12,7 +12,7 @@ from lifesign.clock import EpochMs, rfc3339
 from lifesign.faults import Fault, InvalidInput
 from lifesign.http.answers import without_absent
 from lifesign.http.describe import example_id
-from lifesign.http.fields import Body, Integer, Line, Name, Ref, Tag, Timestamp, Timezone, optional
+from lifesign.http.fields import Body, Integer, Line, Name, Origin, Ref, Tag, Timestamp, Timezone, optional
 from lifesign.maintenance import rules
 from lifesign.maintenance.rules import Definition, TargetKind, Window
 
@@ -51,6 +51,7 @@ class NewWindow(_Fields):
     model_config = ConfigDict(json_schema_extra={"allOf": [{"oneOf": _WHEN}, {"oneOf": _WHOM}]})
 
     name: Name = Field(examples=["Weekly reboot"])
+    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
 
 
 class WindowChanges(_Fields):
@@ -94,6 +95,7 @@ class ShownWindow(Body):
     tags: list[str] = optional()
     all: bool = optional()
     updatedAt: datetime = optional("Present once it was changed.")
+    origin: str = optional("Who made it, as they said.")
 
 
 class WindowList(Body):
@@ -211,5 +213,6 @@ def shown(window: Window, now: EpochMs) -> dict[str, Any]:  # Any: JSON
             "timezone": window.timezone if window.schedule is not None else None,
             window.target: target,
             "updatedAt": window.updated_at and rfc3339(window.updated_at),
+            "origin": window.origin,
         }
     )

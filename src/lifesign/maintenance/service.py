@@ -69,10 +69,25 @@ class Coverage(Protocol):
         """A window is gone."""
 
 
-def create(conn: Connection, project_id: str, definition: Definition, *, coverage: Coverage, now: EpochMs) -> Window:
+def create(
+    conn: Connection,
+    project_id: str,
+    definition: Definition,
+    *,
+    coverage: Coverage,
+    now: EpochMs,
+    origin: str | None = None,
+) -> Window:
     """A new window. Raises InvalidInput for heartbeats that do not exist."""
     definition = _with_ids(conn, project_id, definition, coverage)
-    window = Window(id=new_id("mw", now), project_id=project_id, created_at=now, updated_at=None, **asdict(definition))
+    window = Window(
+        id=new_id("mw", now),
+        project_id=project_id,
+        created_at=now,
+        updated_at=None,
+        origin=origin,
+        **asdict(definition),
+    )
     store.insert(conn, window)
     coverage.judge(conn, project_id, [window], now)
     return window

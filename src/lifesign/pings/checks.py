@@ -14,12 +14,13 @@ from lifesign.events import service as events
 from lifesign.faults import InvalidInput
 from lifesign.heartbeats import running, slugs
 from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.counted import PingRules
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, Managed, StateRefused
 from lifesign.heartbeats.service import Definition
 from lifesign.incidents import policies
 from lifesign.incidents.rules import Tuning
 from lifesign.pings import schemas, store
-from lifesign.pings.rules import CheckRefused, PingRules
+from lifesign.pings.rules import CheckRefused
 from lifesign.pings.schemas import Version, Wanted
 from lifesign.projects import service as projects
 

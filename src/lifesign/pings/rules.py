@@ -4,13 +4,12 @@ Spec "Pings", sections 2 to 4. Everything is decided here and nothing is done he
 """
 
 import ipaddress
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
 from typing import Literal, NamedTuple
 
 from lifesign.clock import EpochMs
+from lifesign.heartbeats.counted import PingRules
 
 Action = Literal["success", "start", "fail", "log"]
 """What the URL says."""
@@ -126,38 +125,6 @@ def _without_port(text: str) -> str:
 
 
 # Which signal counts ------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class PingRules:
-    """Which pings of a heartbeat count, and for what."""
-
-    methods: str = ""
-    start_kw: str = ""
-    success_kw: str = ""
-    failure_kw: str = ""
-    filter_subject: bool = False
-    filter_body: bool = False
-    filter_http_body: bool = False
-    filter_default_fail: bool = False
-
-    @classmethod
-    def of(cls, text: str | None) -> "PingRules":
-        """From how they are kept."""
-        return cls() if text is None else cls(**json.loads(text))
-
-    def text(self) -> str | None:
-        """How they are kept: None for the usual ones."""
-        kept = {field.name: getattr(self, field.name) for field in fields(self)}
-        told = {name: value for name, value in kept.items() if value != getattr(_USUAL, name)}
-        return json.dumps(told) if told else None
-
-    def as_dict(self) -> dict[str, object]:
-        """Name and value of each."""
-        return asdict(self)
-
-
-_USUAL = PingRules()
-
-
 def signal_of(rules: PingRules, action: Action, *, method: str, is_bare: bool, body: bytes) -> Signal:
     """What an HTTP ping counts as. is_bare: its URL says nothing but the heartbeat."""
     if rules.methods == "POST" and method != "POST":

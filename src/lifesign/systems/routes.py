@@ -92,6 +92,7 @@ async def create_system(request: Request) -> Response:
         schemas.definition_of(body),
         chosen_id=body.id if "id" in body.model_fields_set else None,
         secret=secret,
+        origin=body.origin,
         windows=service.windows_of(context.settings),
         max_heartbeats=context.settings.max_heartbeats,
         now=now,

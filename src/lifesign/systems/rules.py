@@ -98,6 +98,7 @@ class System:
     last_heartbeat: EpochMs | None
     created_at: EpochMs
     updated_at: EpochMs
+    origin: str | None = None
 
     @property
     def owner(self) -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.http.body import field_path
 from lifesign.http.describe import Envelope, Refusal
-from lifesign.http.fields import CONTROL_CHARACTERS, OUT_OF_RANGE, Integer, LongText, Name, Ref, optional
+from lifesign.http.fields import CONTROL_CHARACTERS, OUT_OF_RANGE, Integer, LongText, Name, Origin, Ref, optional
 from lifesign.systems import rules
 from lifesign.systems.rules import MAX_SHOWN_VALUE, Flaw, Period, Trend, ValidationFailed, Windows, Word
 from lifesign.systems.service import Definition, Watched
@@ -80,10 +80,11 @@ class NewSystem(SystemChanges):
     id: SystemId = optional("A UUID; made when omitted.")
     name: Name = Field(examples=["db1"])
     secret: Secret = optional("Made when omitted.")
+    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
 
 
 # The order in which faults are told.
-_ORDER = ("id", "name", "type", "fqdn", "notes", "tags", "interval", "policy", "secret")
+_ORDER = ("id", "name", "type", "fqdn", "notes", "tags", "interval", "policy", "secret", "origin")
 
 # Bodies to paste, by what they show.
 NEW_SYSTEMS: dict[str, dict[str, Any]] = {
@@ -173,7 +174,7 @@ def answer(code: int, message: str, data: Any) -> dict[str, Any]:  # Any: JSON
 
 def shown_to_itself(watched: Watched, windows: Windows, now: EpochMs) -> dict[str, Any]:  # Any: JSON
     """A system as the machine sees it: without what is between people."""
-    hidden = {"notes", "policy", "heartbeat_id", "heartbeat_status", "secret_hint"}
+    hidden = {"notes", "origin", "policy", "heartbeat_id", "heartbeat_status", "secret_hint"}
     return {name: value for name, value in shown(watched, windows, now).items() if name not in hidden}
 
 
@@ -203,7 +204,9 @@ def shown(watched: Watched, windows: Windows, now: EpochMs) -> dict[str, Any]:  
         "created_at": rfc3339(system.created_at),
         "updated_at": rfc3339(system.updated_at),
     }
-    return values if last is not None else {key: value for key, value in values.items() if key != "heartbeat_minutes"}
+    if last is None:
+        del values["heartbeat_minutes"]
+    return values if system.origin is None else values | {"origin": system.origin}
 
 
 def _time(at: EpochMs | None) -> str | None:
@@ -265,6 +268,7 @@ class ShownSystem(ShownToItself):
     heartbeat_id: str = Field(description="The heartbeat underneath, `hb_...`: its incident, its history.")
     heartbeat_status: Literal["active", "firing", "paused", "resolved"]
     secret_hint: str = Field(description="The end of the secret.")
+    origin: str = optional("Who made it, as they said.")
 
 
 class MadeSystem(ShownSystem):

@@ -80,6 +80,7 @@ def create(
     windows: Windows,
     max_heartbeats: int,
     now: EpochMs,
+    origin: str | None = None,
 ) -> Watched:
     """A new system, which nobody waits for until it reports for the first time.
 
@@ -101,6 +102,7 @@ def create(
         last_heartbeat=None,
         created_at=now,
         updated_at=now,
+        origin=origin,
         **_own_values(definition),
     )
     heartbeat = heartbeats.create(
