@@ -29,8 +29,8 @@ async def test_nobody_else_reports_for_it_or_changes_it(
 ) -> None:
     await lifesign.heartbeat("Machine")
     await lifesign.ask("POST", "/v1/heartbeats/machine/runs", {"runId": "a"}, expect=201)
-    before = await lifesign.get("machine")
     await _own(lifesign)
+    before = await lifesign.get("machine")
 
     refused = await lifesign.ask(method, f"/v1/heartbeats/machine{path}", body, expect=400)
 
