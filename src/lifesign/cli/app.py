@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from lifesign import __version__
-from lifesign.cli import channels, doctor, heartbeats, incidents, jobs, keys, maintenance, policies, serve, systems
+from lifesign.cli import (
+    channels,
+    config,
+    doctor,
+    heartbeats,
+    incidents,
+    jobs,
+    keys,
+    maintenance,
+    policies,
+    serve,
+    systems,
+)
 
 app = typer.Typer(
     name="lifesign",
@@ -42,6 +54,8 @@ app.add_typer(policies.app, name="policies")
 app.add_typer(channels.app, name="channels")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(incidents.notifications, name="notifications")
+app.command("apply")(config.apply)
+app.command("export")(config.export)
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)

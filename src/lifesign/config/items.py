@@ -1,0 +1,97 @@
+"""The objects of a project, as a file wants them and as a server has them, in one form that can be compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+Kind = Literal["channels", "policies", "heartbeats", "maintenance", "systems"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which they are made: whatever is named comes before what names it."""
+NOUNS: Mapping[Kind, str] = {
+    "channels": "channel",
+    "policies": "policy",
+    "heartbeats": "heartbeat",
+    "maintenance": "maintenance window",
+    "systems": "system",
+}
+
+# Any, throughout: what a file or an answer says.
+Form = dict[str, Any]
+
+# What a member is when it is not said.
+DEFAULTS: Mapping[Kind, Form] = {
+    "channels": {},
+    "policies": {"repeatLastStep": False},
+    "heartbeats": {"grace": 60, "timezone": "UTC", "stickyPause": True},
+    "maintenance": {},
+    "systems": {"type": "", "fqdn": "", "notes": "", "tags": []},
+}
+
+
+class Ambiguous(Exception):
+    """Several objects of the server have the name by which a file means one."""
+
+    def __init__(self, kind: Kind, name: str, ids: Sequence[str]) -> None:
+        super().__init__(
+            f"the server has {len(ids)} {kind} named {name!r}: {', '.join(ids)}; rename or delete all but one"
+        )
+        self.kind = kind
+        self.name = name
+        self.ids = tuple(ids)
+
+
+class Reference(NamedTuple):
+    """That something is named: of which kind, by which name, at which path."""
+
+    kind: Kind
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object as a file wants it.
+
+    shown: its form as answers show it, secrets masked; at_creation: what it begins with besides.
+    """
+
+    kind: Kind
+    name: str
+    path: str
+    form: Form
+    shown: Form
+    at_creation: Form = field(default_factory=dict)
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the files want. warnings: what is accepted, but not good."""
+
+    project: str | None
+    items: Mapping[Kind, Mapping[str, Item]]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An object that a server has."""
+
+    id: str
+    origin: str | None
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What a server has, by kind and name; what a file cannot name is left out."""
+
+    rows: Mapping[Kind, Mapping[str, Sequence[Row]]]
+    names: Mapping[tuple[Kind, str], str]
+
+    def one(self, kind: Kind, name: str) -> Row | None:
+        """The object of this name; None when there is none. Raises Ambiguous."""
+        found = self.rows[kind].get(name, ())
+        if len(found) > 1:
+            raise Ambiguous(kind, name, [row.id for row in found])
+        return found[0] if found else None

@@ -1,0 +1,404 @@
+"""`lifesign apply` and `lifesign export` against servers of their own: spec "Import, export, apply", acceptance."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, running_server
+from tests.postgres import Cluster
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwTm9gdGVzdA=="
+PROJECT = """\
+project: default
+channels:
+  ops-mail: {type: email, config: {to: [ops@example.org]}}
+  ops-hook: {type: webhook, config: {url: "https://example.org/hook", secret: {env: OPS_HOOK_SECRET}}}
+policies:
+  standard:
+    repeatLastStep: true
+    steps: [{channels: [ops-mail]}, {wait: 300, channels: [ops-hook], message: "{{name}} is down"}]
+heartbeats:
+  nightly-export: {name: Nightly Export, mode: scheduled, schedule: "0 2 * * *", timezone: Europe/Berlin, grace: 600, policy: standard, tags: [db]}
+maintenance: []
+systems: {}
+bots: {}
+"""  # noqa: E501 - as the specification writes it
+EVERYTHING = """\
+channels:
+  mail: {type: email, config: {to: ops@example.org}}
+  hook: {type: webhook, config: {url: "https://example.org/h", secret: {env: OPS_HOOK_SECRET}, headers: {X-Team: {env: TEAM}}}}
+  pager: {type: pagerduty, config: {routingKey: {env: PAGER}, severity: error}}
+  slack: {type: slack, config: {webhookUrl: {env: SLACK}}}
+  sms: {type: sms, config: {to: "+15550100200"}}
+policies:
+  night shift: {steps: [{channels: [pager, sms]}, {channels: [slack], wait: 60}]}
+heartbeats:
+  db: {name: Database, mode: recurring, interval: 60, policy: night shift, channels: [mail], namespace: prod}
+  api:
+    {mode: recurring, interval: 30, grace: 0, dependsOn: [db], tolerance: {failures: 2, window: 3}, stickyPause: false}
+  report: {mode: scheduled, schedule: "Mon..Fri 06:30", timezone: Europe/Berlin, pings: {methods: POST}}
+  once: {mode: oneshot, interval: 3600, description: "two\\nlines: # and more"}
+maintenance:
+- {name: nights, schedule: "0 3 * * *", duration: 3600, timezone: Europe/Berlin, heartbeats: [db, api]}
+- {name: move, startsAt: "2099-03-08T20:00:00Z", endsAt: "2099-03-08T23:00:00Z", all: true}
+systems:
+  db1: {type: server, fqdn: db1.example.org, tags: [prod, db], interval: 60, policy: night shift}
+"""  # noqa: E501 - one line each
+SECRETS = {
+    "OPS_HOOK_SECRET": SECRET,
+    "TEAM": "blue",
+    "PAGER": "R0123456789ABCDEFGHIJKLMNOPQRSTU",
+    "SLACK": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX",
+}
+
+
+class Declared:
+    """A server, and a project in a file."""
+
+    def __init__(self, server: Server, directory: Path) -> None:
+        self.server = server
+        self.file = directory / "lifesign.yaml"
+        self.secrets = dict(SECRETS)
+
+    def apply(self, text: str | None = None, *options: str) -> tuple[int, str, str]:
+        """Exit code, output and errors."""
+        if text is not None:
+            self.file.write_text(text)
+        ran = lifesign_command("apply", "-f", str(self.file), *options, env=self.server.env | self.secrets)
+        return ran.code, ran.text, ran.err
+
+    def export(self) -> str:
+        ran = self.server.command("export")
+        assert ran.code == 0, ran.err
+        return ran.text
+
+    def has(self, kind: str) -> list[Any]:
+        listed = self.server.told(kind, "list")
+        return list((listed.get("data") or listed)[kind])
+
+
+@contextmanager
+def a_server(directory: Path, cluster: Cluster | None) -> Iterator[Server]:
+    if cluster is None:
+        with running_server(directory / "data") as server:
+            yield server
+        return
+    name = f"declared_{os.urandom(6).hex()}"
+    cluster.create_database(name)
+    try:
+        with running_server(directory / "data", LIFESIGN_DATABASE_URL=cluster.url(name)) as server:
+            yield server
+    finally:
+        cluster.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stores(request: pytest.FixtureRequest) -> Cluster | None:
+    return None if request.param == "sqlite" else request.getfixturevalue("cluster")
+
+
+@pytest.fixture
+def declared(stores: Cluster | None, tmp_path: Path) -> Iterator[Declared]:
+    with a_server(tmp_path, stores) as server:
+        yield Declared(server, tmp_path)
+
+
+def test_the_first_apply_makes_everything_and_the_second_has_nothing_to_do(declared: Declared) -> None:
+    first = declared.apply(PROJECT, "--yes")
+    second = declared.apply(None, "--yes")
+
+    assert first == (
+        0,
+        "+ channel ops-mail\n+ channel ops-hook\n+ policy standard\n+ heartbeat nightly-export\n4 created\n",
+        "",
+    )
+    assert second == (0, "nothing to do: 4 as the file says\n", "")
+    (policy,) = declared.has("policies")
+    (heartbeat,) = declared.has("heartbeats")
+    assert (heartbeat["slug"], heartbeat["policy"], heartbeat["origin"]) == ("nightly-export", policy["id"], "apply")
+
+
+def test_a_dry_run_shows_what_differs_and_changes_nothing(declared: Declared) -> None:
+    declared.apply(PROJECT, "--yes")
+    before = declared.has("heartbeats")
+
+    ran = declared.apply(PROJECT.replace("grace: 600", "grace: 900"), "--dry-run")
+
+    assert ran == (5, "~ heartbeat nightly-export\n    grace: 600 -> 900\n", "")
+    assert declared.has("heartbeats") == before
+
+
+def test_pruning_takes_away_what_an_apply_made_and_nothing_else(declared: Declared) -> None:
+    declared.apply(PROJECT, "--yes")
+    mail = declared.has("channels")[0]["id"]
+    declared.server.told("policies", "create", "by hand", "--step", mail)
+    declared.server.told("heartbeats", "create", "By Hand", "--every", "1h")
+
+    kept = declared.apply("project: default\n", "--yes")
+    pruned = declared.apply(None, "--prune", "--yes")
+
+    assert kept == (0, "nothing to do: 0 as the file says\n", "")
+    # The channel is in use by what somebody else made: told, with what was done before.
+    assert pruned[:2] == (
+        4,
+        "- heartbeat nightly-export\n- policy standard\n- channel ops-hook\n- channel ops-mail\n",
+    )
+    assert "channel ops-mail: Channel is in use" in pruned[2]
+    assert "3 of 4 changes were made; apply again to go on" in pruned[2]
+    assert [each["name"] for each in declared.has("policies")] == ["by hand"]
+    assert [each["slug"] for each in declared.has("heartbeats")] == ["by-hand"]
+    declared.server.command("policies", "delete", declared.has("policies")[0]["id"])
+    assert declared.apply(None, "--prune", "--yes")[0] == 0
+    assert declared.has("channels") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flaw"),
+    [
+        ("[ops-hook]", "[ops-sms]", ":8: policies.standard.steps[1].channels[0]: no channel is named 'ops-sms'"),
+        ("  standard:\n", "\tstandard:\n", ":6: a tab cannot indent; use blanks"),
+        ("maintenance: []", "project: other", ":11: project: stands twice, first in line 1"),
+        ("mode: scheduled", "mode: weekly", ":10: heartbeats.nightly-export.mode: must be 'recurring', "),
+        ("OPS_HOOK_SECRET", "MISSING", ":4: channels.ops-hook.config.secret: the environment variable MISSING is not"),
+        ("project: default", "project: other", ":1: project: is 'other', but the key belongs to 'default'"),
+    ],
+)
+def test_a_bad_file_is_told_by_line_and_nothing_is_sent(
+    server: Server, tmp_path: Path, old: str, new: str, flaw: str
+) -> None:
+    declared = Declared(server, tmp_path)
+    before = declared.has("channels"), declared.has("policies"), declared.has("heartbeats")
+
+    code, out, err = declared.apply(PROJECT.replace(old, new), "--yes")
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"lifesign: {declared.file}{flaw}")
+    assert (declared.has("channels"), declared.has("policies"), declared.has("heartbeats")) == before
+
+
+def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
+    declared: Declared, stores: Cluster | None, tmp_path: Path
+) -> None:
+    assert declared.apply(EVERYTHING, "--yes")[0] == 0
+    text = declared.export()
+    secrets = {
+        "HOOK_SECRET": SECRETS["OPS_HOOK_SECRET"],
+        "HOOK_HEADER_X_TEAM": SECRETS["TEAM"],
+        "PAGER_ROUTING_KEY": SECRETS["PAGER"],
+        "SLACK_WEBHOOK_URL": SECRETS["SLACK"],
+    }
+    declared.secrets = secrets
+
+    again = declared.apply(text, "--yes")
+
+    assert again[:2] == (0, "nothing to do: 13 as the file says\n")
+    assert [value for value in SECRETS.values() if value in text] == []
+    (tmp_path / "second").mkdir()
+    with a_server(tmp_path / "second", stores) as other:
+        second = Declared(other, tmp_path / "second")
+        second.secrets = secrets
+        assert second.apply(text, "--yes")[0] == 0
+        assert second.export() == text
+
+
+def test_a_secret_that_answers_cannot_tell_apart_is_changed(declared: Declared) -> None:
+    declared.apply(EVERYTHING, "--yes")
+    declared.secrets["TEAM"] = "green"
+
+    code, out, _ = declared.apply(EVERYTHING, "--yes")
+
+    assert (code, out) == (0, "~ channel hook\n    config: a secret -> another secret\n1 changed\n")
+    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 13 as the file says\n"
+
+
+def test_every_kind_of_change_is_made(declared: Declared) -> None:
+    declared.apply(EVERYTHING, "--yes")
+    changed = (
+        EVERYTHING.replace("policy: night shift, channels: [mail], namespace: prod", "tags: [db]")
+        .replace("dependsOn: [db], tolerance: {failures: 2, window: 3}, stickyPause: false", "description: new")
+        .replace('mode: scheduled, schedule: "Mon..Fri 06:30"', "mode: recurring, interval: 90")
+        .replace('type: sms, config: {to: "+15550100200"}', "type: email, config: {to: sms@example.org}")
+        .replace("wait: 60", "wait: 90")
+        .replace('schedule: "0 3 * * *", duration: 3600, timezone: Europe/Berlin, heartbeats: [db, api]', "startsAt: '2099-01-01T00:00:00Z', endsAt: '2099-01-02T00:00:00+01:00', tags: [db]")
+        .replace("tags: [prod, db], interval: 60, policy: night shift", "notes: moved")
+    )  # fmt: skip
+
+    code, out, err = declared.apply(changed, "--yes")
+
+    assert (code, err) == (0, "")
+    assert out.endswith("7 changed\n")
+    assert declared.apply(None, "--yes")[1] == "nothing to do: 13 as the file says\n"
+    shown = {each["slug"]: each for each in declared.has("heartbeats") if "managedBy" not in each}
+    assert (shown["report"]["mode"], shown["report"]["interval"]) == ("recurring", 90)
+    assert {"policy", "channels", "namespace"} & set(shown["db"]) == set()
+
+
+def test_dependencies_may_change_places(declared: Declared) -> None:
+    beat = "{mode: recurring, interval: 60%s}"
+    declared.apply(f"heartbeats:\n  a: {beat % ', dependsOn: [b]'}\n  b: {beat % ''}\n", "--yes")
+
+    swapped = declared.apply(f"heartbeats:\n  b: {beat % ', dependsOn: [a]'}\n  a: {beat % ''}\n", "--yes")
+
+    assert swapped[0] == 0, swapped[2]
+    shown = {each["slug"]: each for each in declared.has("heartbeats")}
+    assert shown["b"]["dependsOn"] == [shown["a"]["id"]]
+    assert "dependsOn" not in shown["a"]
+
+
+def test_what_the_server_made_up_is_shown_once(declared: Declared) -> None:
+    text = "channels:\n  h: {type: webhook, config: {url: 'https://example.org/'}}\nsystems:\n  db1: {}\n"
+
+    code, out, _ = declared.apply(text, "--yes")
+
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[:3] == ["+ channel h", "+ system db1", "channel h: shown this once"]
+    assert lines[3].startswith("    secret: whsec_")
+    assert lines[4] == "system db1: shown this once"
+    assert [line.split(":")[0].strip() for line in lines[5:8]] == ["id", "key", "secret"]
+    assert declared.apply(text, "--yes")[1] == "nothing to do: 2 as the file says\n"
+
+
+def test_the_outcome_as_json(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    text = "heartbeats:\n  as-json: {mode: recurring, interval: 60}\n"
+    declared.file.write_text(text)
+    planned = server.command("apply", "-f", str(declared.file), "--dry-run", "--json")
+
+    done = server.told("apply", "-f", str(declared.file), "--yes")
+
+    plan = [{"action": "create", "kind": "heartbeats", "name": "as-json", "fields": []}]
+    assert (planned.code, planned.json) == (5, {"plan": plan, "untouched": 0, "done": 0, "secrets": []})
+    assert done == {"plan": plan, "untouched": 0, "done": 1, "secrets": []}
+
+
+def test_nothing_is_applied_without_a_word_where_nobody_can_be_asked(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+
+    code, out, err = declared.apply("heartbeats:\n  asked: {mode: recurring, interval: 60}\n")
+
+    assert (code, out) == (2, "+ heartbeat asked\n")
+    assert "--yes" in err
+    assert server.command("heartbeats", "get", "asked").code == 4
+
+
+def test_a_missing_scope_is_told_before_the_first_write(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    narrow = server.told(
+        "keys", "create", "--name", "narrow", "--scope", "channels:write", "--scope", "heartbeats:read"
+    )
+    text = "channels:\n  scoped: {type: email, config: {to: a@example.org}}\nheartbeats:\n  scoped: {mode: oneshot, interval: 5, channels: [scoped]}\n"  # noqa: E501 - one file
+    declared.file.write_text(text)
+
+    ran = lifesign_command(
+        "apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_KEY": narrow["token"]}
+    )
+
+    assert ran.code == 4
+    assert ran.err == "lifesign: the key lacks policies:read; nothing was changed\n"
+    wider = server.told("keys", "create", "--name", "w", "--scope", "channels:write", "--scope", "policies:read", "--scope", "heartbeats:read")  # fmt: skip  # noqa: E501 - one command
+    ran = lifesign_command(
+        "apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_KEY": wider["token"]}
+    )
+    assert (ran.code, ran.err) == (4, "lifesign: the key lacks heartbeats:write; nothing was changed\n")
+    assert "scoped" not in [each["name"] for each in declared.has("channels")]
+
+
+def test_two_of_one_name_on_the_server_are_listed(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    twins = [server.told("channels", "create", "email", "--name", "twin", "--to", "a@example.org") for _ in range(2)]
+
+    code, _, err = declared.apply("channels:\n  twin: {type: email, config: {to: a@example.org}}\n", "--yes")
+
+    assert code == 2
+    ids = ", ".join(each["id"] for each in twins)
+    assert err == f"lifesign: the server has 2 channels named 'twin': {ids}; rename or delete all but one\n"
+    for each in twins:
+        server.command("channels", "delete", each["id"])
+
+
+def test_nobody_at_the_address_is_told(tmp_path: Path, closed_port: int) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("heartbeats: {}\n")
+
+    ran = lifesign_command("apply", "-f", str(file), "--url", f"http://127.0.0.1:{closed_port}", "--key", "lsk_x")
+
+    assert ran.code == 3
+
+
+def test_a_server_killed_half_way_is_made_whole_by_the_next_apply(tmp_path: Path) -> None:
+    beats = "".join(f"  job-{n}: {{mode: recurring, interval: 60, policy: standard}}\n" for n in range(150))
+    text = PROJECT.replace("maintenance: []\n", beats + "maintenance: []\n")
+    declared: Declared | None = None
+    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+        declared = Declared(server, tmp_path)
+        declared.file.write_text(text)
+        killed = threading.Thread(target=_kill_when_half_done, args=(declared,))
+        killed.start()
+        code, _, err = declared.apply(None, "--yes")
+        killed.join()
+    assert code == 3
+    assert "changes were made; apply again to go on" in err
+
+    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+        declared = Declared(server, tmp_path)
+        before = len(declared.has("heartbeats"))
+        assert 0 < before < 151
+        assert declared.apply(None, "--yes")[0] == 0
+        again = declared.export()
+    with running_server(tmp_path / "clean", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+        clean = Declared(server, tmp_path)
+        assert clean.apply(None, "--yes")[0] == 0
+        assert clean.export() == again
+
+
+def _kill_when_half_done(declared: Declared) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if len(declared.has("heartbeats")) > 20:
+            os.kill(declared.server.pid, signal.SIGKILL)
+            return
+
+
+def test_a_command_killed_half_way_is_made_whole_by_the_next(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    declared.file.write_text(
+        "heartbeats:\n" + "".join(f"  cut-{n}: {{mode: recurring, interval: 60}}\n" for n in range(200))
+    )
+    before = len(declared.has("heartbeats"))
+    process = subprocess.Popen(
+        [*COMMAND, "apply", "-f", str(declared.file), "--yes"],
+        env=environment(**server.env),
+        stdout=subprocess.DEVNULL,
+    )
+    while len(declared.has("heartbeats")) < before + 10:
+        time.sleep(0)
+    process.kill()
+    process.wait()
+    made = len(declared.has("heartbeats")) - before
+
+    code, out, _ = declared.apply(None, "--yes")
+
+    assert made < 200
+    assert (code, out.splitlines()[-1]) == (0, f"{200 - made} created")
+    assert {f"cut-{n}" for n in range(200)} <= {each["slug"] for each in declared.has("heartbeats")}
+
+
+def test_an_export_into_a_file_is_whole_or_not_there(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "project.yaml"
+
+    assert server.command("export", "--out", str(out)).code == 0
+    refused = server.command("export", "--out", str(tmp_path / "none" / "x.yaml"))
+
+    assert out.read_text() == server.command("export").text
+    assert refused.code == 1
+    assert "cannot write" in refused.err
+    assert [each.name for each in tmp_path.iterdir()] == ["project.yaml"]
