@@ -221,15 +221,21 @@ def test_a_secret_that_answers_cannot_tell_apart_is_changed(declared: Declared) 
 
 def test_every_kind_of_change_is_made(declared: Declared) -> None:
     declared.apply(EVERYTHING, "--yes")
-    changed = (
-        EVERYTHING.replace("policy: night shift, channels: [mail], namespace: prod", "tags: [db]")
-        .replace("dependsOn: [db], tolerance: {failures: 2, window: 3}, stickyPause: false", "description: new")
-        .replace('mode: scheduled, schedule: "Mon..Fri 06:30"', "mode: recurring, interval: 90")
-        .replace('type: sms, config: {to: "+15550100200"}', "type: email, config: {to: sms@example.org}")
-        .replace("wait: 60", "wait: 90")
-        .replace('schedule: "0 3 * * *", duration: 3600, timezone: Europe/Berlin, heartbeats: [db, api]', "startsAt: '2099-01-01T00:00:00Z', endsAt: '2099-01-02T00:00:00+01:00', tags: [db]")
-        .replace("tags: [prod, db], interval: 60, policy: night shift", "notes: moved")
-    )  # fmt: skip
+    changed = EVERYTHING
+    for old, new in (
+        ("policy: night shift, channels: [mail], namespace: prod", "tags: [db]"),
+        ("dependsOn: [db], tolerance: {failures: 2, window: 3}, stickyPause: false", "description: new"),
+        ('mode: scheduled, schedule: "Mon..Fri 06:30"', "mode: recurring, interval: 90"),
+        ('type: sms, config: {to: "+15550100200"}', "type: email, config: {to: sms@example.org}"),
+        ("wait: 60", "wait: 90"),
+        (
+            'schedule: "0 3 * * *", duration: 3600, timezone: Europe/Berlin, heartbeats: [db, api]',
+            'startsAt: "2099-01-01T00:00:00Z", endsAt: "2099-01-02T00:00:00+01:00", tags: [db]',
+        ),
+        ("tags: [prod, db], interval: 60, policy: night shift", "notes: moved"),
+    ):
+        assert old in changed
+        changed = changed.replace(old, new)
 
     code, out, err = declared.apply(changed, "--yes")
 
