@@ -321,3 +321,64 @@ def test_a_lease_that_is_none_is_told_before_the_command_runs(lease: str) -> Non
 
     assert (ran.code, ran.out) == (2, b"")
     assert "--lease" in ran.err
+
+
+# Runs without being asked for ---------------------------------------------------------------------------------------
+def test_a_quick_command_is_told_once_and_is_no_run(server: Server) -> None:
+    server.told("heartbeats", "create", "Quick", "--every", "1h")
+
+    assert server.command("run", "quick", "--", "true").code == 0
+
+    assert server.told("heartbeats", "runs", "quick")["runs"] == []
+    assert server.told("heartbeats", "get", "quick")["metadata"]["exitCode"] == 0
+
+
+def test_a_command_that_takes_its_time_is_a_run_with_a_lease(server: Server) -> None:
+    server.told("heartbeats", "create", "Slow", "--every", "1h")
+    with started(["run", "slow", "--", "sh", "-c", "read line"], server.env) as process:
+        assert process.stdin is not None
+        deadline = time.monotonic() + 20
+        while not (runs := server.told("heartbeats", "runs", "slow")["runs"]):
+            assert time.monotonic() < deadline
+        assert runs[0]["status"] == "running"
+        assert "leaseExpiresAt" in runs[0]
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.wait(20) == 0
+    [run] = server.told("heartbeats", "runs", "slow")["runs"]
+    assert (run["status"], run["metadata"]["exitCode"]) == ("finished", 0)
+
+
+def test_told_not_to_a_slow_command_is_no_run(stand_in: StandIn) -> None:
+    ran = lifesign_command("run", "job", "--no-run", "--", "sleep", "1.5", env=stand_in.env)
+
+    assert ran.code == 0
+    assert "exitCode" in stand_in.body()["metadata"]
+
+
+def test_a_start_that_is_refused_leaves_a_check_in(stand_in: StandIn) -> None:
+    stand_in.script = [(404, {})]
+
+    ran = lifesign_command("run", "job", "--lease", "1m", "--", "sleep", "0.5", env=stand_in.env)
+
+    bodies = [body for _, body in stand_in.requests()]
+    assert ran.code == 0
+    assert list(bodies[0]) == ["runId", "lease"]
+    assert [sorted(body) for body in bodies[1:]] == [["metadata"]]
+
+
+def test_a_start_whose_answer_got_lost_is_told_again_with_its_end(stand_in: StandIn) -> None:
+    stand_in.script = [(500, {})]
+
+    ran = lifesign_command("run", "job", "--lease", "1m", "--", "sleep", "0.5", env=stand_in.env)
+
+    first, again, end = [body for _, body in stand_in.requests()]
+    assert ran.code == 0
+    assert first == again
+    assert sorted(end) == ["metadata"]
+
+
+def test_a_lease_and_no_run_exclude_each_other() -> None:
+    ran = lifesign_command("run", "job", "--no-run", "--lease", "1m", "--", "echo", "done", env=NOWHERE)
+
+    assert (ran.code, ran.out) == (2, b"")

@@ -58,12 +58,15 @@ def run(
             "--no-output", help="Keep the command's output out of the report; it writes to our own output directly."
         ),
     ] = False,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Check in at the end only, and say nothing while it runs.")
+    ] = False,
     lease: Annotated[
         str | None,
         typer.Option(
             "--lease",
             metavar="TIME",
-            help="Report while it runs, as in 60s: a machine that dies half-way is noticed within that time.",
+            help="Silence while it runs that counts as its death, as in 5m; 1m when not given.",
         ),
     ] = None,
     url: options.Url = options.DEFAULT_URL,
@@ -71,9 +74,12 @@ def run(
 ) -> int:
     """Run a command and check in for it: healthy when it exits with 0, unhealthy otherwise.
 
+    One that takes longer than a second is a run, which reports while it goes on: a machine that dies is noticed.
     Output, input, signals and the exit code pass through unchanged. An absent server never fails or delays the command.
     """
-    return run_and_tell(words or [], heartbeat=heartbeat, no_output=no_output, lease=lease, url=url, key=key)
+    return run_and_tell(
+        words or [], heartbeat=heartbeat, no_output=no_output, no_run=no_run, lease=lease, url=url, key=key
+    )
 
 
 def agent(

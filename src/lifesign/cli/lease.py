@@ -1,5 +1,7 @@
 """A run told to the server while its command runs: begun, kept alive within its lease, ended.
 
+A command that is over before it was begun needs no run: one check-in tells as much.
+
 All of it happens beside the command. A server that is away delays nothing and fails nothing: the run is begun later,
 or at the end.
 """
@@ -8,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable
 
-from lifesign.cli.checkin import TRY_S, within_total
+from lifesign.cli.checkin import TRY_S, Proof, check_in, within_total
 from lifesign.cli.errors import CommandFailed, Unreachable
 from lifesign.cli.remote import Call, Send, encoded, segment
 from lifesign.cli.values import Json, given
@@ -22,11 +24,14 @@ _OK, _CLIENT_ERRORS, _SERVER_ERRORS, _TOO_MANY_REQUESTS = 300, 400, 500, 429
 class LeasedRun:
     """One run of a job. Every call names the run by an id made here, so that repeating one does no harm."""
 
-    def __init__(self, reference: str, lease_s: int, connect: Callable[[], Send]) -> None:
+    def __init__(self, reference: str, lease_s: int, connect: Callable[[], Send], *, begin_after_s: float) -> None:
+        self._reference = reference
         self._path = f"/v1/heartbeats/{segment(reference)}/runs"
         self._run_id = secrets.token_hex(16)
         self._lease_s = lease_s
         self._connect = connect
+        self._begin_after_s = begin_after_s
+        self._may_be_begun = False
         self._is_over = threading.Event()
         self._is_begun = False
         self._reporting = threading.Thread(target=self._report, name="lease", daemon=True)
@@ -36,11 +41,17 @@ class LeasedRun:
         self._reporting.start()
 
     def end(self, *, ok: bool, metadata: dict[str, Json]) -> None:
-        """Tell the end; the beginning as well, if that could not be told yet. Raises CommandFailed, WrongUsage."""
+        """Tell the end; the beginning as well, if that could not be told yet. Raises CommandFailed, WrongUsage.
+
+        A run that was never begun, or was refused, is told as a check-in.
+        """
         self._is_over.set()
         # To know whether the run is begun. A start that arrives after its end is refused, and begins nothing.
         self._reporting.join(TRY_S)
         send = self._connect()
+        if not self._may_be_begun:
+            check_in(send, Proof(self._reference, ok, metadata))
+            return
         finish = self._call(f"/{self._run_id}/finish", given(ok=None if ok else False, metadata=metadata))
         within_total(send, [finish] if self._is_begun else [self._start(), finish])
 
@@ -49,6 +60,7 @@ class LeasedRun:
             send = self._connect()
         except CommandFailed:
             return  # the end will say why
+        self._is_over.wait(self._begin_after_s)
         while not self._is_over.is_set():
             call = self._call(f"/{self._run_id}/progress", {}) if self._is_begun else self._start()
             if not self._told(send, call):
@@ -58,12 +70,16 @@ class LeasedRun:
 
     def _told(self, send: Send, call: Call) -> bool:
         """Whether telling more makes sense; a refusal stays one."""
+        self._may_be_begun = True
         try:
             status = send(call).status
         except Unreachable:
             return True
         self._is_begun = self._is_begun or status < _OK
-        return not _CLIENT_ERRORS <= status < _SERVER_ERRORS or status == _TOO_MANY_REQUESTS
+        is_refused = _CLIENT_ERRORS <= status < _SERVER_ERRORS and status != _TOO_MANY_REQUESTS
+        if is_refused and not self._is_begun:
+            self._may_be_begun = False
+        return not is_refused
 
     def _start(self) -> Call:
         return self._call("", {"runId": self._run_id, "lease": self._lease_s})

@@ -13,7 +13,7 @@ from lifesign.cli.report import check_in_once, run_and_tell
 
 SWITCHES: Mapping[str, Sequence[str]] = {
     "checkin": ("--unhealthy", "--json"),
-    "run": ("--no-output",),
+    "run": ("--no-output", "--no-run"),
     "agent": ("--once", "--print-unit", "--print-curl"),
 }
 VALUES: Mapping[str, Sequence[str]] = {
@@ -47,6 +47,7 @@ def command_of(arguments: Sequence[str]) -> Callable[[], int] | None:
             words.alone,
             heartbeat=words.values.get("--heartbeat"),
             no_output="--no-output" in words.switches,
+            no_run="--no-run" in words.switches,
             lease=words.values.get("--lease"),
             url=url,
             key=key,

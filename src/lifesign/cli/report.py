@@ -19,10 +19,13 @@ from lifesign.cli.lease import LeasedRun
 from lifesign.cli.output import print_json
 from lifesign.cli.remote import Send, over_network, required_key, segment
 from lifesign.cli.values import Json, given
+from lifesign.client import DEFAULT_LEASE_S
 
 _MAX_KEY = 255
 _MAX_NAME = 255
 _MAX_LEASE_S = 86_400
+# A command that is over sooner is told once, at its end: most are, and a second request would tell nothing more.
+_QUICK_S = 1.0
 # The server takes 16,384 bytes; what is cut first is the output.
 _MAX_METADATA_BYTES = 16_000
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -57,15 +60,28 @@ def check_in_once(
 
 
 def run_and_tell(
-    words: list[str], *, heartbeat: str | None, no_output: bool, lease: str | None, url: str, key: str | None
+    words: list[str],
+    *,
+    heartbeat: str | None,
+    no_output: bool,
+    no_run: bool,
+    lease: str | None,
+    url: str,
+    key: str | None,
 ) -> int:
     """`lifesign run`; returns the exit code of the command."""
     reference, command = _parted(words, heartbeat)
+    if no_run and lease is not None:
+        raise WrongUsage("--no-run and --lease exclude each other")
 
     def connect() -> Send:
         return over_network(url, required_key(key), timeout_s=TRY_S)
 
-    leased = None if lease is None else LeasedRun(reference, _lease_s(lease), connect)
+    leased = None
+    if lease is not None:
+        leased = LeasedRun(reference, _lease_s(lease), connect, begin_after_s=0)
+    elif not no_run:
+        leased = LeasedRun(reference, DEFAULT_LEASE_S, connect, begin_after_s=_QUICK_S)
     if leased is not None:
         leased.begin()
     ended = run(command, keep_output=not no_output)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lifesign.client.jobs import Client, LifesignError, Run
 
-__all__ = ["Client", "LifesignError", "Run"]
+__all__ = ["DEFAULT_LEASE_S", "Client", "LifesignError", "Run"]
+
+DEFAULT_LEASE_S = 60
+"""Seconds within which a run reports when nothing else is said."""
 
 
 def __getattr__(name: str) -> Any:  # Any: whatever the module calls so

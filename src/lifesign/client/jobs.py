@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 from urllib.parse import quote
 
+from lifesign.client import DEFAULT_LEASE_S
 from lifesign.client.wire import opener_of
 
 P = ParamSpec("P")
@@ -31,7 +32,6 @@ R = TypeVar("R")
 # Not a line of the server: standard logging, for whatever the job logs with.
 _log = logging.getLogger("lifesign.client")
 
-DEFAULT_LEASE_S = 60
 _DEFAULT_URL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 4.0
 _TOTAL_S = 10.0
