@@ -44,9 +44,6 @@ class Lifesign:
         finally:
             await node.driver.stop()
             await node.close()
-            # The framework's routers, which all apps share, keep every app alive: thousands of nodes in one test run.
-            for name in list(vars(node.api.state)["_state"]):
-                delattr(node.api.state, name)
 
     def now(self) -> EpochMs:
         return self.clock.now()

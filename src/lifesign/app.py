@@ -4,6 +4,8 @@ Start-up opens the database, the keyring, the channels' kit and the engine, in t
 accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
 """
 
+import copy
+import functools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -17,6 +19,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -248,6 +251,16 @@ def _driver(
 
 
 def _api(settings: Settings) -> FastAPI:
+    """The app of one node: a state of its own, and the routes of all nodes in this process."""
+    api = copy.copy(_routed(is_testing=settings.testing))
+    api.state = State({"known_routes": api.state.known_routes})
+    return api
+
+
+@functools.cache
+def _routed(*, is_testing: bool) -> FastAPI:
+    # Kept: the framework works every route out when it is asked for the first time, which takes longer than all else
+    # that opening a node does. Nothing here may belong to one node.
     # The same FastAPI, but `/docs` loads nothing from elsewhere: servers that watch others often cannot reach it.
     api = FastAPIOffline(
         title="Lifesign",
@@ -283,7 +296,7 @@ def _api(settings: Settings) -> FastAPI:
     ):
         api.include_router(router)
         api.state.known_routes += router.routes
-    if settings.testing:
+    if is_testing:
         api.include_router(observe.testing_router)
         api.state.known_routes += observe.testing_router.routes
     for kind in (*TABLE, HTTPException, Exception):

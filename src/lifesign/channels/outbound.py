@@ -8,6 +8,7 @@ written whole. It also keeps URLs out of the log, where httpx2 would write them.
 import asyncio
 import contextlib
 import email.utils
+import functools
 import re
 import socket
 import ssl
@@ -291,8 +292,9 @@ def _pool(tls: ssl.SSLContext, backend: httpcore2.AsyncNetworkBackend) -> httpco
     )
 
 
+@functools.lru_cache(maxsize=4)
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Trust the system's roots and those of `ca_file`; nothing from the environment."""
+    """Trust the system's roots and those of `ca_file`; nothing from the environment. Kept: reading them takes long."""
     context = httpx2.create_ssl_context(trust_env=False)
     if ca_file is not None:
         try:

@@ -1,6 +1,8 @@
 """Migrations: applied at start, forwards only, by one process at a time."""
 
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 from alembic import command
 from alembic.config import Config
@@ -32,13 +34,25 @@ def config() -> Config:
     return settings
 
 
-def newest() -> str:
-    """The revision this version of Lifesign works with."""
-    head = ScriptDirectory.from_config(config()).get_current_head()
+class _Scripts(NamedTuple):
+    newest: str
+    known: frozenset[str]
+
+
+@functools.cache
+def _scripts() -> _Scripts:
+    # Kept, because reading them means running every migration's file.
+    scripts = ScriptDirectory.from_config(config())
+    head = scripts.get_current_head()
     if head is None:
         msg = "the package has no migrations"
         raise RuntimeError(msg)
-    return head
+    return _Scripts(head, frozenset(script.revision for script in scripts.walk_revisions()))
+
+
+def newest() -> str:
+    """The revision this version of Lifesign works with."""
+    return _scripts().newest
 
 
 def current(conn: Connection) -> str | None:
@@ -59,8 +73,7 @@ def upgrade(engine: Engine) -> str | None:
             conn.execute(text("SET LOCAL statement_timeout = 0"))
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         before = current(conn)
-        known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-        if before is not None and before not in known:
+        if before is not None and before not in _scripts().known:
             raise SchemaTooNew(before, newest())
         if before != newest():
             settings = config()

@@ -118,16 +118,24 @@ class Heartbeat:
     @property
     def is_final(self) -> bool:
         """A one-shot that is over: nothing will ever fire."""
-        return self.status == "resolved" and self.mode == "oneshot"
+        return _is_final(self.status, self.mode)
 
     @property
     def is_watched(self) -> bool:
         """Whether anything is expected of it, and of its runs."""
-        return self.status != "paused" and not self.is_final
+        return _is_watched(self.status, self.mode)
 
     def is_snoozed(self, now: EpochMs) -> bool:
         """Whether nobody is told of it for now."""
         return self.snoozed_until is not None and self.snoozed_until > now
+
+
+def _is_final(status: Status, mode: Mode) -> bool:
+    return status == "resolved" and mode == "oneshot"
+
+
+def _is_watched(status: Status, mode: Mode) -> bool:
+    return status != "paused" and not _is_final(status, mode)
 
 
 # Deadlines ----------------------------------------------------------------------------------------------------------
@@ -155,8 +163,12 @@ def _wait(heartbeat: Heartbeat, anchor: EpochMs, now: EpochMs) -> dict[str, Any]
 
 def _bounds(due_at: EpochMs | None, run_due_at: EpochMs | None, now: EpochMs) -> dict[str, Any]:
     """When it fires: at `due_at`, deadline and grace, or when a run of its is due, whatever comes first."""
-    fires_at = min((at for at in (due_at, run_due_at) if at is not None), default=None)
+    fires_at = _earliest(due_at, run_due_at)
     return {"fires_at": fires_at, "armed_at": None if fires_at is None else now, "check_at": fires_at}
+
+
+def _earliest(*moments: EpochMs | None) -> EpochMs | None:
+    return min((at for at in moments if at is not None), default=None)
 
 
 def disarmed(heartbeat: Heartbeat) -> Heartbeat:
@@ -187,7 +199,7 @@ class Minded(NamedTuple):
     @property
     def is_watched(self) -> bool:
         """Whether anything is expected of the heartbeat, and of its runs."""
-        return self.status != "paused" and not (self.status == "resolved" and self.mode == "oneshot")
+        return _is_watched(self.status, self.mode)
 
 
 def minded(before: Minded, run_due_at: EpochMs | None, lease_until: EpochMs | None, now: EpochMs) -> Minded:
@@ -206,7 +218,7 @@ def minded(before: Minded, run_due_at: EpochMs | None, lease_until: EpochMs | No
     if due_at is not None and before.fires_at is not None:
         # It may be waited for longer, because nobody could listen.
         due_at = max(due_at, before.fires_at)
-    fires_at = min((at for at in (due_at, run_due_at) if at is not None), default=None)
+    fires_at = _earliest(due_at, run_due_at)
     # A bound that did not move is as old as before: one from before a gap is given time after it.
     armed_at = before.armed_at if fires_at == before.fires_at else None if fires_at is None else now
     check_at = before.check_at if _is_early(before.check_at, fires_at) else fires_at

@@ -48,8 +48,21 @@ def page_body(
     shown = rows[: page.limit]
     body: dict[str, Any] = {name: [show(row) for row in shown]}  # Any: JSON
     if len(rows) > page.limit:
-        body["nextCursor"] = base64.urlsafe_b64encode(key(shown[-1]).encode()).rstrip(b"=").decode()
+        body["nextCursor"] = cursor_of(key(shown[-1])).rstrip("=")
     return body
+
+
+def cursor_of(key: str) -> str:
+    """The cursor of a page that ends with the row of this key."""
+    return base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def key_in(cursor: str) -> str | None:
+    """The key that `cursor_of` was given; None when it writes no such thing."""
+    try:
+        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError):
+        return None
 
 
 def is_id(prefix: str) -> Callable[[str], bool]:

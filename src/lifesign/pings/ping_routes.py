@@ -204,16 +204,7 @@ def _creation_of(target: Target, query: Mapping[str, str]) -> Definition:
         schedule=cron,
         timezone=timezone,
         grace_ms=(_USUAL_GRACE_S if grace is None else grace) * _S,
-        policy_id=None,
-        own_channels=(),
-        namespace=None,
-        description=None,
         tags=_tags(query.get("tags", "")),
-        metadata=None,
-        is_sticky_pause=False,
-        tolerance_failures=None,
-        tolerance_window=None,
-        depends_on=(),
     )
 
 

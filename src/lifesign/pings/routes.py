@@ -3,8 +3,6 @@
 One small router of its own: paths with and without a slash at the end, three versions alike, and errors in one shape.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import json_answer
 from lifesign.http.body import BodyTooLarge, read_body
 from lifesign.http.context import base_url, context_of
-from lifesign.http.paging import is_id
+from lifesign.http.paging import cursor_of, is_id, key_in
 from lifesign.incidents.service import tuning_of
 from lifesign.pings import badges, checks, schemas
 from lifesign.pings.checks import Editing
@@ -112,7 +110,7 @@ async def _list_checks(asked: Asked) -> Response:
     view = asked.view(caller)
     body: dict[str, Any] = {"checks": [view.shown(row) for row in page]}
     if len(page) < len(rows):
-        body["next_cursor"] = base64.urlsafe_b64encode(page[-1].id.encode()).decode()
+        body["next_cursor"] = cursor_of(page[-1].id)
     return _answer(body)
 
 
@@ -120,11 +118,8 @@ def _cursor(asked: Asked) -> str | None:
     cursor = asked.request.query_params.get("cursor")
     if cursor is None:
         return None
-    try:
-        after = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeError):
-        after = ""
-    if not is_id("hb")(after):
+    after = key_in(cursor)
+    if after is None or not is_id("hb")(after):
         raise CheckRefused(400, "invalid cursor")
     return after
 

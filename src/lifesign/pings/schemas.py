@@ -144,25 +144,7 @@ def wanted_of(body: Mapping[str, Any], version: Version) -> Wanted:
 
 def new_definition(wanted: Wanted) -> Definition:
     """The definition of a new check, without its slug, its channels and its policy."""
-    blank = Definition(
-        name="",
-        mode="recurring",
-        slug=None,
-        interval_ms=_DAY_S * _S,
-        schedule=None,
-        timezone="UTC",
-        grace_ms=_HOUR_S * _S,
-        policy_id=None,
-        own_channels=(),
-        namespace=None,
-        description=None,
-        tags=(),
-        metadata=None,
-        is_sticky_pause=False,
-        tolerance_failures=None,
-        tolerance_window=None,
-        depends_on=(),
-    )
+    blank = Definition(name="", mode="recurring", interval_ms=_DAY_S * _S, grace_ms=_HOUR_S * _S)
     return replace(blank, **changes_of(wanted, PingRules()))
 
 

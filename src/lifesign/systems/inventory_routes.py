@@ -1,7 +1,6 @@
 """HTTP of inventories: machines send them, people read what changed."""
 
 import asyncio
-import base64
 import zlib
 from typing import Any, Final, cast, get_args
 
@@ -17,7 +16,7 @@ from lifesign.http.body import BodyTooLarge, read_body
 from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import Schema, operation
 from lifesign.http.fields import parse_timestamp
-from lifesign.http.paging import is_id
+from lifesign.http.paging import cursor_of, is_id
 from lifesign.inventory import schemas as shapes
 from lifesign.inventory import service as inventory
 from lifesign.inventory.rules import MAX_BYTES, Category, Change, Overtaken, Severity, Volatile, is_too_much
@@ -258,7 +257,7 @@ def _before(request: Request, prefix: str) -> str | None:
 def _page(name: str, rows: list[dict[str, Any]], limit: int) -> dict[str, Any]:  # Any: JSON
     page: dict[str, Any] = {name: rows[:limit]}
     if len(rows) > limit:
-        page["next_cursor"] = base64.urlsafe_b64encode(rows[limit - 1]["id"].encode()).decode()
+        page["next_cursor"] = cursor_of(rows[limit - 1]["id"])
     return page
 
 

@@ -1,7 +1,5 @@
 """HTTP of systems, as people and their programs ask it: with an API key."""
 
-import base64
-import binascii
 from typing import Any, Final, cast, get_args
 
 from fastapi import APIRouter
@@ -16,6 +14,7 @@ from lifesign.http.answers import json_answer
 from lifesign.http.body import read_body
 from lifesign.http.context import Context, context_of, header_of
 from lifesign.http.describe import Schema, operation
+from lifesign.http.paging import cursor_of, key_in
 from lifesign.incidents.service import tuning_of
 from lifesign.systems import rules, schemas, service
 from lifesign.systems.rules import RESERVED, Flaw, Liveness, NotAuthenticated, Period, ValidationFailed
@@ -245,7 +244,7 @@ async def list_systems(request: Request) -> Response:
     page: dict[str, Any] = {"systems": [schemas.shown(each, windows, now) for each in found[:limit]]}
     if len(found) > limit:
         last = found[limit - 1].system
-        page["next_cursor"] = base64.urlsafe_b64encode(f"{last.created_at}:{last.id}".encode()).decode()
+        page["next_cursor"] = cursor_of(f"{last.created_at}:{last.id}")
     return json_answer(schemas.answer(200, "systems retrieved successfully", page))
 
 
@@ -272,10 +271,10 @@ def decoded_cursor(request: Request) -> str | None:
     cursor = request.query_params.get("cursor")
     if cursor is None:
         return None
-    try:
-        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeError):
-        raise flawed("cursor", "invalid_format", cursor) from None
+    key = key_in(cursor)
+    if key is None:
+        raise flawed("cursor", "invalid_format", cursor)
+    return key
 
 
 def _position_of(request: Request) -> Position | None:

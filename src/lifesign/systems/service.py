@@ -137,19 +137,11 @@ def _underneath(system: System, definition: Definition, windows: Windows) -> hea
         name=definition.name,
         mode="recurring",
         slug=f"system-{system.key.lower()}",
-        schedule=None,
-        timezone="UTC",
         policy_id=definition.policy_id,
-        own_channels=(),
         namespace=_NAMESPACE,
-        description=None,
-        tags=(),
         metadata=metadata,
         # Or a beat of a machine that somebody paused would un-pause it.
         is_sticky_pause=True,
-        tolerance_failures=None,
-        tolerance_window=None,
-        depends_on=(),
         **_timing(system.interval_s, windows),
     )
 
