@@ -102,7 +102,7 @@ NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "ta
 OPERATIONS: dict[str, Operation] = {
     "createHeartbeat": _of("POST", "/heartbeats", NEW_HEARTBEAT, bad={"name": "x", "mode": "weekly"}),
     "listHeartbeats": _of("GET", "/heartbeats?status=active", bad="/heartbeats?status=dead"),
-    "getHeartbeat": _of("GET", "/heartbeats/{active}"),
+    "getHeartbeat": _of("GET", "/heartbeats/{active}", bad="/heartbeats/{active}?recentPeriods=maybe"),
     "updateHeartbeat": _of("PATCH", "/heartbeats/{active}", {"grace": 5}, bad={"grace": -1}),
     "deleteHeartbeat": _of("DELETE", "/heartbeats/{active}"),
     "checkin": _of("POST", "/heartbeats/{active}/checkin", {"metadata": {"rows": 8}}, bad={"healthy": "yes"}),
@@ -154,6 +154,7 @@ OPERATIONS: dict[str, Operation] = {
     "listApiKeys": _of("GET", "/keys", bad="/keys" + BAD_LIMIT),
     "deleteApiKey": _of("DELETE", "/keys/{key}"),
     # Beyond the contract
+    "heartbeatHistory": _of("GET", "/heartbeats/{active}/history", bad="/heartbeats/{active}/history?days=0"),
     "readOwnKey": _of("GET", "/whoami"),
     "compareChannel": _of(
         "POST",

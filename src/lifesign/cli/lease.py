@@ -31,7 +31,8 @@ class LeasedRun:
         self._lease_s = lease_s
         self._connect = connect
         self._begin_after_s = begin_after_s
-        self._may_be_begun = False
+        self._is_tried = False
+        self._is_refused = False
         self._is_over = threading.Event()
         self._is_begun = False
         self._reporting = threading.Thread(target=self._report, name="lease", daemon=True)
@@ -49,7 +50,7 @@ class LeasedRun:
         # To know whether the run is begun. A start that arrives after its end is refused, and begins nothing.
         self._reporting.join(TRY_S)
         send = self._connect()
-        if not self._may_be_begun:
+        if self._is_refused or (self._begin_after_s and not self._is_tried):
             check_in(send, Proof(self._reference, ok, metadata))
             return
         finish = self._call(f"/{self._run_id}/finish", given(ok=None if ok else False, metadata=metadata))
@@ -70,15 +71,14 @@ class LeasedRun:
 
     def _told(self, send: Send, call: Call) -> bool:
         """Whether telling more makes sense; a refusal stays one."""
-        self._may_be_begun = True
+        self._is_tried = True
         try:
             status = send(call).status
         except Unreachable:
             return True
         self._is_begun = self._is_begun or status < _OK
         is_refused = _CLIENT_ERRORS <= status < _SERVER_ERRORS and status != _TOO_MANY_REQUESTS
-        if is_refused and not self._is_begun:
-            self._may_be_begun = False
+        self._is_refused = is_refused and not self._is_begun
         return not is_refused
 
     def _start(self) -> Call:

@@ -139,6 +139,14 @@ def json_each(parameter: str) -> TableValuedAlias:
     return func.json_each(bindparam(parameter)).table_valued("value", name=f"each_{parameter}")
 
 
+def each_text(conn: Connection, parameter: str) -> TableValuedAlias:
+    """The same of texts, on either database."""
+    if conn.dialect.name == "sqlite":
+        return json_each(parameter)
+    array = cast(bindparam(parameter, type_=Text), postgresql.JSON)
+    return func.json_array_elements_text(array).table_valued("value", name=f"each_{parameter}").render_derived()
+
+
 def earlier(instant: "Column[int]", parameter: str) -> ColumnElement[int]:
     """The earlier of a nullable instant and a bound one."""
     at: ColumnElement[int] = bindparam(parameter, type_=instant.type)

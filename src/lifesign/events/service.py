@@ -12,10 +12,13 @@ from lifesign.events.rules import Event, EventType
 from lifesign.events.store import StoredEvent
 from lifesign.ids import new_id
 
-__all__ = ["StoredEvent", "history", "record", "record_each", "record_imported"]
+__all__ = ["IMPORTED", "StoredEvent", "history", "last_of", "of_types", "record", "record_each", "record_imported"]
 
 history = store.events_of
-_IMPORTED = '{"imported":true}'
+last_of = store.last_of
+of_types = store.of_types
+IMPORTED = '{"imported":true}'
+"""The metadata of what happened elsewhere."""
 
 
 def record(conn: Connection, events: Iterable[Event], now: EpochMs) -> None:
@@ -35,9 +38,9 @@ def record_imported(
 
     The caller holds the heartbeat: what two say at once is kept once.
     """
-    known = store.moments_of(conn, heartbeat_id, _IMPORTED)
+    known = store.moments_of(conn, heartbeat_id, IMPORTED)
     new = sorted(set(happened) - known, key=lambda each: each[1])
-    record_each(conn, ((Event(project_id, heartbeat_id, kind, _IMPORTED), at) for kind, at in new))
+    record_each(conn, ((Event(project_id, heartbeat_id, kind, IMPORTED), at) for kind, at in new))
     return len(new)
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import events
-from lifesign.db.sql import insert_many
+from lifesign.db.sql import each_text, insert_many, json_rows
 from lifesign.events.rules import EventType
 
 
@@ -40,6 +40,44 @@ def events_of(
         query = query.where(events.c.type == event_type)
     rows = conn.execute(query.order_by(events.c.seq.desc()).limit(limit))
     return [StoredEvent(*row) for row in rows]
+
+
+def last_of(
+    conn: Connection, heartbeat_ids: Sequence[str], types: Sequence[str], *, limit: int
+) -> dict[str, list[StoredEvent]]:
+    """The events of these types among the last `limit` of each heartbeat, oldest first. Index: ix_events_heartbeat.
+
+    What it costs goes with what is asked for, not with the length of the history.
+    """
+    ids = each_text(conn, "ids")
+    other = events.alias("other")
+    floor = (
+        select(other.c.seq)
+        .where(other.c.heartbeat_id == ids.c.value)
+        .order_by(other.c.seq.desc())
+        .offset(limit)
+        .limit(1)
+        .correlate(ids)
+        .scalar_subquery()
+    )
+    query = (
+        select(events.c.heartbeat_id, events.c.seq, events.c.id, events.c.type, events.c.metadata, events.c.created_at)
+        .select_from(ids.join(events, events.c.heartbeat_id == ids.c.value))
+        .where(events.c.seq > func.coalesce(floor, 0), events.c.type.in_(types))
+        .order_by(events.c.heartbeat_id, events.c.seq)
+    )
+    found: dict[str, list[StoredEvent]] = {}
+    for row in conn.execute(query, {"ids": json_rows(list(heartbeat_ids))}):
+        found.setdefault(row[0], []).append(StoredEvent(*row[1:]))
+    return found
+
+
+def of_types(conn: Connection, heartbeat_id: str, types: Sequence[str]) -> list[StoredEvent]:
+    """All events of these types of one heartbeat, oldest first. Index: ix_events_heartbeat."""
+    query = select(events.c.seq, events.c.id, events.c.type, events.c.metadata, events.c.created_at).where(
+        events.c.heartbeat_id == heartbeat_id, events.c.type.in_(types)
+    )
+    return [StoredEvent(*row) for row in conn.execute(query.order_by(events.c.seq))]
 
 
 def moments_of(conn: Connection, heartbeat_id: str, metadata: str) -> set[tuple[EventType, EpochMs]]:

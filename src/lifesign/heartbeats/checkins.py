@@ -146,7 +146,10 @@ class Batch:
         self._waiting[heartbeat_id] = self._changed[heartbeat_id] = after
         if item.metadata is not None:
             self._metadata[heartbeat_id] = item.metadata
-        self._events.append((Event(item.project_id, heartbeat_id, "checkin", _event_text(item)), item.stamp))
+        # By how much it is late is told; that it is on time, as most are, is not.
+        late_ms = item.stamp - waiting.next_deadline if waiting is not None else 0
+        text = _event_text(item, late_ms=late_ms)
+        self._events.append((Event(item.project_id, heartbeat_id, "checkin", text), item.stamp))
         body = _body("active", healthy=True, next_deadline=after.next_deadline)
         return Answer(body, last_checkin_at=after.last_checkin_at)
 
@@ -197,7 +200,9 @@ def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) ->
     )
     after = outcome.heartbeat
     kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
-    happened = [Event(after.project_id, after.id, kind, _event_text(item, outcome))]
+    is_waiting = item.healthy and before.status == "active" and before.next_deadline is not None
+    late_ms = item.stamp - (before.next_deadline or item.stamp) if is_waiting else 0
+    happened = [Event(after.project_id, after.id, kind, _event_text(item, outcome, late_ms=late_ms))]
     if outcome.resumes:
         happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id or None, "via": item.via}))
     events.record(conn, happened, item.stamp)
@@ -220,7 +225,7 @@ def recover(conn: Connection, before: Heartbeat, after: Heartbeat, key_id: str, 
     return after
 
 
-def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None) -> str:
+def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None, *, late_ms: int = 0) -> str:
     """The metadata of a check-in's event. Ids are made by us, or checked by us, and need no escapes."""
     given = "" if item.metadata is None else f'"metadata":{item.metadata},'
     run = "" if item.run_id is None else f',"runId":"{item.run_id}"'
@@ -228,8 +233,9 @@ def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None) -> str:
     fate = ""
     if outcome is not None and (outcome.tolerated or outcome.suppressed):
         fate = ',"tolerated":true' if outcome.tolerated else ',"suppressed":"maintenance"'
+    late = f',"late":{late_ms // _S}' if late_ms > 0 else ""
     key = f',"key":"{item.key_id}"' if item.key_id else ""
-    return f'{{{given}"via":"{item.via}"{key}{run}{ping}{fate}}}'
+    return f'{{{given}"via":"{item.via}"{key}{run}{ping}{fate}{late}}}'
 
 
 def _body(status: str, *, healthy: bool, next_deadline: EpochMs | None) -> bytes:

@@ -1,6 +1,6 @@
 """HTTP of heartbeats. The check-in is a plain Starlette route: a model for each request would triple its cost."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -16,12 +16,13 @@ from lifesign.events.rules import EVENT_TYPES
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import schemas, service
 from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
+from lifesign.heartbeats.past import MAX_DAYS, Period
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model, validate
 from lifesign.http.context import base_url, context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
-from lifesign.http.paging import is_id, page_body, page_of
+from lifesign.http.paging import is_id, page_body, page_of, query_flag
 from lifesign.incidents.rules import Incident
 from lifesign.incidents.service import tuning_of
 
@@ -30,6 +31,18 @@ router = APIRouter(tags=["Heartbeats"])
 _STATUSES = ("active", "firing", "paused", "resolved")
 _MAX_IDEMPOTENCY_KEY = 255
 _MAX_FILTER = 200
+_DEFAULT_DAYS = 90
+_DAYS: dict[str, Any] = {
+    "name": "days",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DAYS, "default": _DEFAULT_DAYS},
+}
+_PERIODS: dict[str, Any] = {
+    "name": "recentPeriods",
+    "in": "query",
+    "description": "Whether to show how the last waits ended.",
+    "schema": {"type": "boolean", "default": False},
+}
 _FILTERS: tuple[dict[str, Any], ...] = (
     {"name": "status", "in": "query", "schema": {"type": "string", "enum": list(_STATUSES)}},
     {
@@ -108,7 +121,12 @@ def _pings_at(request: Request, caller: Caller) -> str | None:
 
 @router.get(
     "/v1/heartbeats",
-    **operation("listHeartbeats", answer=(200, schemas.HeartbeatList), parameters=(*PAGING, *_FILTERS), errors=(400,)),
+    **operation(
+        "listHeartbeats",
+        answer=(200, schemas.HeartbeatList),
+        parameters=(*PAGING, *_FILTERS, _PERIODS),
+        errors=(400,),
+    ),
 )
 async def list_heartbeats(request: Request) -> Response:
     """List heartbeats; all filters must match."""
@@ -126,10 +144,11 @@ async def list_heartbeats(request: Request) -> Response:
         )
     context = context_of(request)
     now = context.now()
-    rows, covered = await context.db.read(
+    rows, covered, periods = await context.db.read(
         _listed,
         now,
         caller.project_id,
+        with_periods=query_flag(request, "recentPeriods"),
         limit=page.limit + 1,
         after=page.after,
         status=status,
@@ -144,21 +163,27 @@ async def list_heartbeats(request: Request) -> Response:
             page,
             key=lambda row: row.id,
             show=lambda row: schemas.shown(
-                row, now=now, is_covered=row.id in covered, pings_at=_pings_at(request, caller)
+                row,
+                now=now,
+                is_covered=row.id in covered,
+                pings_at=_pings_at(request, caller),
+                periods=periods.get(row.id),
             ),
         )
     )
 
 
 def _listed(
-    conn: Connection, /, now: EpochMs, project_id: str, **filters: Any
-) -> tuple[list[Heartbeat], Collection[str]]:  # Any: those of `list_heartbeats`
+    conn: Connection, /, now: EpochMs, project_id: str, *, with_periods: bool, **filters: Any
+) -> tuple[list[Heartbeat], Collection[str], Mapping[str, list[Period]]]:  # Any: those of `list_heartbeats`
     rows = service.list_heartbeats(conn, project_id, **filters)
-    return rows, service.covered_until(conn, rows, now)
+    periods = service.recent_periods(conn, rows) if with_periods else {}
+    return rows, service.covered_until(conn, rows, now), periods
 
 
 @router.get(
-    "/v1/heartbeats/{idOrSlug}", **operation("getHeartbeat", answer=(200, schemas.ShownHeartbeat), errors=(404,))
+    "/v1/heartbeats/{idOrSlug}",
+    **operation("getHeartbeat", answer=(200, schemas.ShownHeartbeat), parameters=(_PERIODS,), errors=(400, 404)),
 )
 async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
     """Read a heartbeat by its id or slug."""
@@ -166,7 +191,14 @@ async def get_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
     context = context_of(request)
     now = context.now()
     heartbeat, covered = await context.db.read(_found, now, caller.project_id, idOrSlug)
-    return json_answer(schemas.shown(heartbeat, now=now, is_covered=bool(covered), pings_at=_pings_at(request, caller)))
+    periods = None
+    if query_flag(request, "recentPeriods"):
+        periods = (await context.db.read(service.recent_periods, [heartbeat]))[heartbeat.id]
+    return json_answer(
+        schemas.shown(
+            heartbeat, now=now, is_covered=bool(covered), pings_at=_pings_at(request, caller), periods=periods
+        )
+    )
 
 
 def _found(conn: Connection, now: EpochMs, project_id: str, ref: str) -> tuple[Heartbeat, Collection[str]]:
@@ -339,6 +371,22 @@ async def list_events(request: Request, idOrSlug: str) -> Response:  # noqa: N80
         event_type=event_type,
     )
     return json_answer(page_body("events", rows, page, key=lambda row: str(row.seq), show=schemas.shown_event))
+
+
+@router.get(
+    "/v1/heartbeats/{idOrSlug}/history",
+    **operation("heartbeatHistory", answer=(200, schemas.DayList), parameters=(_DAYS,), errors=(400, 404)),
+)
+async def heartbeat_history(request: Request, idOrSlug: str) -> Response:  # noqa: N803 - the published name of the parameter
+    """Read how each of the last days went, in the heartbeat's time zone."""
+    caller = await caller_of(request, "heartbeats:read")
+    context = context_of(request)
+    await context.db.read(service.get, caller.project_id, idOrSlug)
+    text = request.query_params.get("days", str(_DEFAULT_DAYS))
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_DAYS)) and 1 <= int(text) <= MAX_DAYS):
+        raise InvalidInput(Fault("days", f"must be between 1 and {MAX_DAYS}", text[:_MAX_FILTER], has_value=True))
+    days = await context.db.read(service.days, caller.project_id, idOrSlug, count=int(text), now=context.now())
+    return json_answer({"days": [schemas.shown_day(each) for each in days]})
 
 
 @router.post(

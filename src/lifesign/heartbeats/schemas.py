@@ -1,9 +1,9 @@
 """Wire models of heartbeats, and the rules that span several of their fields."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -15,6 +15,7 @@ from lifesign.events.service import StoredEvent
 from lifesign.faults import MAX_FAULTS, Fault, InvalidInput
 from lifesign.heartbeats import slugs
 from lifesign.heartbeats.counted import PingRules
+from lifesign.heartbeats.past import Day, DayState, Period
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.heartbeats.service import Definition, Flip
 from lifesign.http.answers import without_absent
@@ -299,7 +300,23 @@ class ShownHeartbeat(Body):
     pings: Pings = optional("Which pings count, where it is not all of them.")
     managedBy: str = optional("What it belongs to, such as `system <id>`; that alone reports for it and changes it.")
     origin: str = optional("Who made it, as they said.")
+    recentPeriods: list[Period] = optional("How the last waits ended, oldest first, at most 30; when asked for.")
     pingUrl: str = optional("Whoever calls it checks in; shown to keys with `heartbeats:write`.")
+
+
+class ShownDay(Body):
+    """One day of a heartbeat, in its time zone."""
+
+    date: date
+    state: DayState = Field(description="`down`: an incident was open; `unknown`: paused all day.")
+    downSeconds: int = Field(description="Of the day so far, with an incident open.")
+    incidents: int = Field(description="That began on it.")
+
+
+class DayList(Body):
+    """Days, oldest first; none from before the heartbeat was made."""
+
+    days: list[ShownDay]
 
 
 class HeartbeatList(Body):
@@ -497,11 +514,16 @@ def snooze_end_of(body: SnoozeBody, now: EpochMs) -> EpochMs:
 
 
 def shown(
-    heartbeat: Heartbeat, *, now: EpochMs, is_covered: bool = False, pings_at: str | None = None
+    heartbeat: Heartbeat,
+    *,
+    now: EpochMs,
+    is_covered: bool = False,
+    pings_at: str | None = None,
+    periods: Sequence[Period] | None = None,
 ) -> dict[str, Any]:  # Any: JSON
     """A heartbeat on the wire. is_covered: a maintenance window that it is in is open.
 
-    pings_at: where ping URLs begin; None for those who may not know them.
+    pings_at: where ping URLs begin; None for those who may not know them. periods: None when not asked for.
     """
     tolerance = {"failures": heartbeat.tolerance_failures, "window": heartbeat.tolerance_window}
     return without_absent(
@@ -537,6 +559,7 @@ def shown(
             "pings": _shown_pings(PingRules.of(heartbeat.ping_rules)) or None,
             "managedBy": heartbeat.managed_by,
             "origin": heartbeat.origin,
+            "recentPeriods": periods,
             "pingUrl": None if pings_at is None or heartbeat.ping_id is None else f"{pings_at}{heartbeat.ping_id}",
         }
     )
@@ -549,6 +572,16 @@ def _ping_rules(pings: Pings | None) -> str | None:
 def _shown_pings(kept: PingRules) -> dict[str, str | bool]:
     told = kept.told()
     return {wire: told[name] for wire, name in _PING_RULES.items() if name in told}
+
+
+def shown_day(day: Day) -> dict[str, Any]:  # Any: JSON
+    """One day on the wire."""
+    return {
+        "date": day.day.isoformat(),
+        "state": day.state,
+        "downSeconds": day.down_s,
+        "incidents": day.incidents,
+    }
 
 
 def shown_event(event: StoredEvent) -> dict[str, Any]:  # Any: JSON

@@ -5,10 +5,11 @@ in `sweep`, what they report in `checkins` and `running`.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import orjson
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -20,7 +21,8 @@ from lifesign.db.wakeups import wake_after_commit
 from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.faults import Fault, InvalidInput
-from lifesign.heartbeats import holds, rules, slugs, store
+from lifesign.heartbeats import holds, past, rules, slugs, store
+from lifesign.heartbeats.past import Day, Happened, Period, Span
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Managed, Mode
 from lifesign.heartbeats.subjects import record, subject_of
 from lifesign.ids import new_id
@@ -33,6 +35,7 @@ from lifesign.projects import service as projects
 from lifesign.runs import service as runs
 
 Flip = Literal["firing", "resolved"]
+_DAY_MS = 86_400_000
 _SLUG_WINDOW = 64
 _MAX_SLUG_WINDOW = 4096
 
@@ -414,6 +417,60 @@ def import_history(
     told = set(happened)
     new = events.record_imported(conn, heartbeat.project_id, heartbeat.id, told)
     return new, len(told) - new
+
+
+# How it went ---------------------------------------------------------------------------------------------------------
+_ENDS_A_WAIT = (
+    *("checkin", "checkin_unhealthy", "missed", "run_stalled", "run_overdue"),
+    *("firing", "resolved", "acked", "paused", "resumed", "blind"),
+)
+# Of these some tell no end of a wait: messages, runs, edits.
+_LOOKED_AT = 5 * past.MAX_PERIODS
+_AT_ONCE = 100
+
+
+def recent_periods(conn: Connection, heartbeats: Sequence[Heartbeat]) -> dict[str, list[Period]]:
+    """How the last waits of each heartbeat ended, by id, oldest first."""
+    found: dict[str, list[Period]] = {}
+    for start in range(0, len(heartbeats), _AT_ONCE):
+        chunk = heartbeats[start : start + _AT_ONCE]
+        rows = events.last_of(conn, [each.id for each in chunk], _ENDS_A_WAIT, limit=_LOOKED_AT)
+        for each in chunk:
+            happened = [_happened(row) for row in rows.get(each.id, ()) if row.metadata != events.IMPORTED]
+            found[each.id] = past.periods(happened, is_paused=each.status == "paused")
+    return found
+
+
+def _happened(row: events.StoredEvent) -> Happened:
+    told = orjson.loads(row.metadata)
+    return Happened(row.type, "late" in told, "suppressed" in told, told.get("reason"))
+
+
+def days(conn: Connection, project_id: str, ref: str, *, count: int, now: EpochMs) -> list[Day]:
+    """The last days of a heartbeat, oldest first. Raises HeartbeatNotFound."""
+    heartbeat = get(conn, project_id, ref)
+    since = EpochMs(now - (count + 1) * _DAY_MS)
+    outages = [Span(*each) for each in incidents.spans_of(conn, heartbeat.id, since)]
+    return past.days(
+        outages,
+        _pauses(conn, heartbeat),
+        timezone=heartbeat.timezone,
+        created_at=heartbeat.created_at,
+        count=count,
+        now=now,
+    )
+
+
+def _pauses(conn: Connection, heartbeat: Heartbeat) -> list[Span]:
+    pauses: list[Span] = []
+    began: EpochMs | None = None
+    for row in events.of_types(conn, heartbeat.id, ("paused", "resumed")):
+        if row.type == "paused":
+            began = row.created_at
+        elif began is not None:
+            pauses.append(Span(began, row.created_at))
+            began = None
+    return pauses if began is None else [*pauses, Span(began, None)]
 
 
 # Users of policies and channels -------------------------------------------------------------------------------------

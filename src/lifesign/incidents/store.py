@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, storms, timers
@@ -204,6 +204,14 @@ def incidents_of(
     if heartbeat_id is not None:
         query = query.where(I.heartbeat_id == heartbeat_id)
     return [Incident(*row) for row in conn.execute(query.order_by(I.id.desc()).limit(limit))]
+
+
+def spans_of(conn: Connection, heartbeat_id: str, since: EpochMs) -> list[tuple[EpochMs, EpochMs | None]]:
+    """From when until when a heartbeat fired, since a moment, oldest first. Index: ix_incidents_heartbeat."""
+    query = select(I.opened_at, I.resolved_at).where(
+        I.heartbeat_id == heartbeat_id, or_(I.resolved_at.is_(None), I.resolved_at >= since)
+    )
+    return [(row[0], row[1]) for row in conn.execute(query.order_by(I.id))]
 
 
 def count_open(conn: Connection) -> tuple[int, int]:
