@@ -296,25 +296,31 @@ def test_nothing_is_applied_without_a_word_where_nobody_can_be_asked(server: Ser
     assert server.command("heartbeats", "get", "asked").code == 4
 
 
+def new_key(server: Server, *scopes: str) -> Any:
+    """A key with these scopes only, made by the operator."""
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    return server.told("keys", "create", "--name", "narrow", "--data-dir", str(server.data_dir), *options)
+
+
 def test_a_missing_scope_is_told_before_the_first_write(server: Server, tmp_path: Path) -> None:
     declared = Declared(server, tmp_path)
-    narrow = server.told(
-        "keys", "create", "--name", "narrow", "--scope", "channels:write", "--scope", "heartbeats:read"
-    )
-    text = "channels:\n  scoped: {type: email, config: {to: a@example.org}}\nheartbeats:\n  scoped: {mode: oneshot, interval: 5, channels: [scoped]}\n"  # noqa: E501 - one file
+    text = """\
+channels:
+  scoped: {type: email, config: {to: a@example.org}}
+heartbeats:
+  scoped: {mode: oneshot, interval: 5, channels: [scoped]}
+"""
     declared.file.write_text(text)
+    narrow = new_key(server, "channels:write", "heartbeats:read")
+    wider = new_key(server, "channels:write", "policies:read", "heartbeats:read")
 
-    ran = lifesign_command(
-        "apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_KEY": narrow["token"]}
+    first, second = (
+        lifesign_command("apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_KEY": each["token"]})
+        for each in (narrow, wider)
     )
 
-    assert ran.code == 4
-    assert ran.err == "lifesign: the key lacks policies:read; nothing was changed\n"
-    wider = server.told("keys", "create", "--name", "w", "--scope", "channels:write", "--scope", "policies:read", "--scope", "heartbeats:read")  # fmt: skip  # noqa: E501 - one command
-    ran = lifesign_command(
-        "apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_KEY": wider["token"]}
-    )
-    assert (ran.code, ran.err) == (4, "lifesign: the key lacks heartbeats:write; nothing was changed\n")
+    assert (first.code, first.err) == (4, "lifesign: the key lacks policies:read; nothing was changed\n")
+    assert (second.code, second.err) == (4, "lifesign: the key lacks heartbeats:write; nothing was changed\n")
     assert "scoped" not in [each["name"] for each in declared.has("channels")]
 
 

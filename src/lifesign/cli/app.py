@@ -10,6 +10,7 @@ from lifesign.cli import (
     config,
     doctor,
     heartbeats,
+    importing,
     incidents,
     jobs,
     keys,
@@ -56,6 +57,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(incidents.notifications, name="notifications")
 app.command("apply")(config.apply)
 app.command("export")(config.export)
+app.add_typer(importing.app, name="import")
 app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)

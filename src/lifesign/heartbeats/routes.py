@@ -98,6 +98,7 @@ async def create_heartbeat(request: Request) -> Response:
         caller,
         schemas.definition_of(body),
         is_armed=body.armed,
+        is_paused=body.paused,
         has_slug=body.slug is not None,
         origin=body.origin,
         ping_id=body.pingId,

@@ -171,6 +171,7 @@ class NewHeartbeat(Body):
     tolerance: Tolerance = optional("Not for oneshot. Without it, it fires at the first bad result.")
     dependsOn: Dependencies = optional("Ids or slugs: while one of them fires, nobody is told of this one.")
     armed: Bool = Field(default=True, description="false: no deadline until the first check-in.")
+    paused: Bool = Field(default=False, description="true: not watched until it is resumed.")
     stickyPause: Bool = Field(default=True, description="false: a check-in un-pauses.")
     pings: Pings = optional("Which pings count; all, as they say, when omitted.")
     pingId: PingId = optional("A UUID that it was pinged by before; made when omitted.")

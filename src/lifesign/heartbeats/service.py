@@ -89,6 +89,7 @@ def create(
     definition: Definition,
     *,
     is_armed: bool,
+    is_paused: bool = False,
     has_slug: bool,
     max_heartbeats: int,
     now: EpochMs,
@@ -129,6 +130,7 @@ def create(
         **_values(definition),
     )
     heartbeat = rules.armed(blank, now, now) if is_armed else blank
+    heartbeat = rules.paused(heartbeat, now) if is_paused else heartbeat
     if ping_id is not None and store.id_of_ping(conn, ping_id) is not None:
         raise _ping_id_taken(ping_id)
     while not _is_inserted(conn, heartbeat, ping_id):
@@ -137,6 +139,8 @@ def create(
         heartbeat = replace(heartbeat, slug=free_slug(conn, caller.project_id, slugs.slug_from_name(definition.name)))
     store.set_dependencies(conn, heartbeat)
     record(conn, heartbeat, now, "created", key=caller.key_id)
+    if is_paused:
+        record(conn, heartbeat, now, "paused", key=caller.key_id)
     wake_after_commit(conn, "sweep")
     return heartbeat
 
