@@ -1,10 +1,12 @@
 """Fixtures: a whole node in this process, on a clock turned by hand, on SQLite and on a real PostgreSQL."""
 
+import os
 import socket
-import uuid
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -15,31 +17,63 @@ from lifesign.db.open import postgres_engine
 from lifesign.settings import Settings
 from tests import postgres
 from tests.harness import ADMIN_KEY, Lifesign, MakeLifesign
+from tests.run import Run, memory
 
 DATABASES = ("sqlite", "postgresql")
 
 log.configure("json", "error")
 
+# Where this is set, every server and every command that a test starts would compile all of Lifesign anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+_RUN = pytest.StashKey[Run]()
+_CLUSTER = "cluster"
+
+
+# The run ------------------------------------------------------------------------------------------------------------
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    config.stash[_RUN] = Run.begun() if worker is None else Run(Path(worker["run_directory"]))
+    if worker is None and (place := memory()):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # Any: xdist's controller of a worker has no types
+    node.workerinput["run_directory"] = str(node.config.stash[_RUN].directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    # Workers have ended by now, however they ended.
+    run = config.stash[_RUN]
+    if told := run.told(_CLUSTER):
+        postgres.Shared.of(told).stop()
+    run.end()
+
+
+# Databases ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config) -> postgres.Databases:
+    """A PostgreSQL server of the test run's own, the same for all its processes."""
+    return postgres.Shared.of(pytestconfig.stash[_RUN].once(_CLUSTER, lambda: postgres.start().let_go()))
+
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[postgres.Cluster]:
-    """A PostgreSQL server of the test run's own."""
-    started = postgres.start()
-    try:
-        yield started
-    finally:
-        started.stop()
-
-
-@pytest.fixture(scope="session")
-def migrated(cluster: postgres.Cluster) -> str:
+def migrated(pytestconfig: pytest.Config, cluster: postgres.Databases) -> str:
     """The name of a database with all tables and no rows: a copy of it is there sooner than a migration."""
-    name = "lifesign_migrated"
-    cluster.create_database(name)
-    engine = postgres_engine(Settings(database_url=SecretStr(cluster.url(name))), size=1)
-    migrate.upgrade(engine)
-    engine.dispose()
-    return name
+
+    def make() -> str:
+        name = "lifesign_migrated"
+        cluster.create_database(name)
+        engine = postgres_engine(Settings(database_url=SecretStr(cluster.url(name))), size=1)
+        migrate.upgrade(engine)
+        engine.dispose()
+        return name
+
+    return pytestconfig.stash[_RUN].once("migrated", make)
 
 
 @pytest.fixture(params=DATABASES)
@@ -48,13 +82,12 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[SecretStr | None]:
     if request.param == "sqlite":
         yield None
         return
-    running: postgres.Cluster = request.getfixturevalue("cluster")
-    name = f"lifesign_{uuid.uuid4().hex[:12]}"
-    running.create_database(name, template=request.getfixturevalue("migrated"))
-    yield SecretStr(running.url(name))
-    running.drop_database(name)
+    running: postgres.Databases = request.getfixturevalue("cluster")
+    with running.new_database(template=request.getfixturevalue("migrated")) as url:
+        yield SecretStr(url)
 
 
+# Nodes --------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr | None) -> Settings:
     """Settings of a node in a fresh directory; a test changes them with `settings.model_copy(update=...)`."""

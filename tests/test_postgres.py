@@ -1,6 +1,8 @@
 import os
 import pwd
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import pytest
 
 from tests import postgres
 
+ROOT = Path(__file__).parents[1]
 AS_ROOT = os.geteuid() == 0
 
 
@@ -88,6 +91,29 @@ def test_a_stopped_cluster_leaves_neither_a_listener_nor_a_file() -> None:
         socket.create_connection((address.hostname or "", address.port or 0), timeout=5)
 
 
+def test_a_cluster_that_was_let_go_outlives_its_process_until_another_stops_it() -> None:
+    starting = "from tests import postgres; print(postgres.start().let_go())"
+    told = subprocess.run([sys.executable, "-c", starting], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert told.stderr == ""
+
+    shared = postgres.Shared.of(told.stdout)
+    directory = Path(_setting(shared, "data_directory")).parent
+    address = urlsplit(shared.url("postgres"))
+    shared.stop()
+
+    assert not directory.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=5)
+
+
+def test_a_new_database_is_gone_after_its_block(cluster: postgres.Cluster) -> None:
+    with cluster.new_database() as url:
+        psycopg.connect(url).close()
+
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(url)
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root can run a server as somebody else")
 @pytest.mark.parametrize("find", [postgres.installed_programs, postgres.bundled_programs])
 def test_root_runs_the_server_as_an_account_without_rights(find: Callable[[], Path | None]) -> None:
@@ -130,7 +156,7 @@ def test_a_server_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -
         postgres.start(programs=programs)
 
 
-def _setting(cluster: postgres.Cluster, name: str) -> str:
+def _setting(cluster: postgres.Databases, name: str) -> str:
     with psycopg.connect(cluster.url("postgres")) as connection:
         row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
     assert row is not None

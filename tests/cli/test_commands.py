@@ -18,7 +18,7 @@ from lifesign.cli.remote import Answer
 from lifesign.db.open import data_directory_lock
 from lifesign.settings import Settings
 from tests.cli.conftest import Server, lifesign_command, running_server
-from tests.postgres import Cluster
+from tests.postgres import Databases
 
 NOWHERE = "http://127.0.0.1:9"
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
@@ -451,17 +451,13 @@ def test_options_of_serve_win_over_the_environment(tmp_path: Path) -> None:
     assert "cannot listen on 192.0.2.1:0" in ran.err
 
 
-def test_on_postgresql_the_operator_needs_neither_socket_nor_lock(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.create_database("lifesign_cli")
-    env = {"LIFESIGN_DATABASE_URL": cluster.url("lifesign_cli"), "LIFESIGN_DATA_DIR": str(tmp_path)}
-    try:
-        with data_directory_lock(tmp_path):
-            migrated = lifesign_command("migrate", env=env)
-            made = lifesign_command("keys", "create", "--name", "first", env=env)
-            listed = lifesign_command("keys", "list", env=env)
-            doctor = lifesign_command("doctor", "--json", env=env)
-    finally:
-        cluster.drop_database("lifesign_cli")
+def test_on_postgresql_the_operator_needs_neither_socket_nor_lock(cluster: Databases, tmp_path: Path) -> None:
+    with cluster.new_database() as url, data_directory_lock(tmp_path):
+        env = {"LIFESIGN_DATABASE_URL": url, "LIFESIGN_DATA_DIR": str(tmp_path)}
+        migrated = lifesign_command("migrate", env=env)
+        made = lifesign_command("keys", "create", "--name", "first", env=env)
+        listed = lifesign_command("keys", "list", env=env)
+        doctor = lifesign_command("doctor", "--json", env=env)
 
     assert migrated.text.startswith("the schema went from nothing to revision ")
     assert made.text.startswith("lsk_")

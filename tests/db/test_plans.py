@@ -31,7 +31,7 @@ from lifesign.settings import Settings
 from lifesign.systems import store as systems
 from lifesign.systems.store import Filters, Position
 from tests.conftest import DATABASES
-from tests.postgres import Cluster
+from tests.postgres import Databases
 
 NOW = EpochMs(1_767_614_400_000)
 _ROWS = 6000
@@ -43,12 +43,15 @@ _PROJECT = "prj_7"
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A database with thousands of rows in every hot table, few of which are due."""
     if request.param == "sqlite":
-        engine = sqlite_engine(tmp_path_factory.mktemp("full") / "lifesign.db")
-    else:
-        cluster: Cluster = request.getfixturevalue("cluster")
-        cluster.create_database("lifesign_plans")
-        settings = Settings(data_dir=Path("unused"), database_url=SecretStr(cluster.url("lifesign_plans")))
-        engine = postgres_engine(settings, size=1)
+        yield from _filled(sqlite_engine(tmp_path_factory.mktemp("full") / "lifesign.db"))
+        return
+    cluster: Databases = request.getfixturevalue("cluster")
+    with cluster.new_database() as url:
+        settings = Settings(data_dir=Path("unused"), database_url=SecretStr(url))
+        yield from _filled(postgres_engine(settings, size=1))
+
+
+def _filled(engine: Engine) -> Iterator[Engine]:
     migrate.upgrade(engine)
     with engine.begin() as conn:
         for name, row in _TABLES.items():
@@ -56,8 +59,6 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         conn.execute(text("ANALYZE"))
     yield engine
     engine.dispose()
-    if request.param != "sqlite":
-        request.getfixturevalue("cluster").drop_database("lifesign_plans")
 
 
 def _project(n: int) -> str:

@@ -337,19 +337,10 @@ def _settings(data_dir: Path, database_url: str | None = None) -> Settings:
     )
 
 
-async def _migrate(settings: Settings) -> None:
-    async with Lifesign.started(settings, at=NOON):
-        pass
-
-
 def test_the_promises_hold_on_sqlite(ledger: LedgerPeer, tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    asyncio.run(_migrate(_settings(template)))
-
     @contextmanager
     def new_database() -> Iterator[Settings]:
         directory = tmp_path / uuid.uuid4().hex
-        shutil.copytree(template, directory)
         try:
             yield _settings(directory)
         finally:
@@ -358,15 +349,13 @@ def test_the_promises_hold_on_sqlite(ledger: LedgerPeer, tmp_path: Path) -> None
     run_state_machine_as_test(_factory(ledger, new_database), settings=_profile(20))
 
 
-def test_the_promises_hold_on_postgresql(ledger: LedgerPeer, tmp_path: Path, cluster: postgres.Cluster) -> None:
+def test_the_promises_hold_on_postgresql(
+    ledger: LedgerPeer, tmp_path: Path, cluster: postgres.Databases, migrated: str
+) -> None:
     @contextmanager
     def new_database() -> Iterator[Settings]:
-        name = f"lifesign_{uuid.uuid4().hex[:12]}"
-        cluster.create_database(name)
-        try:
-            yield _settings(tmp_path / "data", cluster.url(name))
-        finally:
-            cluster.drop_database(name)
+        with cluster.new_database(template=migrated) as url:
+            yield _settings(tmp_path / "data", url)
 
     run_state_machine_as_test(_factory(ledger, new_database), settings=_profile(6))
 

@@ -1,7 +1,9 @@
 """What servers in processes of their own need: peers, and a PostgreSQL that keeps what it acknowledged."""
 
-import uuid
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,16 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "sqlite":
         yield None
         return
-    running: postgres.Cluster = request.getfixturevalue("cluster")
-    name = f"lifesign_{uuid.uuid4().hex[:12]}"
-    running.create_database(name)
-    yield running.url(name)
-    running.drop_database(name)
+    running: postgres.Databases = request.getfixturevalue("cluster")
+    with running.new_database() as url:
+        yield url
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory on disk, whose pace decides how much a crash finds half done; kept when the test fails."""
+    failures = request.session.testsfailed
+    directory = Path(tempfile.mkdtemp(prefix="lifesign-faults-"))
+    yield directory
+    if request.session.testsfailed == failures:
+        shutil.rmtree(directory)

@@ -4,6 +4,7 @@ import json
 import smtplib
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
@@ -11,6 +12,7 @@ import pytest
 
 from tests.faults.server import Server, serving
 from tests.harness import ADMIN_KEY
+from tests.postgres import Databases
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv" / "foreign" / "bin" / "python"
@@ -37,13 +39,12 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         "log_level": "error",
         "ping_smtp_listen": "127.0.0.1:0",
     }
-    if request.param == "postgresql":
-        cluster = request.getfixturevalue("cluster")
-        name = f"lifesign_foreign_{tmp_path.name[-8:].replace('-', '_').lower()}"
-        cluster.create_database(name, template=request.getfixturevalue("migrated"))
-        variables["database_url"] = cluster.url(name)
-    with serving(tmp_path, **variables) as started:
-        yield started
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            cluster: Databases = request.getfixturevalue("cluster")
+            migrated: str = request.getfixturevalue("migrated")
+            variables["database_url"] = stack.enter_context(cluster.new_database(template=migrated))
+        yield stack.enter_context(serving(tmp_path, **variables))
 
 
 def _key(server: Server, *scopes: str) -> str:
