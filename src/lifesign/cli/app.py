@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from lifesign import __version__
-from lifesign.cli import channels, doctor, heartbeats, incidents, jobs, keys, maintenance, policies, serve, systems
+from lifesign.cli import (
+    channels,
+    doctor,
+    heartbeats,
+    incidents,
+    jobs,
+    keys,
+    maintenance,
+    policies,
+    projects,
+    serve,
+    systems,
+)
 
 app = typer.Typer(
     name="lifesign",
@@ -43,6 +55,7 @@ app.add_typer(channels.app, name="channels")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(incidents.notifications, name="notifications")
 app.command("serve")(serve.serve)
+app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
