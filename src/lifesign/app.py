@@ -19,6 +19,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
+from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -48,6 +49,7 @@ from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
+from lifesign.engine.erasure import Eraser, RowsOfTables
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
 from lifesign.engine.prune import Prune
 from lifesign.engine.rules import Watch
@@ -71,6 +73,8 @@ from lifesign.pings import badges, ping_routes
 from lifesign.pings import routes as management_routes
 from lifesign.pings.badges import BADGES_INFO, Signer
 from lifesign.pings.service import Limits, Pings
+from lifesign.projects import admin_routes
+from lifesign.projects import routes as project_routes
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.settings import Settings
@@ -162,6 +166,7 @@ async def open_node(
             OutboundClient(settings, resolver=resolver, on_written=lambda: failpoints.hit("send.after_write")),
             AckSigner([derived_key(each, ACK_LINKS_INFO) for each in master_secrets(settings.data_dir, settings)]),
         )
+        codes = projects.codes_of(settings)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
@@ -177,6 +182,7 @@ async def open_node(
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
     api.state.keyring = keyring
+    api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
@@ -227,6 +233,8 @@ def _driver(
     settings: Settings, clock: Clock, db: Database, *, keyring: Keyring, courier: Courier, node_id: str
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
+    # What erases deleted projects; a slice that keeps something elsewhere adds its own before the tables.
+    erasers: list[Eraser] = [RowsOfTables(db)]
     tuning = tuning_of(settings)
     watch = Watch(
         settings.blind_after_seconds * 1000,
@@ -243,7 +251,7 @@ def _driver(
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
-        Prune(db, settings.event_days),
+        Prune(db, settings.event_days, erasers),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
@@ -287,6 +295,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         incident_routes.router,
         channel_routes.router,
         auth_routes.router,
+        project_routes.router,
         incident_routes.incident_router,
         incident_routes.settings_router,
         channel_routes.log_router,
@@ -338,10 +347,19 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
 
 # The operator's way in ----------------------------------------------------------------------------------------------
 class OperatorApp:
-    """The same routes with the rights of whoever owns the data directory; a header names the project."""
+    """The same routes with the rights of whoever owns the data directory, and those below `/admin/`.
+
+    A header names the project.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
+        self._admin = Starlette(
+            routes=[*admin_routes.routes],
+            exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
+        )
+        self._admin.state = node.api.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises ProjectNotFound."""
@@ -349,6 +367,9 @@ class OperatorApp:
             name = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode()).decode("latin-1")
             project_id = await self._node.db.read(projects.id_of, name)
             scope = {**scope, auth.OPERATOR: auth.operator(project_id)}
+            if scope["path"].startswith("/admin/"):
+                await self._admin(scope, receive, send)
+                return
         await self._node.api(scope, receive, send)
 
 

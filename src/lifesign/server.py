@@ -21,11 +21,11 @@ from starlette.types import ASGIApp
 from lifesign import __version__, log
 from lifesign.app import Node, admin_socket, open_node, operator_way_in
 from lifesign.channels.outbound import CaFileUnusable
-from lifesign.channels.secrets import SecretKeyUnusable
 from lifesign.db.migrate import SchemaTooNew
 from lifesign.db.open import DataDirectoryInUse, data_directory_lock, is_postgres
 from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
+from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
 
 logger = structlog.get_logger("lifesign.server")

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 
 MAX_PORT = 65535
+_MANY = 10**15
 
 
 class Settings(BaseSettings):
@@ -58,6 +59,22 @@ class Settings(BaseSettings):
     metrics_key: SecretStr | None = Field(None, description="Key of `/api/v3/metrics/`, which is closed without one.")
     master_badge_label: str = Field("Lifesign", description="What the badge of a whole project says beside its state.")
     ping_create: bool = Field(default=True, description="Let a first ping make its heartbeat, with create=1.")
+
+    # Self-service projects
+    signup_upgrade_secret: SecretStr | None = Field(
+        None, description="Secret behind recovery and upgrade codes; made and kept when unset, `off` for none."
+    )
+    provision_auto_graduate: bool = Field(default=True, description="Let provisioned projects stay for good.")
+    sandbox_days: int = Field(14, ge=1, le=3650, description="Days until a sandbox expires.")
+    quota_spans: int = Field(
+        1_000_000, ge=0, le=_MANY, description="Distinct records a month that a self-service project takes; 0: any."
+    )
+    mint_limit_per_hour: int = Field(120, ge=0, le=_MANY, description="New projects per network and hour; 0: any.")
+    mint_limit_total_per_hour: int = Field(2000, ge=0, le=_MANY, description="New projects per hour; 0: any.")
+    recover_limit_per_hour: int = Field(60, ge=0, le=_MANY, description="Recoveries per network and hour; 0: any.")
+    trusted_proxies: str = Field(
+        "", description="CIDRs, comma-separated, of proxies whose X-Forwarded-For is believed."
+    )
 
     # Systems
     system_interval_seconds: int = Field(600, ge=1, le=86_400, description="How often a system is expected to report.")
@@ -175,6 +192,17 @@ class Settings(BaseSettings):
                 "nor that more than LIFESIGN_SYSTEM_ALERT_SECONDS"
             )
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_parse(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                ipaddress.ip_network(entry)
+            except ValueError:
+                msg = f"entry {entry!r} is not a CIDR"
+                raise ValueError(msg) from None
+        return value
 
     @field_validator("egress_allow")
     @classmethod

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from lifesign.channels.secrets import (
     SecretBox,
-    SecretKeyUnusable,
     SecretUnreadable,
     derived_key,
     load_or_make_secret_key,
 )
+from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
 
 MASTER = "correct horse battery staple 0001"

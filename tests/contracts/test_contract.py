@@ -3,6 +3,7 @@
 The same is then asked of the server's own `/openapi.json`, which says more: it must say nothing that is not so.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.http.context import Context
+from lifesign.projects.rules import Codes
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.systems.machines import machine
 
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
+TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -44,6 +47,7 @@ class Request:
     """What to send; `{name}` in the path, and as a value in the body, stands for the id of a prepared object.
 
     is_of_machine: sent with the credentials of a system, not with a key.
+    key: name of the prepared key to send, `none` for none at all; the admin's when empty.
     """
 
     method: str
@@ -51,6 +55,7 @@ class Request:
     body: Any = None
     times: int = 1
     is_of_machine: bool = False
+    key: str = ""
 
     @property
     def url(self) -> str:
@@ -176,6 +181,35 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "listNotifications": _of("GET", "/notifications", bad="/notifications?status=lost"),
     "retryNotification": _of("POST", "/notifications/{dead}/retry", bad="/notifications/{sent}/retry"),
+    # Projects
+    "provisionProject": _of(
+        "POST",
+        "/provision",
+        {"project_name": "a new shop"},
+        bad={"project_name": 7},
+        _200=Request("POST", "/provision", {"project_name": "shop"}, key="agent"),
+        _401=Request("POST", "/provision", {"project_name": "shop"}, key="none"),
+        _403=Request("POST", "/provision", {"project_name": "shop"}),
+        _429=Request("POST", "/provision", {"project_name": "one too many"}),
+    ),
+    "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
+    "upgradeProject": Operation(
+        Request("POST", "/signup/upgrade", {"code": "{upgrade}"}, key="agent"),
+        Request("POST", "/signup/upgrade", {"code": " "}, key="agent"),
+        {
+            401: Request("POST", "/signup/upgrade", {"code": "0"}, key="none"),
+            403: Request("POST", "/signup/upgrade", {"code": "0"}, key="agent"),
+        },
+    ),
+    "recoverProject": _of(
+        "POST",
+        "/recover",
+        {"project_id": "{project}", "recovery_code": "{recovery}"},
+        bad={"project_id": "{project}"},
+        _403=Request("POST", "/recover", {"project_id": "{project}", "recovery_code": "0"}),
+        _404=Request("POST", "/recover", {"project_id": "nobody-00000000", "recovery_code": "{nobodys}"}),
+        _429=Request("POST", "/recover", {"project_id": "a", "recovery_code": "b"}),
+    ),
     # Systems
     "systemHeartbeat": _of_machine(
         "POST",
@@ -238,15 +272,25 @@ class Published:
     document: Json
 
 
+# The contract of this API names no operations, and describes their answers by status only.
+TELEMETRY_PATHS = {
+    "provisionProject": "/v1/provision",
+    "upgradeProject": "/v1/signup/upgrade",
+    "recoverProject": "/v1/recover",
+}
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
     for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"))
     for operation_id, (verb, path, described) in _operations(document).items()
+} | {
+    operation_id: Published(verb.upper(), path, described, TELEMETRY)
+    for operation_id, path in TELEMETRY_PATHS.items()
+    for verb, described in TELEMETRY["paths"][path].items()
 }
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 24
+    assert len(PUBLISHED) == 27
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -285,7 +329,8 @@ async def test_every_described_answer_can_be_had_and_is_as_the_contract_and_the_
 
         assert answer.status_code == status, f"{operation_id} {status}: {answer.text}"
         _check(answer, _response(document, described, status), document)
-        if published is not None and str(status) in published.described["responses"]:
+        has_bodies = published is not None and published.document is not TELEMETRY
+        if has_bodies and published is not None and str(status) in published.described["responses"]:
             _check(answer, _response(published.document, published.described, status), published.document)
         if status >= 400:
             _check_examples(answer.json(), described["responses"][str(status)], document)
@@ -363,7 +408,14 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
+    shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
+    codes: Codes = lifesign.node.api.state.codes
     return {
+        "project": shop["project_id"],
+        "agent": shop["agent_key"],
+        "recovery": shop["recovery_code"],
+        "upgrade": codes.upgrade(shop["project_id"]),
+        "nobodys": codes.recovery("nobody-00000000"),
         "channel": channel["id"],
         "policy": policy["id"],
         "firing": silent["id"],
@@ -405,6 +457,12 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     """The answer to a request that ought to be answered with `status`."""
     operation = OPERATIONS[operation_id]
     good = operation.good
+    if status == 409 and operation_id == "provisionProject":
+        at_once = [_send(lifesign.http, replace(good, body={"project_name": "wanted"}), names) for _ in range(10)]
+        return next(each for each in await asyncio.gather(*at_once) if each.status_code == 409)
+    if status == 429 and operation_id != "testChannel":
+        with _limited(lifesign):
+            return await _send(lifesign.http, operation.refused[status], names)
     if status in operation.refused:
         return await _send(lifesign.http, operation.refused[status], names)
     is_systems = good.url.startswith("/api/")
@@ -440,8 +498,11 @@ async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, s
     url = request.url.format_map(names)
     for _ in range(request.times - 1):
         assert (await client.request(request.method, url)).is_success
-    is_known = request.is_of_machine and "authorization" in client.headers
-    headers = {"Authorization": names["basic"]} if is_known else {}
+    headers: dict[str, str] = {}
+    if "authorization" in client.headers and request.is_of_machine:
+        headers["Authorization"] = names["basic"]
+    if "authorization" in client.headers and request.key:
+        headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
     return await client.request(request.method, url, json=_filled(request.body, names), headers=headers)
 
 
@@ -465,6 +526,19 @@ class _Failing:
         raise self._error
 
     write = write_batched = read
+
+
+@contextmanager
+def _limited(lifesign: Lifesign) -> Iterator[None]:
+    """One call was enough for this hour, of projects as of recoveries."""
+    state = lifesign.node.api.state
+    context: Context = state.context
+    limits = {"mint_limit_total_per_hour": 1, "recover_limit_per_hour": 1}
+    state.context = replace(context, settings=context.settings.model_copy(update=limits))
+    try:
+        yield
+    finally:
+        state.context = context
 
 
 @contextmanager
@@ -509,7 +583,7 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
     assert media_type in content
     if media_type == "application/json":
         _validate(answer.json(), content["application/json"]["schema"], document)
-        if answer.status_code >= 400 and "error" in answer.json():
+        if answer.status_code >= 400 and isinstance(answer.json().get("error"), dict):
             assert answer.json()["error"]["statusCode"] == answer.status_code
         if "code" in answer.json():
             assert answer.json()["code"] == answer.status_code
@@ -518,7 +592,7 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
 def _check_examples(body: Json, response: Json, document: Json) -> None:
     """The example of an error has the members of the error that was answered."""
     examples = response["content"]["application/json"]["examples"]
-    if "code" in body:
+    if not isinstance(body.get("error"), dict):
         (example,) = examples.values()
         assert set(example["value"]) == set(body)
         _validate(example["value"], response["content"]["application/json"]["schema"], document)

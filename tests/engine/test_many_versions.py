@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from lifesign.app import open_node
 from lifesign.clock import CorrectedClock, EpochMs, SystemClock
+from lifesign.db.migrate import newest
 from lifesign.db.offset import correct
 from lifesign.settings import Settings
 from tests.harness import Lifesign
@@ -46,9 +47,12 @@ async def test_a_node_whose_tables_were_changed_by_another_version_reads_and_doe
 
     assert refused["error"]["code"] == "UNAVAILABLE"
     assert (await lifesign.get("job"))["status"] == "active"
-    assert (ready.status_code, ready.json()["database"]) == (503, "the database has schema 9999, this node knows 0005")
+    assert (ready.status_code, ready.json()["database"]) == (
+        503,
+        f"the database has schema 9999, this node knows {newest()}",
+    )
 
-    await _set_revision(lifesign, "0005")
+    await _set_revision(lifesign, newest())
     await lifesign.advance(1)
     await lifesign.check_in("job", healthy=False)
     assert (await lifesign.get("job"))["status"] == "firing"

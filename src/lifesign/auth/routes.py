@@ -66,7 +66,8 @@ async def read_own_key(request: Request) -> Response:
 async def delete_key(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Revoke a key, from the next request on. A key may revoke itself."""
     caller = await caller_of(request, "keys:write")
-    await context_of(request).db.write(service.revoke_key, caller.project_id, id)
+    context = context_of(request)
+    await context.db.write(service.revoke_key, caller.project_id, id, context.now())
     keyring: Keyring = request.app.state.keyring
     keyring.forget()
     return no_content()

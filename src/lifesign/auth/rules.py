@@ -4,16 +4,19 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, rfc3339
 
 TOKEN_PREFIX = "lsk_"  # noqa: S105 - how a token begins, not one
 _TOKEN_BYTES = 32
 _SHOWN = 12
 # Of a key the operator chose, less is shown: it may be short.
 _SHOWN_OF_CHOSEN = 4
+Kind = Literal["producer", "agent"]
+KIND_PREFIXES: Mapping[Kind, str] = {"producer": "lk_ingest_", "agent": "lk_agent_"}
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,256}) *")
 
 ALL = "*"
@@ -25,13 +28,52 @@ INCLUDES: dict[str, frozenset[str]] = {
     "checkins:write": frozenset(),
     **{f"{noun}:read": frozenset() for noun in _NOUNS},
     **{f"{noun}:write": frozenset({f"{noun}:read"}) for noun in _NOUNS},
+    # Of the Telemetry API, in which whoever writes does not read.
+    "telemetry:write": frozenset(),
+    "telemetry:read": frozenset(),
+    "runs:write": frozenset(),
+    "dashboard:read": frozenset(),
+    "reports:read": frozenset(),
     ALL: frozenset(),
 }
 KNOWN_SCOPES = tuple(sorted(INCLUDES))
+PRODUCER_SCOPE = "telemetry:write"
+KIND_SCOPES: Mapping[Kind, tuple[str, ...]] = {
+    "producer": (PRODUCER_SCOPE,),
+    "agent": ("runs:write", "telemetry:read", "dashboard:read", "reports:read"),
+}
 
 
 class Unauthorized(Exception):
-    """No key, or one that does not count: missing, malformed, unknown, revoked, expired."""
+    """No key, or one that does not count; its kinds tell which."""
+
+
+class KeyMissing(Unauthorized):
+    """There is no `Authorization` header."""
+
+
+class KeyUnknown(Unauthorized):
+    """Another scheme, nothing after it, or a key that nobody knows."""
+
+
+class KeyRevoked(Unauthorized):
+    """Somebody took this key back."""
+
+
+class KeyExpired(Unauthorized):
+    """The time of this key is over."""
+
+    def __init__(self, expires_at: EpochMs) -> None:
+        super().__init__(f"expired at {rfc3339(expires_at)}")
+        self.expires_at = expires_at
+
+
+class WrongKeyKind(Exception):
+    """The key is good, but a route of the Telemetry API is for keys of the other kind."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(f"needs {'an agent' if kind == 'agent' else 'a producer'} key")
+        self.kind = kind
 
 
 class MissingScope(Exception):
@@ -54,6 +96,9 @@ class Caller:
     key_name: str
     project_id: str
     scopes: frozenset[str]
+    kind: Kind | None = None
+    """Of a self-service project's key."""
+    key_prefix: str = ""
 
     def allows(self, scope: str) -> bool:
         """True when the key has `scope`, directly or by inclusion."""
@@ -63,6 +108,11 @@ class Caller:
 def new_token() -> str:
     """A fresh token: `lsk_` and 32 random bytes in lower-case base32 without padding."""
     return TOKEN_PREFIX + base64.b32encode(secrets.token_bytes(_TOKEN_BYTES)).decode().rstrip("=").lower()
+
+
+def new_token_of(kind: Kind) -> str:
+    """A fresh token of a self-service project: its prefix and 32 random bytes in base64url, 43 characters."""
+    return KIND_PREFIXES[kind] + secrets.token_urlsafe(_TOKEN_BYTES)
 
 
 def token_hash(token: str | bytes) -> bytes:
@@ -76,10 +126,12 @@ def shown_prefix(token: str, *, chosen: bool = False) -> str:
 
 
 def bearer_token(header: bytes | None) -> bytes:
-    """The token of an `Authorization` header; the scheme word in any case. Raises Unauthorized."""
-    match = _BEARER.fullmatch(header or b"")
+    """The token of an `Authorization` header; the scheme word in any case. Raises KeyMissing, KeyUnknown."""
+    if header is None:
+        raise KeyMissing
+    match = _BEARER.fullmatch(header)
     if match is None:
-        raise Unauthorized
+        raise KeyUnknown
     return match[1]
 
 

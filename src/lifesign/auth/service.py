@@ -7,7 +7,18 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 
 from lifesign.auth import rules, store
-from lifesign.auth.rules import ALL, Caller, KeyNotFound, MissingScope, Unauthorized
+from lifesign.auth.rules import (
+    ALL,
+    PRODUCER_SCOPE,
+    Caller,
+    KeyExpired,
+    KeyNotFound,
+    KeyRevoked,
+    KeyUnknown,
+    Kind,
+    MissingScope,
+    WrongKeyKind,
+)
 from lifesign.auth.store import Key
 from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database, StorageUnavailable
@@ -39,26 +50,31 @@ class Keyring:
         self._generation = 0
         self._used: dict[str, EpochMs] = {}
 
-    async def caller(self, authorization: bytes | None) -> Caller:
-        """The caller that an `Authorization` header names. Raises Unauthorized."""
+    async def caller(self, authorization: bytes | None, *, is_fresh: bool = False) -> Caller:
+        """The caller that an `Authorization` header names. Raises Unauthorized.
+
+        is_fresh: what another node revoked a moment ago is known already; costs a read where there are other nodes.
+        """
         token = rules.bearer_token(authorization)
         token_hash = rules.token_hash(token)
         now = self._clock.now()
         known = self._cached.get(token_hash)
-        if known is None or not (self._db.is_sqlite or 0 <= now - known.read_at < _SHARED_CACHE_MS):
+        good_for_ms = 0 if is_fresh else _SHARED_CACHE_MS
+        if known is None or not (self._db.is_sqlite or 0 <= now - known.read_at < good_for_ms):
             known = await self._read(token_hash, now)
-        if rules.is_expired(known.expires_at, now):
-            raise Unauthorized
+        if known.expires_at is not None and rules.is_expired(known.expires_at, now):
+            raise KeyExpired(known.expires_at)
         self._used[known.caller.key_id] = now
         return known.caller
 
     async def _read(self, token_hash: bytes, now: EpochMs) -> _Cached:
         generation = self._generation
         key = await self._db.read(store.key_by_hash, token_hash)
-        if key is None:
+        if key is None or key.revoked_at is not None:
             self._cached.pop(token_hash, None)
-            raise Unauthorized
-        cached = _Cached(Caller(key.id, key.name, key.project_id, frozenset(key.scopes)), key.expires_at, now)
+            raise KeyUnknown if key is None else KeyRevoked
+        caller = Caller(key.id, key.name, key.project_id, frozenset(key.scopes), key.kind, key.prefix)
+        cached = _Cached(caller, key.expires_at, now)
         # A key revoked while it was being read must not be remembered.
         if generation == self._generation:
             if len(self._cached) >= _MAX_CACHED:
@@ -67,7 +83,7 @@ class Keyring:
         return cached
 
     def forget(self) -> None:
-        """A key was revoked: ask the database again for every one."""
+        """Keys were revoked, or live longer now: ask the database again for every one."""
         self._generation += 1
         self._cached.clear()
 
@@ -104,6 +120,22 @@ async def any_caller_of(request: Request) -> Caller:
     return await keyring.caller(header_of(request, b"authorization"))
 
 
+async def telemetry_caller(request: Request, scope: str) -> Caller:
+    """The caller of a route of the Telemetry API, who must hold `scope`.
+
+    Raises KeyMissing, KeyUnknown, KeyRevoked, KeyExpired, WrongKeyKind, looked for in this order. What was revoked, on
+    whatever node, is refused from the next request on.
+    """
+    operator: Caller | None = request.scope.get(OPERATOR)
+    if operator is not None:
+        return operator
+    keyring: Keyring = request.app.state.keyring
+    caller = await keyring.caller(header_of(request, b"authorization"), is_fresh=True)
+    if not caller.allows(scope):
+        raise WrongKeyKind("producer" if scope == PRODUCER_SCOPE else "agent")
+    return caller
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """Who is calling, as they may know it. key: None for the operator, who needs none."""
@@ -114,13 +146,13 @@ class Own:
 
 
 def own_key(conn: Connection, caller: Caller) -> Own:
-    """What there is to know of the caller. Raises Unauthorized when the key was revoked meanwhile."""
+    """What there is to know of the caller. Raises KeyRevoked when that happened meanwhile."""
     project = store.project_name(conn, caller.project_id)
     if caller.key_id == OPERATOR_ID:
         return Own(caller, project, None)
     key = store.key_by_id(conn, caller.project_id, caller.key_id)
     if key is None:
-        raise Unauthorized
+        raise KeyRevoked
     return Own(caller, project, key)
 
 
@@ -151,13 +183,54 @@ def create_key(
     return key, token
 
 
-def revoke_key(conn: Connection, project_id: str, key_id: str) -> None:
-    """Remove a key; the caller of this tells its Keyring to `forget`. Raises KeyNotFound."""
-    if not store.delete_key(conn, project_id, key_id):
+def revoke_key(conn: Connection, project_id: str, key_id: str, now: EpochMs) -> None:
+    """Take a key back; the caller of this tells its Keyring to `forget`. Raises KeyNotFound."""
+    if not store.revoke_key(conn, project_id, key_id, now):
         raise KeyNotFound
 
 
 list_keys = store.keys_of
+revoke_keys = store.revoke_keys
+set_life = store.set_life
+
+
+# Keys of self-service projects --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """The tokens a project is used with, which are shown once."""
+
+    producer: str
+    agent: str
+
+
+def create_pair(
+    conn: Connection, project_id: str, *, plan: str | None, expires_at: EpochMs | None, now: EpochMs
+) -> KeyPair:
+    """A new producer key and a new agent key."""
+    return KeyPair(
+        producer=_create_of("producer", conn, project_id, plan=plan, expires_at=expires_at, now=now),
+        agent=_create_of("agent", conn, project_id, plan=plan, expires_at=expires_at, now=now),
+    )
+
+
+def _create_of(
+    kind: Kind, conn: Connection, project_id: str, *, plan: str | None, expires_at: EpochMs | None, now: EpochMs
+) -> str:
+    token = rules.new_token_of(kind)
+    key = Key(
+        id=new_id("key", now),
+        project_id=project_id,
+        name=kind,
+        prefix=rules.shown_prefix(token),
+        scopes=rules.KIND_SCOPES[kind],
+        created_at=now,
+        expires_at=expires_at,
+        last_used_at=None,
+        kind=kind,
+        plan=plan,
+    )
+    store.insert_key(conn, key, rules.token_hash(token))
+    return token
 
 
 def bootstrap(
@@ -174,8 +247,10 @@ def bootstrap(
         token = rules.new_token()
         _insert_admin(conn, project_id, token, rules.shown_prefix(token), now)
         return token
-    if store.key_by_hash(conn, rules.token_hash(chosen)) is None:
-        store.delete_keys(conn, list(store.bootstrap_ids(conn)))
+    token_hash = rules.token_hash(chosen)
+    found = store.key_by_hash(conn, token_hash)
+    if found is None or found.revoked_at is not None:
+        store.delete_bootstrap_keys(conn, token_hash)
         _insert_admin(conn, project_id, chosen, rules.shown_prefix(chosen, chosen=True), now)
     return None
 

@@ -1,11 +1,13 @@
 """SQL of the table `api_keys`; the name of a project is read besides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
+from lifesign.auth.rules import Kind
 from lifesign.clock import EpochMs
 from lifesign.db.schema import api_keys, projects
 
@@ -22,6 +24,9 @@ class Key:
     created_at: EpochMs
     expires_at: EpochMs | None
     last_used_at: EpochMs | None
+    kind: Kind | None = None
+    plan: str | None = None
+    revoked_at: EpochMs | None = None
 
 
 _COLUMNS = (
@@ -33,7 +38,12 @@ _COLUMNS = (
     api_keys.c.created_at,
     api_keys.c.expires_at,
     api_keys.c.last_used_at,
+    api_keys.c.kind,
+    api_keys.c.plan,
+    api_keys.c.revoked_at,
 )
+_FIELDS = tuple(column.name for column in _COLUMNS)
+_IS_ACTIVE = api_keys.c.revoked_at.is_(None)
 
 
 def insert_key(conn: Connection, key: Key, token_hash: bytes, *, is_bootstrap: bool = False) -> None:
@@ -50,6 +60,9 @@ def insert_key(conn: Connection, key: Key, token_hash: bytes, *, is_bootstrap: b
             created_at=key.created_at,
             expires_at=key.expires_at,
             last_used_at=key.last_used_at,
+            kind=key.kind,
+            plan=key.plan,
+            revoked_at=key.revoked_at,
         )
     )
 
@@ -67,34 +80,45 @@ def project_name(conn: Connection, project_id: str) -> str:
 
 
 def key_by_hash(conn: Connection, token_hash: bytes) -> Key | None:
-    """The key whose token has this hash."""
+    """The key whose token has this hash, revoked or not."""
     row = conn.execute(select(*_COLUMNS).where(api_keys.c.hash == token_hash)).first()
-    return None if row is None else _key(tuple(row))
+    return None if row is None else _key(row)
 
 
 def keys_of(conn: Connection, project_id: str, *, limit: int, after: str | None) -> list[Key]:
-    """Keys of a project, oldest first."""
-    query = select(*_COLUMNS).where(api_keys.c.project_id == project_id)
+    """Keys of a project that are not revoked, oldest first."""
+    query = select(*_COLUMNS).where(api_keys.c.project_id == project_id, _IS_ACTIVE)
     if after is not None:
         query = query.where(api_keys.c.id > after)
-    return [_key(tuple(row)) for row in conn.execute(query.order_by(api_keys.c.id).limit(limit))]
+    return [_key(row) for row in conn.execute(query.order_by(api_keys.c.id).limit(limit))]
 
 
-def delete_key(conn: Connection, project_id: str, key_id: str) -> bool:
-    """Remove a key; False when the project has none with this id."""
-    return (
-        conn.execute(delete(api_keys).where(api_keys.c.id == key_id, api_keys.c.project_id == project_id)).rowcount > 0
-    )
+def revoke_key(conn: Connection, project_id: str, key_id: str, now: EpochMs) -> bool:
+    """Take a key back; False when the project has none with this id."""
+    is_it = (api_keys.c.id == key_id) & (api_keys.c.project_id == project_id) & _IS_ACTIVE
+    return conn.execute(update(api_keys).where(is_it).values(_revoked(now))).rowcount > 0
 
 
-def bootstrap_ids(conn: Connection) -> list[str]:
-    """The admin keys made at a start."""
-    return list(conn.scalars(select(api_keys.c.id).where(api_keys.c.is_bootstrap == 1)))
+def revoke_keys(conn: Connection, project_ids: Sequence[str], now: EpochMs) -> None:
+    """Take back every key of several projects. Index: ix_api_keys_project."""
+    are_theirs = api_keys.c.project_id.in_(project_ids) & _IS_ACTIVE
+    conn.execute(update(api_keys).where(are_theirs).values(_revoked(now)))
 
 
-def delete_keys(conn: Connection, ids: list[str]) -> None:
-    """Remove several keys."""
-    conn.execute(delete(api_keys).where(api_keys.c.id.in_(ids)))
+def _revoked(now: EpochMs) -> dict[str, EpochMs]:
+    # Expired as well: nodes of the version before, which may still serve, know nothing of the other column.
+    return {"revoked_at": now, "expires_at": now}
+
+
+def set_life(conn: Connection, project_id: str, plan: str | None, expires_at: EpochMs | None) -> int:
+    """Set plan and expiry of the active keys that a project was made with; how many there are."""
+    are_own = (api_keys.c.project_id == project_id) & api_keys.c.kind.is_not(None) & _IS_ACTIVE
+    return conn.execute(update(api_keys).where(are_own).values(plan=plan, expires_at=expires_at)).rowcount
+
+
+def delete_bootstrap_keys(conn: Connection, token_hash: bytes) -> None:
+    """Remove the admin keys made at a start, and any key with this hash."""
+    conn.execute(delete(api_keys).where(or_(api_keys.c.is_bootstrap == 1, api_keys.c.hash == token_hash)))
 
 
 def save_last_used(conn: Connection, used: Mapping[str, EpochMs]) -> None:
@@ -103,7 +127,6 @@ def save_last_used(conn: Connection, used: Mapping[str, EpochMs]) -> None:
     conn.execute(statement, [{"key_id": key_id, "used_at": at} for key_id, at in used.items()])
 
 
-# Any: SQLAlchemy types a row of nine columns only positionally.
-def _key(row: tuple[object, ...]) -> Key:
-    key_id, project_id, name, prefix, scopes, created_at, expires_at, last_used_at = row
-    return Key(key_id, project_id, name, prefix, tuple(orjson.loads(scopes)), created_at, expires_at, last_used_at)  # type: ignore[arg-type]  # columns as declared in the schema
+def _key(row: Sequence[Any]) -> Key:  # Any: a row of a table whose columns mypy does not know
+    values = dict(zip(_FIELDS, row, strict=True))
+    return Key(**(values | {"scopes": tuple(orjson.loads(values["scopes"]))}))

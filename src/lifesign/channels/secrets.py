@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from lifesign.secretfile import kept_secret
 from lifesign.settings import Settings
 
 MIN_SECRET_CHARACTERS: Final = 32
@@ -32,10 +33,6 @@ class SecretUnreadable(Exception):
         super().__init__(f"the setting {path} of channel {channel_id} cannot be decrypted")
         self.channel_id = channel_id
         self.path = path
-
-
-class SecretKeyUnusable(Exception):
-    """The file with the master secret is there but cannot serve; the server must not start and make another."""
 
 
 def derived_key(master: str, info: str) -> bytes:
@@ -94,46 +91,11 @@ def load_or_make_secret_key(data_dir: Path, settings: Settings) -> str:
     """
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value()
-    path = data_dir / _SECRET_FILE
-    if not path.exists():
-        _make_secret_file(path)
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SecretKeyUnusable(f"{path} cannot be read") from error
-    if len(secret) < MIN_SECRET_CHARACTERS:
-        raise SecretKeyUnusable(f"{path} must hold at least {MIN_SECRET_CHARACTERS} characters; restore a backup of it")
-    return secret
+    return kept_secret(data_dir / _SECRET_FILE, _new_secret, min_characters=MIN_SECRET_CHARACTERS)
 
 
-def _make_secret_file(path: Path) -> None:
-    """Put a complete file in place in one step; a file that another process put there first stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(48) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        _put_in_place(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    # Without this a power cut could leave channels sealed under a secret whose file never reached the disk.
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _put_in_place(draft: Path, path: Path) -> None:
-    try:
-        os.link(draft, path)  # unlike a rename, never replaces what is there
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links, such as some that containers mount
-        draft.replace(path)
+def _new_secret() -> str:
+    return secrets.token_urlsafe(48)
 
 
 def _key_id(key: bytes) -> str:

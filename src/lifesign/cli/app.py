@@ -16,6 +16,7 @@ from lifesign.cli import (
     keys,
     maintenance,
     policies,
+    projects,
     serve,
     systems,
 )
@@ -59,6 +60,7 @@ app.command("apply")(config.apply)
 app.command("export")(config.export)
 app.add_typer(importing.app, name="import")
 app.command("serve")(serve.serve)
+app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)

@@ -14,7 +14,7 @@ app = typer.Typer(help="API keys. Run this on the server's machine; it needs no 
 
 _PATH = "/v1/keys"
 
-Project = Annotated[str, typer.Option("--project", help="Project the keys belong to.")]
+Project = Annotated[str, typer.Option("--project", help="Project the keys belong to, by id or name.")]
 _DEFAULT_PROJECT = "default"
 
 

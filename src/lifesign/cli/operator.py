@@ -21,9 +21,9 @@ Ask = Callable[[Api], dict[str, Json]]
 
 
 class Operator:
-    """Calls with the operator's rights on one project. Raises what `Api` does, and CommandFailed."""
+    """Calls with the operator's rights; on one project, unless they are about none. Raises as `Api`; CommandFailed."""
 
-    def __init__(self, data_dir: str | None, project: str) -> None:
+    def __init__(self, data_dir: str | None, project: str | None = None) -> None:
         settings = read_settings(data_dir=data_dir)
         path = settings.data_dir / SOCKET_FILE
         self._project = project
@@ -44,7 +44,7 @@ class Operator:
         try:
             return self._asked(ask)
         except Refused as error:
-            if error.status == _NOT_FOUND:
+            if error.status == _NOT_FOUND and self._project is not None:
                 raise Refused(f"{error} (in project {self._project})", status=error.status) from error
             raise
 
@@ -71,13 +71,17 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _over_socket(path: str, project: str) -> Send:
+def _headers(project: str | None) -> dict[str, str]:
+    return {} if project is None else {"X-Lifesign-Project": project}
+
+
+def _over_socket(path: str, project: str | None) -> Send:
     """Calls as the operator, over the Unix socket of a data directory."""
 
     def send(call: Call) -> Answer:
         connection = _SocketConnection(path)
         try:
-            connection.request(call.method, call.path, call.content, headers_of(call) | {"X-Lifesign-Project": project})
+            connection.request(call.method, call.path, call.content, headers_of(call) | _headers(project))
             response = connection.getresponse()
             return answer_of(response.status, response.headers, response)
         except (OSError, http.client.HTTPException) as error:
@@ -88,7 +92,7 @@ def _over_socket(path: str, project: str) -> Send:
     return send
 
 
-def _in_process(settings: "Settings", project: str) -> Send:
+def _in_process(settings: "Settings", project: str | None) -> Send:
     def send(call: Call) -> Answer:
         import asyncio  # costs more than the whole way through the socket
 
@@ -97,7 +101,7 @@ def _in_process(settings: "Settings", project: str) -> Send:
     return send
 
 
-async def _served(settings: "Settings", project: str, call: Call) -> Answer:
+async def _served(settings: "Settings", project: str | None, call: Call) -> Answer:
     """One call to an app of this process, which holds the database for just as long."""
     import httpx2
 
@@ -111,7 +115,7 @@ async def _served(settings: "Settings", project: str, call: Call) -> Answer:
         async with operator_app(settings) as app:
             transport = httpx2.ASGITransport(app)
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                headers = {**call.headers, "X-Lifesign-Project": project}
+                headers = {**call.headers, **_headers(project)}
                 response = await client.request(call.method, call.path, content=call.content, headers=headers)
                 return Answer(
                     response.status_code,

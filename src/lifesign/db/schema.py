@@ -13,12 +13,52 @@ projects = Table(
     "projects",
     metadata,
     Column("id", Text, primary_key=True),
+    # What it can be asked for by besides its id; of a self-service project its id, as many may be called the same.
     Column("name", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     # When a server made (or was given) the admin key of the first start.
     Column("started_at", BigInteger),
     # Told of what nobody else was reached for.
     Column("fallback_channel_id", Text),
+    # `sandbox`: those that made themselves.
+    Column("tenant_id", Text, nullable=False, server_default="default"),
+    # What people call it, as they wrote it; null: its name.
+    Column("title", Text),
+    # `sandbox` while it expires; null: it is there for good.
+    Column("plan", Text),
+    Column("expires_at", BigInteger),
+    # Distinct records a month; 0: any number.
+    Column("quota_spans", BigInteger, nullable=False, server_default="0"),
+    # Nobody gets in any more, and the loop `prune` erases what it had.
+    Column("deleted_at", BigInteger),
+)
+for _column in (projects.c.expires_at, projects.c.deleted_at):
+    Index(
+        f"ix_projects_{_column.name}", _column, sqlite_where=_column.is_not(None), postgresql_where=_column.is_not(None)
+    )
+
+# Under which name a project can be found again by whoever has one of its keys.
+project_names = Table(
+    "project_names",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    # Empty: none was named.
+    Column("operator_key", Text, primary_key=True),
+    Column("name_key", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Index("ix_project_names_project", "project_id"),
+)
+
+# What counts against a limit of so many within the last hour, over all nodes; older rows are deleted.
+limited_calls = Table(
+    "limited_calls",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("limiter", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_limited_calls_network", "limiter", "network", "at"),
+    Index("ix_limited_calls_at", "limiter", "at"),
 )
 
 # Slice `auth` -------------------------------------------------------------------------------------------------------
@@ -35,6 +75,11 @@ api_keys = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("last_used_at", BigInteger),
+    # producer, agent: a key that a project was made with; null: any other.
+    Column("kind", Text),
+    Column("plan", Text),
+    # Kept, so that whoever still uses it learns why it does not work.
+    Column("revoked_at", BigInteger),
     Index("ix_api_keys_project", "project_id", "id"),
 )
 

@@ -1,5 +1,6 @@
 """The few statements that SQLite and PostgreSQL spell differently."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +46,20 @@ def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]], *
         conn.execute(
             statement.on_conflict_do_nothing(index_elements=list(unique)), {"rows": orjson.dumps(list(rows)).decode()}
         )
+
+
+def insert_if_new(conn: Connection, table: Table, row: dict[str, Any], *, unique: Sequence[str]) -> bool:
+    """Insert `row`; False, and nothing happens, when its `unique` columns are taken, if need be after waiting."""
+    insert = sqlite.insert if conn.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).values(row).on_conflict_do_nothing(index_elements=list(unique))
+    return conn.execute(statement.returning(table.c[unique[0]])).first() is not None
+
+
+def one_at_a_time(conn: Connection, name: str) -> None:
+    """Nobody else gets past here with this name until the transaction ends. SQLite has one writer anyway."""
+    if conn.dialect.name != "sqlite":
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        conn.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def insert_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """The prune loop: deletes what is kept no longer, a little at a time. Spec "Engine", section 12, "Retention"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy import Connection
@@ -8,10 +8,12 @@ from sqlalchemy import Connection
 from lifesign.clock import EpochMs
 from lifesign.db import Database
 from lifesign.engine import retention
+from lifesign.engine.erasure import Eraser
 from lifesign.engine.loops import Idle
 from lifesign.engine.retention import History, Walk
 from lifesign.inventory import service as inventory
 from lifesign.pings import service as pings
+from lifesign.projects import service as projects
 from lifesign.runs import service as runs
 
 log = structlog.get_logger("lifesign.engine")
@@ -30,6 +32,7 @@ _SIMPLE: tuple[Deletion, ...] = (
     retention.delete_buckets,
     runs.abandon,
     pings.forget_rids,
+    projects.forget_calls,
 )
 
 
@@ -44,10 +47,14 @@ class Prune(Idle):
     _limit = 1000
     _pause_ms = 200
     _histories_at_once = 200
+    _projects_at_once = 100
+    # Nodes believe a key that they have seen for a second, and a request may take another.
+    _landing_ms = 5000
 
-    def __init__(self, db: Database, event_days: int) -> None:
+    def __init__(self, db: Database, event_days: int, erasers: Sequence[Eraser]) -> None:
         self._db = db
         self._event_days = event_days
+        self._erasers = erasers
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
         self._old_since: EpochMs | None = None
@@ -63,7 +70,7 @@ class Prune(Idle):
         """Delete some; come back soon when there may be more."""
         if now < self._rest_until:
             return None
-        if await self._db.write(self._delete_aged, now) or await self._delete_surplus(now):
+        if await self._db.write(self._delete_aged, now) or await self._delete_surplus(now) or await self._erase(now):
             return EpochMs(now + self._pause_ms)
         if self._deleted:
             log.info("rows.pruned", count=self._deleted)
@@ -93,6 +100,30 @@ class Prune(Idle):
         self._old = retention.delete_old_events(conn, before, self._old.seq, self._limit)
         self._deleted += self._old.deleted
         return self._old.has_more
+
+    async def _erase(self, now: EpochMs) -> bool:
+        """What deleted projects, and sandboxes that expired long ago, have left; whether there may be more."""
+        ended_before = EpochMs(now - self._landing_ms)
+        expired, ids = await self._db.read(projects.over, now, ended_before=ended_before, limit=self._projects_at_once)
+        if expired:
+            await self._db.write(projects.end_expired, expired, now)
+            for project_id in expired:
+                log.info("project.deleted", project_id=project_id, why="expired")
+        if not ids:
+            return False
+        try:
+            for eraser in self._erasers:
+                erased = await eraser.erase(ids, self._limit)
+                if erased:
+                    self._deleted += erased
+                    return True
+        except Exception:
+            # One store that is away must not keep everything else from being pruned; the projects wait for it.
+            log.exception("projects.not_erased", count=len(ids))
+            return False
+        await self._db.write(projects.forget, ids)
+        log.info("projects.erased", count=len(ids))
+        return True
 
     async def _delete_surplus(self, now: EpochMs) -> bool:
         """Events of a heartbeat that are too many, or whose heartbeat is gone; whether there may be more.

@@ -1,15 +1,23 @@
 """Which error envelope owns which path, and what every exception of the domain looks like in it."""
 
 from starlette.responses import Response
+from starlette.types import Scope
 
+from lifesign.auth.service import OPERATOR
 from lifesign.clock import EpochMs
-from lifesign.envelopes import heartbeats, pings, plain, systems
+from lifesign.envelopes import heartbeats, pings, plain, systems, telemetry
 
 __all__ = ["error_response"]
 
 
-def error_response(path: str, error: Exception, *, request_id: str, now: EpochMs) -> Response:
-    """The answer to `error` in the envelope of the API that owns `path`."""
+def error_response(scope: Scope, error: Exception, *, request_id: str, now: EpochMs) -> Response:
+    """The answer to `error` in the envelope of the API that owns the path that was asked for."""
+    path: str = scope["path"]
+    if telemetry.is_telemetry(path):
+        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
+        return telemetry.error_response(path, error, request_id=request_id, content_type=content_type)
+    if OPERATOR in scope and path.startswith("/admin/"):
+        return heartbeats.error_response(error, request_id=request_id, now=now)
     if path == "/v1" or path.startswith(("/v1/", "/_test/")):
         return heartbeats.error_response(error, request_id=request_id, now=now)
     if path.startswith("/ping/"):

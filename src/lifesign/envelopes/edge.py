@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lifesign.clock import Clock
 from lifesign.envelopes import error_response
 from lifesign.envelopes.failures import INTERNAL, failure_of
+from lifesign.envelopes.telemetry import is_telemetry
 from lifesign.http.context import context_of
 
 log = structlog.get_logger("lifesign.http")
@@ -32,6 +33,8 @@ _METHOD_NOT_ALLOWED = 405
 _MANAGEMENT = re.compile(r"/api/v[123]/")
 _PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TELLING = ("/a/", "/ping/", "/projects/")
+# Keys and codes belong nowhere in a path, which keeps nobody from putting them there.
+_SECRET = re.compile(r"(?:lsk_|lk_ingest_|lk_agent_)[\w-]{8,}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,12 @@ class Edge:
             await send(message)
 
         try:
-            await self._app_for(scope)(scope, receive, send_with_id)
+            app = self._app_for(scope)
+            if scope["method"] == "HEAD" and is_telemetry(scope["path"]):
+                # The framework knows HEAD on plain routes only.
+                await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
+            else:
+                await app(scope, receive, send_with_id)
         except ClientDisconnect:
             # Whoever asked is gone; there is nobody to answer, and nothing went wrong here.
             log.info("request.abandoned", method=scope["method"], path=_path_to_log(scope), request_id=request_id)
@@ -96,7 +104,7 @@ class Edge:
             if failure_of(error) is INTERNAL:
                 log.exception("request.failed", method=scope["method"], path=_path_to_log(scope), request_id=request_id)
             if status == 0:
-                response = error_response(scope["path"], error, request_id=request_id, now=self._clock.now())
+                response = error_response(scope, error, request_id=request_id, now=self._clock.now())
                 await response(scope, receive, send_with_id)
         if status >= _SERVER_ERROR or not (scope["path"].startswith("/ping/") or scope["path"].endswith(_COUNTED)):
             took_ms = round((time.perf_counter() - began) * 1000, 1)
@@ -116,6 +124,14 @@ class Edge:
         return next((hot for hot in self._hot if hot.matches(scope)), self._app)
 
 
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        await send({**message, "body": b""} if is_body else message)
+
+    return send_head
+
+
 async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise HTTPException(404)
 
@@ -124,6 +140,7 @@ def _path_to_log(scope: Scope) -> str:
     """The path, without what grants something to whoever reads it in a log."""
     path: str = scope["path"]
     hidden = next((f"{prefix}..." for prefix in _TELLING if path.startswith(prefix)), path)
+    hidden = _SECRET.sub("<secret>", hidden)
     return _PING_ID.sub("<uuid>", hidden) if _MANAGEMENT.match(hidden) else hidden
 
 
@@ -138,7 +155,7 @@ def _request_id(scope: Scope) -> str:
 def answer_error(request: Request, error: Exception) -> Response:
     """Turn an exception of a route into an answer, in the envelope of its path."""
     request_id = request.scope["state"]["request_id"]
-    response = error_response(request.scope["path"], error, request_id=request_id, now=context_of(request).now())
+    response = error_response(request.scope, error, request_id=request_id, now=context_of(request).now())
     if response.status_code == _METHOD_NOT_ALLOWED:
         response.headers["Allow"] = ", ".join(_allowed(request))
     return response
@@ -153,4 +170,4 @@ def _allowed(request: Request) -> list[str]:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    return sorted(found)
+    return sorted(found | {"HEAD"} if "GET" in found and is_telemetry(request.scope["path"]) else found)

@@ -6,17 +6,42 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from lifesign.auth.rules import KeyNotFound, MissingScope, Unauthorized
+from lifesign.auth.rules import (
+    KeyExpired,
+    KeyMissing,
+    KeyNotFound,
+    KeyRevoked,
+    KeyUnknown,
+    MissingScope,
+    Unauthorized,
+    WrongKeyKind,
+)
 from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationNotFound, NotRetryable, TooManyTests
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge, is_short
+from lifesign.http.ok import InvalidJson, InvalidParameter
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
 from lifesign.inventory.rules import Overtaken
 from lifesign.maintenance.rules import WindowNotFound
 from lifesign.pings.rules import CheckRefused, PingRefused
-from lifesign.projects.rules import ProjectNotFound
+from lifesign.projects.rules import (
+    CodeRequired,
+    CodesSwitchedOff,
+    NameClaimed,
+    NameInvalid,
+    NameRequired,
+    NotProjectKey,
+    NotSandbox,
+    ProjectNotFound,
+    ProjectProtected,
+    RateLimited,
+    RecoveryFieldsRequired,
+    WrongRecoveryCode,
+    WrongUpgradeCode,
+    retry_after_s,
+)
 from lifesign.runs.rules import RunNotFound, RunRefused
 from lifesign.systems.rules import (
     INVALID_CREDENTIALS,
@@ -73,6 +98,15 @@ def _rate_limited(error: TooManyTests) -> Failure:
     return Failure(429, "RATE_LIMITED", str(error), headers={"Retry-After": str(-(-error.retry_after_ms // 1000))})
 
 
+def _no_key(_error: Exception) -> Failure:
+    return Failure(401, "UNAUTHORIZED", "Missing or invalid API key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _calls_limited(error: RateLimited) -> Failure:
+    headers = {"Retry-After": str(retry_after_s(error.wait_ms))}
+    return Failure(429, f"{error.limiter}_rate_limited", str(error), headers=headers)
+
+
 def _not_found(_error: Exception) -> Failure:
     return Failure(404, "NOT_FOUND", "Resource not found")
 
@@ -89,9 +123,12 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     Managed: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     RunRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     NotRetryable: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
-    Unauthorized: lambda _: Failure(
-        401, "UNAUTHORIZED", "Missing or invalid API key", headers={"WWW-Authenticate": "Bearer"}
-    ),
+    Unauthorized: _no_key,
+    KeyMissing: _no_key,
+    KeyUnknown: _no_key,
+    KeyRevoked: _no_key,
+    KeyExpired: _no_key,
+    WrongKeyKind: _no_key,
     MissingScope: lambda error: Failure(403, "FORBIDDEN", str(error), {"scopes": error.scopes}),
     HeartbeatLimitReached: lambda error: Failure(403, "FORBIDDEN", str(error)),
     HeartbeatNotFound: _not_found,
@@ -118,6 +155,25 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     SystemExists: lambda _: Failure(409, "CONFLICT", "system already exists"),
     PingRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
     CheckRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
+    # Of the Telemetry API, whose words for programs are in lower case.
+    InvalidJson: lambda error: Failure(400, "invalid_json", str(error)),
+    InvalidParameter: lambda error: Failure(400, "invalid_parameter", str(error)),
+    NameRequired: lambda _: Failure(400, "project_name_required", "project_name is required"),
+    NameInvalid: lambda error: Failure(400, f"{error.field}_invalid", str(error)),
+    NotProjectKey: lambda _: Failure(403, "not_project_key", "The provided key does not authorize this project"),
+    NameClaimed: lambda _: Failure(
+        409, "name_claimed", "Name was claimed by another mint; resume with one of its keys"
+    ),
+    RateLimited: _calls_limited,
+    CodesSwitchedOff: lambda error: Failure(503, f"{error.what}_unavailable", str(error)),
+    CodeRequired: lambda _: Failure(400, "code_required", "code is required"),
+    RecoveryFieldsRequired: lambda _: Failure(
+        400, "recovery_fields_required", "project_id and recovery_code are required"
+    ),
+    NotSandbox: lambda _: Failure(403, "not_sandbox", "This project did not make itself: it has no codes"),
+    WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
+    WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
+    ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(

@@ -17,7 +17,7 @@ from lifesign.systems.rules import ValidationFailed
 from lifesign.systems.schemas import answer, shown_flaws
 
 # What this API calls failures that others know by other words.
-_MESSAGES: dict[type[Exception], str] = {
+_MESSAGES: dict[type, str] = {
     BodyTooLarge: "request body too large",
     HeartbeatLimitReached: "heartbeat limit reached",
     InvalidInput: "validation failed",
@@ -35,7 +35,7 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, StorageUnavailable) and type(error) not in _MESSAGES:
         # A queue that is full empties by itself; storage that fails is a fault of the server, here.
         failure = INTERNAL
-    message = _MESSAGES.get(type(error)) or failure.message
+    message = next((_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES), failure.message)
     if isinstance(error, HTTPException):
         message = _HTTP.get(failure.status, message)
     return json_answer(answer(failure.status, message.lower(), _data(error)), failure.status, failure.headers)

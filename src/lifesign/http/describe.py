@@ -19,7 +19,7 @@ Schema = Mapping[str, Any]
 
 _bodies: set[type[BaseModel]] = set()
 _BAD_REQUEST = 400
-_EXAMPLE_REQUEST_ID = "req_5f0c8d3b9a7e4f21b6c0d9e8f7a6b5c4"
+EXAMPLE_REQUEST_ID = "req_5f0c8d3b9a7e4f21b6c0d9e8f7a6b5c4"
 
 
 def example_id(prefix: str) -> str:
@@ -149,6 +149,7 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Settings", "description": "What holds for the whole project: who is told when nobody else is."},
     {"name": "Systems", "description": "Machines with credentials, their liveness and their inventories."},
     {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
+    {"name": "Projects", "description": "Projects that make themselves, with a producer key and an agent key each."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
@@ -185,7 +186,7 @@ def operation(
     parameters: Sequence[Schema] = (),
     envelope: Envelope | None = None,
     never: Sequence[int] = (),
-    security: str = "BearerAuth",
+    security: str | None = "BearerAuth",
     examples: Mapping[str, Schema] | None = None,
     links: Mapping[str, Sequence[str]] | None = None,
     refuses_states: bool = False,
@@ -197,7 +198,7 @@ def operation(
     links: from a path parameter and where the answer has its value (`idOrSlug=id`), to the operations that take it.
     refuses_states: it answers 400 INVALID_STATE to an object that is not in the right state.
     also: further statuses with the same body. never: statuses that do not go without saying here.
-    envelope: how it answers errors, if not as the Heartbeats API does.
+    envelope: how it answers errors, if not as the Heartbeats API does. security: None: it needs no key.
     """
     status, model = answer
     statuses = {401, 403, 500, 503, *errors, *({400, 413} if body else ()), *({400} if refuses_states else ())}
@@ -210,7 +211,7 @@ def operation(
     responses |= {
         code: _error_response(code, envelope or _HEARTBEATS, refuses_states=refuses_states) for code in sorted(statuses)
     }
-    extra: dict[str, Any] = {"security": [{security: []}]}
+    extra: dict[str, Any] = {"security": [] if security is None else [{security: []}]}
     if parameters:
         extra["parameters"] = list(parameters)
     if body is not None:
@@ -251,7 +252,7 @@ def _heartbeats_error(status: int, refusal: Refusal) -> dict[str, Any]:
     error = {"code": refusal.code, "message": refusal.message, "statusCode": status}
     if refusal.details is not None:
         error["details"] = refusal.details
-    return {"error": error, "requestId": _EXAMPLE_REQUEST_ID, "timestamp": "2026-03-08T07:00:00.000Z"}
+    return {"error": error, "requestId": EXAMPLE_REQUEST_ID, "timestamp": "2026-03-08T07:00:00.000Z"}
 
 
 _HEARTBEATS = Envelope(Error, _ERRORS, _heartbeats_error)

@@ -12,7 +12,7 @@ _ERRORS = """\
 
 Errors are JSON: `{"error": {"code", "message", "statusCode", "details"?}, "requestId", "timestamp"}`. 400 names every
 faulty field in `details`; 401 no or bad key; 403 missing scope; 404 unknown; 409 in use; 429 and 503 say in
-`Retry-After` when to try again."""
+`Retry-After` when to try again. Calls of projects and telemetry answer `{"ok": false, "error", "message"}` instead."""
 
 
 def llms_text(document: Document) -> str:

@@ -1,1 +1,4 @@
-"""Projects: the tenant. Owns the table `projects`; every other row belongs to one, and `default` always exists."""
+"""Projects: the tenant. Every other row belongs to one, and `default` always exists; others make themselves.
+
+Owns the tables `projects`, `project_names` and `limited_calls`. Spec "Telemetry", section 2.
+"""
