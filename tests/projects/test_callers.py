@@ -11,7 +11,7 @@ from lifesign.auth import service as auth
 from lifesign.auth.service import telemetry_caller
 from lifesign.http.answers import json_answer
 from tests.harness import Json, Lifesign, MakeLifesign
-from tests.projects.visitors import Visitor, visitor
+from tests.projects.visitors import Visitor, visitor, with_route
 
 SCOPES = ("telemetry:write", "telemetry:read", "runs:write", "dashboard:read", "reports:read")
 DAY_S = 24 * 3600
@@ -25,9 +25,9 @@ async def _whoami(request: Request) -> Response:
 @asynccontextmanager
 async def asking(lifesign: Lifesign) -> AsyncIterator[Visitor]:
     """Somebody who can ask a route under this API's prefix for any scope."""
-    lifesign.node.api.add_route("/v1/telemetry/whoami", _whoami, methods=["GET"])
     async with visitor(lifesign) as someone:
-        yield someone
+        with with_route(lifesign, "/v1/telemetry/whoami", _whoami):
+            yield someone
 
 
 async def asked(someone: Visitor, scope: str, key: str | None) -> tuple[int, Json]:

@@ -12,7 +12,7 @@ from lifesign.db import StorageUnavailable
 from lifesign.http.answers import json_answer
 from lifesign.http.ok import integer_of, ok_answer, query_integer, read_object
 from tests.harness import Lifesign
-from tests.projects.visitors import visitor
+from tests.projects.visitors import visitor, with_route
 
 PREFIXES = (
     "/v1/traces",
@@ -74,8 +74,17 @@ async def _shown(_request: Request) -> Response:
 
 
 async def test_head_is_answered_wherever_get_is_and_has_no_body(lifesign: Lifesign) -> None:
+    state, router = lifesign.node.api.state, lifesign.node.api.router
     lifesign.node.api.add_api_route("/v1/dashboard", _shown, methods=["GET"], response_model=None)
-    lifesign.node.api.state.known_routes += lifesign.node.api.router.routes[-1:]
+    # The routes belong to all nodes of the process, the list of those that are known to this one.
+    state.known_routes = [*state.known_routes, added := router.routes[-1]]
+    try:
+        await _head_is_answered(lifesign)
+    finally:
+        router.routes.remove(added)
+
+
+async def _head_is_answered(lifesign: Lifesign) -> None:
     async with visitor(lifesign) as someone:
         shown, head = await someone.ask("GET", "/v1/dashboard"), await someone.ask("HEAD", "/v1/dashboard")
         refused = await someone.ask("DELETE", "/v1/dashboard")
@@ -117,8 +126,8 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     async def fail(_request: Request) -> Response:
         raise error
 
-    lifesign.node.api.add_route("/v1/reports/broken", fail)
-    yield
+    with with_route(lifesign, "/v1/reports/broken", fail):
+        yield
 
 
 async def test_a_fault_of_the_server_says_nothing_but_its_request_id(lifesign: Lifesign) -> None:
@@ -187,9 +196,9 @@ async def _numbers(request: Request) -> Response:
 async def test_a_number_is_digits_and_nothing_else(
     lifesign: Lifesign, query: str, content: str, expected: str | tuple[int, int]
 ) -> None:
-    lifesign.node.api.add_route("/v1/runs/numbers", _numbers, methods=["POST"])
     async with visitor(lifesign) as someone:
-        answer = await someone.http.post(f"/v1/runs/numbers{query}", content=content)
+        with with_route(lifesign, "/v1/runs/numbers", _numbers, "POST"):
+            answer = await someone.http.post(f"/v1/runs/numbers{query}", content=content)
 
     if isinstance(expected, str):
         assert answer.status_code == 400

@@ -3,12 +3,14 @@
 import hashlib
 import hmac
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import httpx2
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tests.harness import Json, Lifesign
 
@@ -75,3 +77,17 @@ def new_name() -> str:
 
 def code_of(secret: str, text: str) -> str:
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+@contextmanager
+def with_route(
+    lifesign: Lifesign, path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str
+) -> Iterator[None]:
+    """One more route until the block ends: the nodes of a process share them."""
+    router = lifesign.node.api.router
+    lifesign.node.api.add_route(path, endpoint, methods=list(methods) or ["GET"])
+    added = router.routes[-1]
+    try:
+        yield
+    finally:
+        router.routes.remove(added)
