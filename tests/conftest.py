@@ -15,8 +15,8 @@ from lifesign import log
 from lifesign.db import migrate
 from lifesign.db.open import postgres_engine
 from lifesign.settings import Settings
-from tests import postgres
-from tests.harness import ADMIN_KEY, Lifesign, MakeLifesign
+from tests import postgres, statements
+from tests.harness import SETTINGS, Lifesign, MakeLifesign
 from tests.run import Run, memory
 
 DATABASES = ("sqlite", "postgresql")
@@ -52,6 +52,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if told := run.told(_CLUSTER):
         postgres.Shared.of(told).stop()
     run.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements() -> Iterator[None]:
+    with statements.kept():
+        yield
 
 
 # Databases ----------------------------------------------------------------------------------------------------------
@@ -91,13 +97,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[SecretStr | None]:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr | None) -> Settings:
     """Settings of a node in a fresh directory; a test changes them with `settings.model_copy(update=...)`."""
-    return Settings(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        admin_key=SecretStr(ADMIN_KEY),
-        allow_private_targets=True,
-        log_level="error",
-    )
+    return SETTINGS.model_copy(update={"data_dir": tmp_path / "data", "database_url": database_url})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import httpx2
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from lifesign.app import Node, open_node
@@ -19,6 +20,9 @@ from lifesign.http.fields import parse_timestamp
 from lifesign.settings import Settings
 
 ADMIN_KEY = "test-admin-key-0123456789"
+
+SETTINGS = Settings(admin_key=SecretStr(ADMIN_KEY), allow_private_targets=True, log_level="error")
+"""What every node of a test has in common. Made once: looking for each variable takes longer than opening a node."""
 
 Json = dict[str, Any]
 """An answer's body: JSON."""

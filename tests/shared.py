@@ -17,9 +17,8 @@ from lifesign.auth import service as auth
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.ids import new_id
 from lifesign.projects import store as projects
-from lifesign.settings import Settings
 from tests.conftest import DATABASES
-from tests.harness import ADMIN_KEY, Json, Lifesign
+from tests.harness import SETTINGS, Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.postgres import Databases
 
@@ -39,13 +38,7 @@ async def shared_node(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ledger: LedgerPeer
 ) -> AsyncIterator[Lifesign]:
     """One node for all tests of a module, on each database."""
-    settings = Settings(
-        data_dir=tmp_path_factory.mktemp("node"),
-        admin_key=SecretStr(ADMIN_KEY),
-        allow_private_targets=True,
-        pagerduty_url=ledger.url,
-        log_level="error",
-    )
+    settings = SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("node"), "pagerduty_url": ledger.url})
     if request.param == "sqlite":
         async with Lifesign.started(settings, at=_START) as started:
             yield started

@@ -36,7 +36,7 @@ from lifesign.heartbeats.checkins import CheckIn
 from lifesign.settings import Settings
 from tests import postgres
 from tests.engine.steps import NOON
-from tests.harness import ADMIN_KEY, Json, Lifesign
+from tests.harness import SETTINGS, Json, Lifesign
 from tests.peers.process import LedgerPeer
 
 T = TypeVar("T")
@@ -328,13 +328,8 @@ def _profile(examples: int) -> hypothesis.settings:
 
 
 def _settings(data_dir: Path, database_url: str | None = None) -> Settings:
-    return Settings(
-        data_dir=data_dir,
-        database_url=None if database_url is None else SecretStr(database_url),
-        admin_key=SecretStr(ADMIN_KEY),
-        allow_private_targets=True,
-        log_level="error",
-    )
+    url = None if database_url is None else SecretStr(database_url)
+    return SETTINGS.model_copy(update={"data_dir": data_dir, "database_url": url})
 
 
 def test_the_promises_hold_on_sqlite(ledger: LedgerPeer, tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from lifesign.settings import Settings
 from tests.faults.server import Server, serving
-from tests.harness import ADMIN_KEY, Lifesign
+from tests.harness import SETTINGS, Lifesign
 from tests.peers.process import LedgerPeer
 
 START = "2026-01-05T12:00:00.000Z"
@@ -56,13 +55,8 @@ def next_node(tmp_path: Path, database_url: str | None) -> Callable[[str], Abstr
     """Starts a node on what the killed one left behind, with its clock at the given moment."""
 
     def start(at: str) -> AbstractAsyncContextManager[Lifesign]:
-        settings = Settings(
-            data_dir=tmp_path / "data",
-            database_url=None if database_url is None else SecretStr(database_url),
-            admin_key=SecretStr(ADMIN_KEY),
-            allow_private_targets=True,
-            log_level="error",
-        )
+        url = None if database_url is None else SecretStr(database_url)
+        settings = SETTINGS.model_copy(update={"data_dir": tmp_path / "data", "database_url": url})
         return Lifesign.started(settings, at=at)
 
     return start

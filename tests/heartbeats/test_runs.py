@@ -1,9 +1,14 @@
 """Runs with progress leases: watched each for itself, on both databases."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection
 
+from lifesign.clock import EpochMs
+from lifesign.ids import new_id
+from lifesign.runs import store as runs
 from tests.harness import Json, Lifesign, MakeLifesign
 
 
@@ -336,13 +341,25 @@ async def test_a_run_from_which_nothing_is_heard_for_a_week_is_abandoned(lifesig
 
 
 async def test_the_newest_thousand_runs_are_kept(lifesign: Lifesign) -> None:
-    await lifesign.heartbeat("Export", armed=False)
-    for position in range(1002):
-        await start(lifesign, "export", runId=f"r{position}")
-        await finish(lifesign, "export", f"r{position}")
+    export = await lifesign.heartbeat("Export", armed=False)
+    await start(lifesign, "export", runId="r0")
+    await finish(lifesign, "export", "r0")
+    # Two thousand requests would tell no more.
+    await lifesign.node.db.write(_a_thousand_like_r0, export["id"], lifesign.now())
+    await start(lifesign, "export", runId="r1001")
+    await finish(lifesign, "export", "r1001")
 
     await lifesign.ask("GET", "/v1/heartbeats/export/runs/r0", expect=404)
+    await lifesign.ask("GET", "/v1/heartbeats/export/runs/r1", expect=404)
+    await lifesign.ask("GET", "/v1/heartbeats/export/runs/r2")
     assert len((await lifesign.ask("GET", "/v1/heartbeats/export/runs?limit=1000"))["runs"]) == 1000
+
+
+def _a_thousand_like_r0(conn: Connection, heartbeat_id: str, now: EpochMs) -> None:
+    r0 = runs.by_run_id(conn, heartbeat_id, "r0")
+    assert r0 is not None
+    for position in range(1, 1001):
+        runs.insert_if_new(conn, replace(r0, id=new_id("hbr", now), run_id=f"r{position}"))
 
 
 async def test_a_run_whose_lease_ended_while_nobody_listened_is_given_time(start_lifesign: MakeLifesign) -> None:

@@ -4,6 +4,7 @@ import smtplib
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
 from lifesign.settings import Settings
 from tests.peers.process import LedgerPeer, ledger_peer
@@ -54,13 +55,12 @@ def mail(smtp_process: SmtpPeer) -> SmtpPeer:
 @pytest.fixture
 def settings(settings: Settings, ledger: LedgerPeer) -> Settings:
     """The settings of the root, with the ledger in the place of every vendor."""
-    return settings.model_validate(
-        settings.model_dump()
-        | {
+    return settings.model_copy(
+        update={
             "pagerduty_url": ledger.url,
             "twilio_url": ledger.url,
             "twilio_account_sid": TWILIO_SID,
-            "twilio_auth_token": TWILIO_TOKEN,
+            "twilio_auth_token": SecretStr(TWILIO_TOKEN),
             "twilio_from": "+15550100999",
         }
     )

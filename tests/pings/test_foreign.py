@@ -1,5 +1,6 @@
 """Clients that others wrote, as they are, against a real server: nothing but the address and the key is ours."""
 
+import itertools
 import json
 import smtplib
 import subprocess
@@ -11,10 +12,11 @@ import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
 from tests.faults.server import Server, serving
-from tests.harness import ADMIN_KEY
+from tests.harness import ADMIN_KEY, Json
 from tests.postgres import Databases
 
 ROOT = Path(__file__).parents[2]
+_numbers = itertools.count(1)
 PYTHON = ROOT / ".venv" / "foreign" / "bin" / "python"
 SCRIPT = Path(__file__).parent / "foreign" / "use_client.py"
 # What shields.io accepts from an endpoint, by its own documentation.
@@ -31,9 +33,9 @@ SHIELDS = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """A server of its own process."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own process, for all tests of this file: each looks at what it made itself."""
     variables: dict[str, object] = {
         "allow_private_targets": "true",
         "log_level": "error",
@@ -44,7 +46,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
             cluster: Databases = request.getfixturevalue("cluster")
             migrated: str = request.getfixturevalue("migrated")
             variables["database_url"] = stack.enter_context(cluster.new_database(template=migrated))
-        yield stack.enter_context(serving(tmp_path, **variables))
+        started = stack.enter_context(serving(tmp_path_factory.mktemp("server"), **variables))
+        started.webhook("http://127.0.0.1:1")
+        yield started
 
 
 def _key(server: Server, *scopes: str) -> str:
@@ -55,7 +59,6 @@ def _key(server: Server, *scopes: str) -> str:
 def test_the_package_healthchecks_io_works_with_another_address_and_key(server: Server, mode: str) -> None:
     if not PYTHON.exists():
         pytest.skip("its environment is made by `make test`")
-    server.webhook("http://127.0.0.1:1")
     arguments = [
         f"{server.url}/api/",
         ADMIN_KEY,
@@ -72,30 +75,32 @@ def test_the_package_healthchecks_io_works_with_another_address_and_key(server: 
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    ("recipe", "pings"),
     [
-        "curl -fsS -m 10 --retry 5 -o /dev/null $URL",
-        "curl -fsS --retry 3 $URL/start && true; curl -fsS --retry 3 $URL/$?",
-        'm=$(echo "a line" 2>&1); curl -fsS -m 10 --retry 5 --data-raw "$m" $URL/$?',
-        "echo 'a line' | curl -fsS -m 10 --data-binary @- $URL",
-        "curl -fsS -I $URL",
-        "curl -fsS -X POST -H 'Content-Type: application/json' -d '{\"a\":1}' $URL/log",
-        "RID=$(cat /proc/sys/kernel/random/uuid); curl -fsS $URL/start?rid=$RID; curl -fsS $URL?rid=$RID",
-        "curl -fsS -m 10 $BASE/ping/$PING_KEY/by-slug?create=1",
+        ("curl -fsS -m 10 --retry 5 -o /dev/null $URL", 1),
+        ("curl -fsS --retry 3 $URL/start && true; curl -fsS --retry 3 $URL/$?", 2),
+        ('m=$(echo "a line" 2>&1); curl -fsS -m 10 --retry 5 --data-raw "$m" $URL/$?', 1),
+        ("echo 'a line' | curl -fsS -m 10 --data-binary @- $URL", 1),
+        ("curl -fsS -I $URL", 1),
+        ("curl -fsS -X POST -H 'Content-Type: application/json' -d '{\"a\":1}' $URL/log", 1),
+        ("RID=$(cat /proc/sys/kernel/random/uuid); curl -fsS $URL/start?rid=$RID; curl -fsS $URL?rid=$RID", 2),
+        ("curl -fsS -m 10 $BASE/ping/$PING_KEY/$SLUG", 1),
+        ("curl -fsS -m 10 $BASE/ping/$PING_KEY/$SLUG-new?create=1", 1),
     ],
 )
-def test_recipes_for_curl_work_as_they_are(server: Server, recipe: str) -> None:
-    made = server.ask("POST", f"/api/v3/checks/?api_key={ADMIN_KEY}", {"api_key": ADMIN_KEY}, expect=201)
-    names = f"URL={made['ping_url']}; BASE={server.url}; PING_KEY={_key(server, 'checkins:write')}; "
+def test_recipes_for_curl_work_as_they_are(server: Server, recipe: str, pings: int) -> None:
+    slug = f"recipe-{next(_numbers)}"
+    made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY, "name": slug, "slug": slug}, expect=201)
+    names = f"URL={made['ping_url']}; BASE={server.url}; PING_KEY={_key(server, 'checkins:write')}; SLUG={slug}; "
 
     done = subprocess.run(["bash", "-euc", names + recipe], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
-    counts = [each["n_pings"] for each in _checks(server)]
-    assert max(counts) >= 1
+    counts = {each["slug"]: each["n_pings"] for each in _checks(server)}
+    assert counts[slug] + counts.get(f"{slug}-new", 0) == pings
 
 
-def _checks(server: Server) -> list[dict[str, int]]:
+def _checks(server: Server) -> list[Json]:
     answer = subprocess.run(
         ["curl", "-fsS", "-H", f"X-Api-Key: {ADMIN_KEY}", f"{server.url}/api/v1/checks/"],
         capture_output=True,
@@ -103,7 +108,7 @@ def _checks(server: Server) -> list[dict[str, int]]:
         timeout=60,
         check=True,
     )
-    found: list[dict[str, int]] = json.loads(answer.stdout)["checks"]
+    found: list[Json] = json.loads(answer.stdout)["checks"]
     return found
 
 
@@ -165,4 +170,4 @@ def test_the_server_takes_pings_by_e_mail_where_it_says_so(server: Server) -> No
     with smtplib.SMTP(host, int(port), timeout=20) as client:
         client.sendmail("cron@db1", [f"{made['uuid']}@anything"], "Subject: done\r\n\r\nall is well\r\n")
 
-    assert [each["n_pings"] for each in _checks(server)] == [1]
+    assert [each["n_pings"] for each in _checks(server) if each["ping_url"] == made["ping_url"]] == [1]
