@@ -170,6 +170,15 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("signup_upgrade_secret")
+    @classmethod
+    def _secret_is_text(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            (value or SecretStr("")).get_secret_value().encode()
+        except UnicodeEncodeError:
+            raise ValueError("must be UTF-8 text") from None
+        return value
+
     @field_validator("ping_smtp_listen")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:

@@ -26,6 +26,8 @@ from lifesign.heartbeats import store as heartbeats
 from lifesign.incidents import store as incidents
 from lifesign.inventory import store as inventory
 from lifesign.maintenance import store as maintenance
+from lifesign.projects import store as projects
+from lifesign.projects.rules import Identity
 from lifesign.runs import store as runs
 from lifesign.settings import Settings
 from lifesign.systems import store as systems
@@ -300,6 +302,25 @@ def _change(n: int) -> dict[str, Any]:
     }
 
 
+def _sandbox(n: int) -> dict[str, Any]:
+    return {
+        "id": f"shop-{n:08x}",
+        "name": f"shop-{n:08x}",
+        "created_at": NOW,
+        "expires_at": NOW + n * 1000,
+        "deleted_at": NOW if n % 1000 == 0 else None,
+    }
+
+
+def _name(n: int) -> dict[str, Any]:
+    return {"tenant_id": "sandbox", "operator_key": "", "name_key": f"shop {n}", "project_id": f"shop-{n:08x}"}
+
+
+def _call(n: int) -> dict[str, Any]:
+    limiter = "mint" if n % 3 else "recover"
+    return {"limiter": limiter, "network": f"10.0.0.{n % 200}", "at": NOW - n * 600}
+
+
 _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "heartbeats": _heartbeat,
     "events": _event,
@@ -317,6 +338,9 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "systems": _system,
     "inventory_snapshots": _snapshot,
     "inventory_changes": _change,
+    "projects": _sandbox,
+    "project_names": _name,
+    "limited_calls": _call,
 }
 
 
@@ -478,6 +502,27 @@ HOT = [
         "ix_inventory_changes_system",
     ),
     Hot("prune: inventories", lambda c: inventory.kept(c, [_system_id(7)]), "ix_inventory_snapshots_system"),
+    Hot(
+        "mint: what a network had",
+        lambda c: projects.nth_latest_call(c, "mint", 120, network="10.0.0.7", since=EpochMs(NOW - 3_600_000), now=NOW),
+        "ix_limited_calls_network",
+    ),
+    Hot(
+        "mint: what all had",
+        lambda c: projects.nth_latest_call(c, "mint", 2000, network=None, since=EpochMs(NOW - 3_600_000), now=NOW),
+        "ix_limited_calls_at",
+    ),
+    Hot(
+        "provision: whose name",
+        lambda c: projects.claimed_project(c, "sandbox", Identity("", "shop 7")),
+        "",
+        primary_key_of="project_names",
+    ),
+    Hot(
+        "prune: calls", lambda c: projects.delete_calls(c, "mint", EpochMs(NOW - 3_590_000), 10), "ix_limited_calls_at"
+    ),
+    Hot("prune: sandboxes", lambda c: projects.expired_before(c, NOW, 100), "ix_projects_expires_at"),
+    Hot("prune: deleted projects", lambda c: projects.deleted_before(c, NOW, 100), "ix_projects_deleted_at"),
     Hot("a key by its hash", lambda c: keys.key_by_hash(c, (7).to_bytes(32, "big")), "api_keys_hash_key"),
 ]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from lifesign.cli.environment import read_settings
+from lifesign.cli.errors import WrongUsage
 from lifesign.projects import service
 from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
@@ -44,6 +46,16 @@ def test_a_secret_that_is_set_makes_no_file(tmp_path: Path, monkeypatch: pytest.
     assert codes is not None
     assert codes.recovery("p") == code_of(" my own ", "recover:p")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_is_no_text_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFESIGN_SIGNUP_UPGRADE_SECRET", "half a se\udcffcret")
+
+    with pytest.raises(WrongUsage) as refusal:
+        read_settings()
+
+    assert "LIFESIGN_SIGNUP_UPGRADE_SECRET: must be UTF-8 text" in str(refusal.value)
+    assert "half" not in str(refusal.value)
 
 
 def test_an_empty_secret_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
