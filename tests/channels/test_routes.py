@@ -342,6 +342,9 @@ async def test_whether_a_channel_has_these_settings_already_is_told_without_show
     assert not await _equal(lifesign, channel, "webhook", url=target, secret=SECRET, headers={"X-Team": "dev"})
     assert not await _equal(lifesign, channel, "webhook", url=target + "2", secret=SECRET, headers=headers)
     assert not await _equal(lifesign, channel, "pagerduty", routingKey=ROUTING_KEY)
+    for team, is_equal in (("ops", True), ("dev", False)):
+        body = {"config": {"url": target, "headers": {"X-Team": team}}}
+        assert await lifesign.ask("POST", f"/v1/channels/{channel}/compare", body) == {"equal": is_equal}
 
 
 async def test_comparing_changes_nothing_and_needs_the_right_to_write(lifesign: Lifesign) -> None:

@@ -1,7 +1,9 @@
 """`lifesign apply` and `lifesign export` against servers of their own: spec "Import, export, apply", acceptance."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, running_server
+from lifesign.cli.remote import Api, over_network
+from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, running_server, started
 from tests.postgres import Cluster
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwTm9gdGVzdA=="
@@ -302,6 +305,10 @@ def new_key(server: Server, *scopes: str) -> Any:
     return server.told("keys", "create", "--name", "narrow", "--data-dir", str(server.data_dir), *options)
 
 
+def api(server: Server) -> Api:
+    return Api(over_network(server.url, server.key))
+
+
 def test_a_missing_scope_is_told_before_the_first_write(server: Server, tmp_path: Path) -> None:
     declared = Declared(server, tmp_path)
     text = """\
@@ -346,11 +353,33 @@ def test_nobody_at_the_address_is_told(tmp_path: Path, closed_port: int) -> None
     assert ran.code == 3
 
 
-def test_a_server_killed_half_way_is_made_whole_by_the_next_apply(tmp_path: Path) -> None:
+def test_a_server_killed_half_way_is_made_whole_by_the_next_apply(stores: Cluster | None, tmp_path: Path) -> None:
     beats = "".join(f"  job-{n}: {{mode: recurring, interval: 60, policy: standard}}\n" for n in range(150))
     text = PROJECT.replace("maintenance: []\n", beats + "maintenance: []\n")
-    declared: Declared | None = None
-    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+    with two_databases(stores) as (used, clean):
+        _kill_half_way(text, tmp_path, used, clean)
+
+
+@contextmanager
+def two_databases(cluster: Cluster | None) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """The settings of servers on two databases that are there until the block ends."""
+    key = {"LIFESIGN_ADMIN_KEY": "a-key-of-the-operator"}
+    if cluster is None:
+        yield key, key
+        return
+    names = [f"declared_{os.urandom(6).hex()}" for _ in range(2)]
+    for name in names:
+        cluster.create_database(name)
+    try:
+        one, other = (key | {"LIFESIGN_DATABASE_URL": cluster.url(name)} for name in names)
+        yield one, other
+    finally:
+        for name in names:
+            cluster.drop_database(name)
+
+
+def _kill_half_way(text: str, tmp_path: Path, used: dict[str, str], clean_one: dict[str, str]) -> None:
+    with running_server(tmp_path / "data", **used) as server:
         declared = Declared(server, tmp_path)
         declared.file.write_text(text)
         killed = threading.Thread(target=_kill_when_half_done, args=(declared,))
@@ -360,13 +389,13 @@ def test_a_server_killed_half_way_is_made_whole_by_the_next_apply(tmp_path: Path
     assert code == 3
     assert "changes were made; apply again to go on" in err
 
-    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+    with running_server(tmp_path / "data", **used) as server:
         declared = Declared(server, tmp_path)
         before = len(declared.has("heartbeats"))
         assert 0 < before < 151
         assert declared.apply(None, "--yes")[0] == 0
         again = declared.export()
-    with running_server(tmp_path / "clean", LIFESIGN_ADMIN_KEY="a-key-of-the-operator") as server:
+    with running_server(tmp_path / "clean", **clean_one) as server:
         clean = Declared(server, tmp_path)
         assert clean.apply(None, "--yes")[0] == 0
         assert clean.export() == again
@@ -414,3 +443,140 @@ def test_an_export_into_a_file_is_whole_or_not_there(server: Server, tmp_path: P
     assert refused.code == 1
     assert "cannot write" in refused.err
     assert [each.name for each in tmp_path.iterdir()] == ["project.yaml"]
+
+
+def test_what_a_file_cannot_hold_may_be_referred_to(declared: Declared) -> None:
+    declared.apply("systems:\n  db1: {interval: 60}\n", "--yes")
+    (under,) = [each["slug"] for each in declared.has("heartbeats")]
+    declared.server.told("heartbeats", "create", "No Slug", "--every", "1h")
+    (nameless,) = [each["id"] for each in declared.has("heartbeats") if each["name"] == "No Slug"]
+    api(declared.server).patch(f"/v1/heartbeats/{nameless}", {"slug": None})
+    api(declared.server).post(
+        "/v1/heartbeats",
+        {"name": "app", "slug": "app", "mode": "recurring", "interval": 60, "dependsOn": [under, nameless]},
+    )
+
+    ran = declared.server.command("export")
+
+    assert f"    dependsOn:\n    - {under}\n    - {nameless}\n" in ran.text
+    assert ran.err == f"lifesign: without a slug, and so not in the file: {nameless}\n"
+    assert declared.apply(ran.text, "--yes") == (0, "nothing to do: 2 as the file says\n", "")
+    changed = declared.apply(ran.text.replace(f"    - {nameless}\n", ""), "--yes")
+    assert (changed[0], changed[2]) == (0, "")
+    assert declared.apply(None, "--yes")[1] == "nothing to do: 2 as the file says\n"
+
+
+def test_credentials_are_shown_before_the_next_thing_is_made(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    count = 100
+    declared.file.write_text("systems:\n" + "".join(f"  shown-{n}: {{}}\n" for n in range(count)))
+
+    with started(["apply", "-f", str(declared.file), "--yes"], server.env) as process:
+        assert process.stdout is not None
+        told = next(line for line in process.stdout if line.startswith(b"    secret: "))
+        process.kill()
+
+    assert told.startswith(b"    secret: lss_")
+    made = [each for each in declared.has("systems") if each["name"].startswith("shown-")]
+    assert 0 < len(made) < count
+
+
+def test_a_key_that_may_not_compare_secrets_is_told_so(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    text = (
+        "channels:\n  unseen: {type: webhook, config: {url: 'https://example.org/', secret: {env: OPS_HOOK_SECRET}}}\n"
+    )
+    assert declared.apply(text, "--yes")[0] == 0
+    reader = new_key(server, "channels:read")["token"]
+
+    ran = lifesign_command(
+        "apply", "-f", str(declared.file), "--dry-run", env=server.env | declared.secrets | {"LIFESIGN_KEY": reader}
+    )
+
+    assert (ran.code, ran.text) == (0, "nothing to do: 1 as the file says\n")
+    assert ran.err == (
+        "lifesign: warning: channel unseen: whether its secrets are others was not looked at: "
+        "the key lacks channels:write\n"
+    )
+
+
+def test_a_circle_that_the_server_alone_can_see_is_its_refusal(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    # The way back is through a heartbeat that the file does not name, so that the server alone sees the circle.
+    text = "heartbeats:\n  ring-a: {mode: recurring, interval: 60}\n  ring-b: {mode: recurring, interval: 60}\n"
+    assert declared.apply(text, "--yes")[0] == 0
+    by_hand = {"name": "ring-c", "slug": "ring-c", "mode": "recurring", "interval": 60, "dependsOn": ["ring-a"]}
+    api(server).post("/v1/heartbeats", by_hand)
+
+    code, _, err = declared.apply(
+        text.replace("60}\n  ring-b", "60, dependsOn: [ring-c]}\n  ring-b").replace("ring-b: {", "ring-b: {grace: 5, "),
+        "--yes",
+    )
+
+    assert code == 4
+    assert err.startswith("lifesign: heartbeat ring-a: Invalid request: dependsOn[0] depends on this heartbeat already")
+    assert err.endswith("0 of 2 changes were made; apply again to go on\n")
+
+
+def test_an_export_is_utf_8_whatever_the_locale(server: Server, tmp_path: Path) -> None:
+    api(server).post("/v1/heartbeats", {"name": "Größe 電", "slug": "groesse", "mode": "recurring", "interval": 60})
+    out = tmp_path / "project.yaml"
+    plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    ran = lifesign_command("export", "--out", str(out), env=server.env | plain)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "    name: Größe 電\n" in out.read_text(encoding="utf-8")
+
+
+def test_all_calls_of_an_apply_go_over_one_connection(server: Server, tmp_path: Path) -> None:
+    declared = Declared(server, tmp_path)
+    declared.file.write_text(
+        "heartbeats:\n" + "".join(f"  one-{n}: {{mode: oneshot, interval: 60}}\n" for n in range(9))
+    )
+    with counting_road(server) as (url, opened):
+        ran = lifesign_command("apply", "-f", str(declared.file), "--yes", env=server.env | {"LIFESIGN_URL": url})
+
+    assert (ran.code, ran.text.splitlines()[-1]) == (0, "9 created")
+    assert len(opened) == 1
+
+
+@contextmanager
+def counting_road(server: Server) -> Iterator[tuple[str, list[socket.socket]]]:
+    """An address that leads to the server, and the connections that were made to it."""
+    opened: list[socket.socket] = []
+    to = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                sink.sendall(content)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def welcome() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(to)
+                opened.append(near)
+                ends.append(far)
+                for pair in ((near, far), (far, near)):
+                    carriers.append(threading.Thread(target=carry, args=pair))
+                    carriers[-1].start()
+
+    ends: list[socket.socket] = []
+    carriers: list[threading.Thread] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    welcoming = threading.Thread(target=welcome)
+    welcoming.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", opened
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        welcoming.join()
+        for each in carriers:
+            each.join()
+        for end in [*opened, *ends]:
+            end.close()

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.config import document as documents
@@ -51,6 +51,12 @@ def test_an_empty_file_says_nothing() -> None:
         ("[" * 1000, "f.yaml:1: is nested too deeply"),
         ("--- {}\n--- {}\n", "f.yaml:2: is not YAML: but found another document"),
         ("a: \x00\n", "f.yaml:1: is not YAML: "),
+        ('heartbeats:\n  "a\\nb": 5\n', "f.yaml:2: heartbeats.a b: must be a mapping of fields"),
+        ('project: "\\ud800"\n', "f.yaml:1: project: must be text that UTF-8 can carry"),
+        ('heartbeats:\n  "\\ud800": {}\n', "f.yaml:2: heartbeats: a key must be text that UTF-8 can carry"),
+        ("heartbeats: {a: {metadata: {x: .nan}}}", "f.yaml:1: heartbeats.a.metadata.x: must be a finite number"),
+        ("heartbeats: {a: {metadata: {x: -.inf}}}", "f.yaml:1: heartbeats.a.metadata.x: must be a finite number"),
+        (f"heartbeats: {{a: {{interval: {2**64}}}}}", "f.yaml:1: heartbeats.a.interval: must be a number of 64 bits"),
     ],
 )
 def test_what_is_no_project_is_refused_with_its_line(text: str, flaw: str) -> None:
@@ -192,18 +198,20 @@ def test_a_secret_in_the_file_itself_is_taken_with_a_warning(tmp_path: Path) -> 
     [
         ("{env: MISSING}", "the environment variable MISSING is not set"),
         ("{env: EMPTY}", "the environment variable EMPTY is empty"),
+        ("{env: BROKEN}", "the environment variable BROKEN is not UTF-8 text"),
         ("{file: none.key}", "cannot read the file none.key: No such file or directory"),
         ("{env: SHORT}", "must be 32 letters and digits"),
     ],
 )
 def test_a_secret_that_is_not_there_is_named_with_its_line(tmp_path: Path, value: str, words: str) -> None:
     with pytest.raises(BadDocument) as refused:
-        wanted_key(tmp_path, value, EMPTY="", SHORT="hunter2")
+        wanted_key(tmp_path, value, EMPTY="", BROKEN="\udcff", SHORT="hunter2")
 
     assert str(refused.value) == f"{tmp_path}/lifesign.yaml:5: channels.pager.config.routingKey: {words}"
 
 
 # Anything -----------------------------------------------------------------------------------------------------------
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(BadDocument):
@@ -218,6 +226,7 @@ _YAML = st.recursive(
 _FIELD = st.sampled_from(["name", "mode", "interval", "steps", "config", "type", "tags", "schedule", "pings", "all"])
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -110,7 +110,7 @@ class ChannelChanges(Body):
 class ComparedChannel(Body):
     """Settings a channel may have; a masked secret, or one left out, is taken for the present one."""
 
-    type: ChannelType
+    type: ChannelType = optional("Omitted: the type that the channel has.")
     config: Config = Field(description=_HELP, json_schema_extra=_shapes)
 
 

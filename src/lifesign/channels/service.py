@@ -176,17 +176,18 @@ def has_config(
     project_id: str,
     channel_id: str,
     *,
-    channel_type: ChannelType,
+    channel_type: ChannelType | None,
     config: Mapping[str, Any],
 ) -> bool:
-    """Whether the channel has this type and these settings already, secrets included.
+    """Whether the channel has this type (None: any) and these settings already, secrets included.
 
     What a PATCH would keep is equal: masks that are sent back, a secret that is left out. Raises ChannelNotFound,
     InvalidInput.
     """
     channel = get_channel(conn, project_id, channel_id)
-    present = _opened_leniently(kit, channel) if channel.type == channel_type else {}
-    wanted = configs.validate(channel_type, configs.merge(channel_type, present, config), kit.guard)
+    wanted_type = channel.type if channel_type is None else channel_type
+    present = _opened_leniently(kit, channel) if channel.type == wanted_type else {}
+    wanted = configs.validate(wanted_type, configs.merge(wanted_type, present, config), kit.guard)
     # Not a comparison that ends at the first difference: its duration would tell how much was guessed.
     return hmac.compare_digest(*(orjson.dumps(each, option=orjson.OPT_SORT_KEYS) for each in (present, wanted)))
 

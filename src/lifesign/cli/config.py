@@ -16,6 +16,8 @@ from lifesign.cli.values import Json
 
 if TYPE_CHECKING:
     from lifesign.config.apply import Progress, Server
+    from lifesign.config.document import Document
+    from lifesign.config.items import Wanted
     from lifesign.config.rules import Change, Plan
 
 _DIFFERS = 5
@@ -44,48 +46,16 @@ def apply(
     key: options.Key = None,
 ) -> int:
     """Make a project as a file says: show the plan, ask, then do it."""
-    from lifesign.config import apply as applying
     from lifesign.config import document as documents
     from lifesign.config.kinds import wanted_of
-    from lifesign.config.rules import plan_of
 
     with _as_usage():
         document = documents.read(file)
         wanted = wanted_of(document, os.environ)
     for warning in wanted.warnings:
         print(f"lifesign: warning: {warning}", file=sys.stderr)
-    server = options.api(url, key)
-    own = applying.own(server)
-    if wanted.project is not None and wanted.project != own.project:
-        flaw = document.flaw("project", f"is {wanted.project!r}, but the key belongs to {own.project!r}")
-        raise WrongUsage(str(flaw))
-    kinds = applying.kinds_of(wanted, prune=prune)
-    _require(own.lacks(applying.scopes_to_read(kinds)))
-    present = applying.read(server, kinds)
-    with _as_usage():
-        plan = plan_of(document, wanted, present, prune=prune, has_other_secrets=_secrets_asked(server, own.scopes))
-    progress = applying.Progress()
-    if not as_json:
-        _show(plan)
-    if not plan.changes or dry_run:
-        if as_json:
-            _print_outcome(plan, progress)
-        return _DIFFERS if plan.changes else 0
-    _require(own.lacks(applying.scopes_to_write(plan)))
-    _confirm(plan, yes=yes)
-    try:
-        with _bar(len(plan.changes), is_shown=not as_json) as advance:
-            applying.carry_out(server, plan, present, progress, advance)
-    except CommandFailed as error:
-        raise _stopped(error, plan, progress) from error
-    finally:
-        if as_json:
-            _print_outcome(plan, progress)
-        else:
-            _show_secrets(progress)
-    if not as_json:
-        print(_counted(plan, {"create": "created", "update": "changed", "delete": "deleted"}))
-    return 0
+    with options.kept_api(url, key) as server:
+        return _applied(server, document, wanted, prune=prune, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def export(
@@ -103,16 +73,20 @@ def export(
     from lifesign.config.export import exported
     from lifesign.config.items import KINDS
 
-    server = options.api(url, key)
-    own = applying.own(server)
     kinds = set(KINDS)
-    _require(own.lacks(applying.scopes_to_read(kinds)))
+    with options.kept_api(url, key) as server:
+        own = applying.own(server)
+        _require(own.lacks(applying.scopes_to_read(kinds)))
+        present = applying.read(server, kinds)
     with _as_usage():
-        text, variables = exported(own.project, applying.read(server, kinds), rfc3339(EpochMs(now())))
+        text, variables = exported(own.project, present, rfc3339(EpochMs(now())))
     if out is None:
         print_bytes(text.encode())
     else:
         _written(out, text)
+    if present.without_slug:
+        left_out = ", ".join(present.without_slug)
+        print(f"lifesign: without a slug, and so not in the file: {left_out}", file=sys.stderr)
     if variables:
         print(f"lifesign: set these before applying it: {', '.join(variables)}", file=sys.stderr)
 
@@ -121,11 +95,65 @@ def _written(path: Path, text: str) -> None:
     """The whole file or, when that fails, the one before."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text)
+        part.write_bytes(text.encode())
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
+
+
+def _applied(
+    server: "Server",
+    document: "Document",
+    wanted: "Wanted",
+    *,
+    prune: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Compare, tell, and do; the exit code."""
+    from lifesign.config import apply as applying
+    from lifesign.config.rules import plan_of
+
+    own = applying.own(server)
+    if wanted.project is not None and wanted.project != own.project:
+        flaw = document.flaw("project", f"is {wanted.project!r}, but the key belongs to {own.project!r}")
+        raise WrongUsage(str(flaw))
+    kinds = applying.kinds_of(wanted, prune=prune)
+    _require(own.lacks(applying.scopes_to_read(kinds)))
+    present = applying.read(server, kinds)
+    with _as_usage():
+        plan = plan_of(document, wanted, present, prune=prune, has_other_secrets=_secrets_asked(server, own.scopes))
+    progress, shown = applying.Progress(), set[str]()
+    if not as_json:
+        _show(plan)
+    if not plan.changes or dry_run:
+        if as_json:
+            _print_outcome(plan, progress)
+        return _DIFFERS if plan.changes else 0
+    _require(own.lacks(applying.scopes_to_write(plan)))
+    _confirm(plan, yes=yes)
+    try:
+        with _bar(len(plan.changes), is_shown=not as_json) as advance:
+
+            def tell() -> None:
+                # At once: a secret that waited for the end would be lost with a command that is killed before.
+                if not as_json:
+                    _show_secrets(progress, shown)
+                advance()
+
+            applying.carry_out(server, plan, present, progress, tell)
+    except CommandFailed as error:
+        raise _stopped(error, plan, progress) from error
+    finally:
+        if as_json:
+            _print_outcome(plan, progress)
+        else:
+            _show_secrets(progress, shown)
+    if not as_json:
+        print(_counted(plan, {"create": "created", "update": "changed", "delete": "deleted"}))
+    return 0
 
 
 @contextmanager
@@ -154,10 +182,16 @@ def _secrets_asked(server: "Server", scopes: frozenset[str]) -> "Callable[[Json,
     from lifesign.auth.rules import allows
     from lifesign.config.apply import has_other_secrets
 
-    if not allows(scopes, "channels:write"):
+    if allows(scopes, "channels:write"):
+        return has_other_secrets(server)
+
+    def not_asked(item: Json, _row: Json) -> bool:
         # Only who may set them may compare them; what is shown of them is equal.
-        return lambda _item, _row: False
-    return has_other_secrets(server)
+        words = "whether its secrets are others was not looked at: the key lacks channels:write"
+        print(f"lifesign: warning: channel {safe(item.name)}: {words}", file=sys.stderr)
+        return False
+
+    return not_asked
 
 
 def _confirm(plan: "Plan", *, yes: bool) -> None:
@@ -184,11 +218,15 @@ def _counted(plan: "Plan", words: "Mapping[str, str]") -> str:
     return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count)
 
 
-def _show_secrets(progress: "Progress") -> None:
+def _show_secrets(progress: "Progress", shown: set[str]) -> None:
+    """Print the secrets that are not in `shown` yet, by what they are of."""
     for secret in progress.secrets:
+        if secret.subject in shown:
+            continue
+        shown.add(secret.subject)
         print(f"{safe(secret.subject)}: shown this once")
         for name, value in secret.fields.items():
-            print(f"    {name}: {value}")
+            print(f"    {name}: {value}", flush=True)
 
 
 def _print_outcome(plan: "Plan", progress: "Progress") -> None:
@@ -210,7 +248,7 @@ def _told(change: "Change") -> Json:
 def _stopped(error: CommandFailed, plan: "Plan", progress: "Progress") -> CommandFailed:
     """The same failure, with where it struck, what was done before, and that going on is safe."""
     count = len(progress.done)
-    at = plan.changes[count]
+    at = progress.at or plan.changes[count]
     told = f"{safe(at.subject)}: {error}\n  {count} of {len(plan.changes)} changes were made; apply again to go on"
     if isinstance(error, Refused):
         return Refused(told, status=error.status)
@@ -226,6 +264,7 @@ def _bar(total: int, *, is_shown: bool) -> "Iterator[Callable[[], None]]":
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    # What is printed meanwhile stays where it is sent: a secret is for standard output, wherever that leads.
+    with Bar(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("applying", total=total)
         yield lambda: bar.advance(task)

@@ -1,11 +1,13 @@
 """Options that many commands share, each declared once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from lifesign.cli import remote
-from lifesign.cli.remote import Api, over_network, required_key
+from lifesign.cli.remote import Api, over_kept_network, over_network, required_key
 
 DEFAULT_URL = remote.DEFAULT_URL
 
@@ -33,3 +35,10 @@ Force = Annotated[bool, typer.Option("--force", help="Delete it even while it is
 def api(url: str, key: str | None) -> Api:
     """The API of the server at `url`. Raises WrongUsage, with the way to a key, when there is none."""
     return Api(over_network(url, required_key(key)))
+
+
+@contextmanager
+def kept_api(url: str, key: str | None) -> Iterator[Api]:
+    """As `api`, over one connection for all calls. Raises WrongUsage."""
+    with over_kept_network(url, required_key(key)) as send:
+        yield Api(send)

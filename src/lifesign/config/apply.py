@@ -138,17 +138,23 @@ class Secret(NamedTuple):
 
 @dataclass(slots=True)
 class Progress:
-    """What was done so far."""
+    """What was done so far. at: what is being done; a failure is one of it."""
 
     done: list[Change] = field(default_factory=list)
+    at: Change | None = None
     secrets: list[Secret] = field(default_factory=list)
 
 
 def carry_out(server: Server, plan: Plan, present: Present, progress: Progress, tell: Callable[[], None]) -> None:
-    """Do what a plan says, in its order. tell: called after each change."""
+    """Do what a plan says, in its order. tell: called after each change, before the next begins."""
     ids = {(kind, name): rows[0].id for kind in KINDS for name, rows in present.rows[kind].items()}
-    _loosen(server, plan, ids)
+    ids |= {("heartbeats", word): key for word, key in present.others.items()}
+    is_loose = False
     for change in plan.changes:
+        progress.at = change
+        if not is_loose and change.action == "update" and change.kind == "heartbeats":
+            _loosen(server, plan, ids, progress)
+            progress.at, is_loose = change, True
         match change.action:
             case "create":
                 _create(server, change, ids, progress)
@@ -160,14 +166,18 @@ def carry_out(server: Server, plan: Plan, present: Present, progress: Progress, 
         tell()
 
 
-def _loosen(server: Server, plan: Plan, ids: Mapping[tuple[Kind, str], str]) -> None:
-    """Take dependencies away before others are added: two that change places would be a circle in between."""
+def _loosen(server: Server, plan: Plan, ids: Mapping[tuple[Kind, str], str], progress: Progress) -> None:
+    """Take dependencies away before others are added: two that change places would be a circle in between.
+
+    As late as can be: until its own turn a heartbeat would be without them if something failed.
+    """
     for change in plan.changes:
         if change.action != "update" or change.kind != "heartbeats" or change.item is None or change.row is None:
             continue
         old, new = change.row.form.get("dependsOn", []), change.item.form.get("dependsOn", [])
         kept = [each for each in old if each in new]
         if kept != old:
+            progress.at = change
             body = {"dependsOn": [ids.get(("heartbeats", each), each) for each in kept] or None}
             server.patch(_path("heartbeats", change.row.id), body)
 

@@ -1,6 +1,8 @@
 """Reading files of YAML 1.2: plain values, and where each of them stands, so that every fault can name its line."""
 
+import math
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ MAX_FILE_BYTES = 16 * 2**20
 MAX_DEPTH = 32
 # Values that aliases repeat: an alias of aliases of aliases would go on to billions.
 MAX_REPEATED = 100_000
+# What the server's JSON can carry.
+_INTEGERS = range(-(2**63), 2**64)
 _PLAIN = {"str", "timestamp", "merge", "value"}
 _TAG = "tag:yaml.org,2002:"
 
@@ -39,7 +43,12 @@ class Flaw(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(str(each) for each in (self.place, self.path, self.message) if each)
+        return ": ".join(_on_one_line(str(each)) for each in (self.place, self.path, self.message) if each)
+
+
+def _on_one_line(text: str) -> str:
+    """Keys may have line breaks; a fault is one line."""
+    return "".join(" " if unicodedata.category(each) in {"Cc", "Zl", "Zp"} else each for each in text)
 
 
 class BadDocument(Exception):
@@ -193,6 +202,9 @@ class _Reader:
                 self.refuse(key_node, path, "a key must be a plain word")
                 continue
             key = str(key_node.value)
+            if not _is_utf8(key):
+                self.refuse(key_node, path, "a key must be text that UTF-8 can carry")
+                continue
             inner = f"{path}.{key}" if path else key
             if key in told:
                 self.refuse(key_node, inner, f"stands twice, first in line {self.places[inner].line}")
@@ -205,7 +217,19 @@ class _Reader:
         kind = str(node.tag).removeprefix(_TAG)
         text = str(node.value)
         if kind in _PLAIN:
+            if not _is_utf8(text):
+                self.refuse(node, path, "must be text that UTF-8 can carry")
             return text
+        number = self._number(node, path, kind, text)
+        # JSON knows neither; whatever has one would fail on its way to the server, after others were made.
+        if isinstance(number, int) and number not in _INTEGERS:
+            self.refuse(node, path, "must be a number of 64 bits")
+        elif isinstance(number, float) and not math.isfinite(number):
+            self.refuse(node, path, "must be a finite number")
+        return number
+
+    def _number(self, node: ScalarNode, path: str, kind: str, text: str) -> Value:
+        """What is not text: a number, a truth, or nothing."""
         try:
             match kind:
                 case "null":
@@ -224,6 +248,15 @@ class _Reader:
             return None
         self.refuse(node, path, f"the tag {node.tag} is not known here")
         return None
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether no half of a surrogate pair stands alone, as escapes allow."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _join(whole: Document, part: Document, flaws: list[Flaw]) -> None:
@@ -285,6 +318,8 @@ def _of_environment(document: Document, path: str, name: str, environment: Mappi
         raise BadDocument(document.flaw(path, f"the environment variable {name} is not set"))
     if not value:
         raise BadDocument(document.flaw(path, f"the environment variable {name} is empty"))
+    if not _is_utf8(value):
+        raise BadDocument(document.flaw(path, f"the environment variable {name} is not UTF-8 text"))
     return value
 
 

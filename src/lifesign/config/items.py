@@ -84,10 +84,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What a server has, by kind and name; what a file cannot name is left out."""
+    """What a server has, by kind and name; what a file cannot name is left out.
+
+    others: heartbeats that a file cannot hold and may refer to, by what they are called there: those of a system by
+    slug, those without a slug by id.
+    """
 
     rows: Mapping[Kind, Mapping[str, Sequence[Row]]]
     names: Mapping[tuple[Kind, str], str]
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def without_slug(self) -> list[str]:
+        """Ids of the heartbeats that have no slug, by which a file would name them."""
+        return sorted(key for word, key in self.others.items() if word == key)
+
+    def knows(self, reference: Reference) -> bool:
+        """Whether there is something of this name. Raises Ambiguous."""
+        if self.one(reference.kind, reference.name) is not None:
+            return True
+        return reference.kind == "heartbeats" and reference.name in self.others
 
     def one(self, kind: Kind, name: str) -> Row | None:
         """The object of this name; None when there is none. Raises Ambiguous."""

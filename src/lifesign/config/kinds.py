@@ -439,9 +439,14 @@ def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
     names = {
         (kind, row["id"]): name for kind in KINDS for row in listed[kind] if (name := name_in(kind, row)) is not None
     }
+    called = {
+        row["id"]: str(row.get("slug", row["id"]))
+        for row in listed["heartbeats"]
+        if ("heartbeats", row["id"]) not in names
+    }
 
     def name_of(kind: Kind, key: str) -> str:
-        return names.get((kind, key), key)
+        return names.get((kind, key)) or called.get(key, key)
 
     rows: dict[Kind, dict[str, list[Row]]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
@@ -450,4 +455,4 @@ def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
             if name is not None:
                 told = Row(row["id"], row.get("origin"), form_of(kind, row, name_of))
                 rows[kind].setdefault(name, []).append(told)
-    return Present(rows, names)
+    return Present(rows, names, {word: key for key, word in called.items()})

@@ -105,7 +105,7 @@ def _require_references(document: Document, wanted: Wanted, present: Present) ->
             for reference in item.references:
                 if reference.name in wanted.items[reference.kind]:
                     continue
-                if present.one(reference.kind, reference.name) is None:
+                if not present.knows(reference):
                     noun = NOUNS[reference.kind]
                     flaws.append(document.flaw(reference.path, f"no {noun} is named {reference.name!r}"))
     if flaws:
