@@ -117,7 +117,8 @@ def test_a_span_with_a_bad_trace_id_is_rejected_and_the_others_are_not(wrong: ob
 
 
 def test_a_bad_parent_is_dropped_and_the_span_kept() -> None:
-    for wrong in ("x", "0" * 16, SPAN + "0", 5, None):
+    wrongs: tuple[object, ...] = ("x", "0" * 16, SPAN + "0", 5, None)
+    for wrong in wrongs:
         assert span_of(parentSpanId=wrong).parent_id == ""
 
 
@@ -216,7 +217,8 @@ def test_numbers_and_names_of_kinds_and_statuses() -> None:
     for code in ("STATUS_CODE_ERROR", 2):
         span = span_of(status={"code": code, "message": "no"})
         assert (span.status_code, span.status_message) == (2, "no")
-    for wrong in ("SPAN_KIND_MAGIC", 99, True, None, []):
+    wrongs: tuple[object, ...] = ("SPAN_KIND_MAGIC", 99, True, None, [])
+    for wrong in wrongs:
         assert span_of(kind=wrong).kind == 0
 
 
