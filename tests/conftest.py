@@ -1,6 +1,7 @@
 """Fixtures: a whole node in this process, on a clock turned by hand, on SQLite and on a real PostgreSQL."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +36,11 @@ _CLUSTER = "cluster"
 def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     config.stash[_RUN] = Run.begun() if worker is None else Run(Path(worker["run_directory"]))
-    if worker is None and (place := memory()):
+    if worker is not None:
+        return
+    # Whoever ends the run with a signal gets what Ctrl-C does: nothing that it started stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if place := memory():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
 
 

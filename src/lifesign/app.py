@@ -261,7 +261,7 @@ def _driver(
 def _api(settings: Settings) -> FastAPI:
     """The app of one node: a state of its own, and the routes of all nodes in this process."""
     api = copy.copy(_routed(is_testing=settings.testing))
-    api.state = State({"known_routes": api.state.known_routes})
+    api.state = State({"known_routes": [*api.state.known_routes]})
     return api
 
 

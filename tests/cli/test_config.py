@@ -114,6 +114,13 @@ def declared(stores: Cluster | None, tmp_path: Path) -> Iterator[Declared]:
         yield Declared(server, tmp_path)
 
 
+@pytest.fixture
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without what other tests made: only names that stand once can be exported."""
+    with a_server(tmp_path_factory.mktemp("lone"), None) as server:
+        yield server
+
+
 def test_the_first_apply_makes_everything_and_the_second_has_nothing_to_do(declared: Declared) -> None:
     first = declared.apply(PROJECT, "--yes")
     second = declared.apply(None, "--yes")
@@ -433,13 +440,13 @@ def test_a_command_killed_half_way_is_made_whole_by_the_next(server: Server, tmp
     assert {f"cut-{n}" for n in range(200)} <= {each["slug"] for each in declared.has("heartbeats")}
 
 
-def test_an_export_into_a_file_is_whole_or_not_there(server: Server, tmp_path: Path) -> None:
+def test_an_export_into_a_file_is_whole_or_not_there(lone: Server, tmp_path: Path) -> None:
     out = tmp_path / "project.yaml"
 
-    assert server.command("export", "--out", str(out)).code == 0
-    refused = server.command("export", "--out", str(tmp_path / "none" / "x.yaml"))
+    assert lone.command("export", "--out", str(out)).code == 0
+    refused = lone.command("export", "--out", str(tmp_path / "none" / "x.yaml"))
 
-    assert out.read_text() == server.command("export").text
+    assert out.read_text() == lone.command("export").text
     assert refused.code == 1
     assert "cannot write" in refused.err
     assert [each.name for each in tmp_path.iterdir()] == ["project.yaml"]
@@ -518,12 +525,12 @@ def test_a_circle_that_the_server_alone_can_see_is_its_refusal(server: Server, t
     assert err.endswith("0 of 2 changes were made; apply again to go on\n")
 
 
-def test_an_export_is_utf_8_whatever_the_locale(server: Server, tmp_path: Path) -> None:
-    api(server).post("/v1/heartbeats", {"name": "Größe 電", "slug": "groesse", "mode": "recurring", "interval": 60})
+def test_an_export_is_utf_8_whatever_the_locale(lone: Server, tmp_path: Path) -> None:
+    api(lone).post("/v1/heartbeats", {"name": "Größe 電", "slug": "groesse", "mode": "recurring", "interval": 60})
     out = tmp_path / "project.yaml"
     plain = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
-    ran = lifesign_command("export", "--out", str(out), env=server.env | plain)
+    ran = lifesign_command("export", "--out", str(out), env=lone.env | plain)
 
     assert ran.code == 0, ran.err
     assert "    name: Größe 電\n" in out.read_text(encoding="utf-8")

@@ -132,6 +132,11 @@ class Load:
             for thread in threads:
                 thread.join()
 
+    def await_answer(self) -> None:
+        """Return once one more check-in was answered."""
+        before = len(self.answered)
+        until(lambda: len(self.answered) > before, within_s=60)
+
     def _work(self, chance: random.Random) -> None:
         with httpx2.Client(headers=_HEADERS, timeout=10, trust_env=False) as http:
             while not self._stopping.is_set():
@@ -179,7 +184,7 @@ def run(
             node.await_ready()
         _prepare(nodes[0].server, ledger, heartbeats)
         with load.running(seed):
-            _kill_again_and_again(nodes, kills, chance)
+            _kill_again_and_again(nodes, load, kills, chance)
         for node in nodes:
             node.await_ready()
         _pause_all(nodes[0].server, heartbeats)
@@ -202,12 +207,13 @@ def _prepare(server: Server | None, ledger: LedgerPeer, heartbeats: int) -> None
         server.heartbeat(f"job-{number}", interval=_INTERVAL_S, grace=0, channels=[own], policy=policy["id"])
 
 
-def _kill_again_and_again(nodes: list[Node], kills: int, chance: random.Random) -> None:
+def _kill_again_and_again(nodes: list[Node], load: Load, kills: int, chance: random.Random) -> None:
     for _ in range(kills):
         node = chance.choice(nodes)
-        # Mostly while it works; sometimes while it starts.
+        # Mostly while it works, however long it takes to begin on a busy machine; sometimes while it starts.
         if chance.random() < 0.9:
             node.await_ready()
+            load.await_answer()
         time.sleep(chance.uniform(0.02, 0.6))
         node.kill()
         node.start()
