@@ -298,6 +298,7 @@ def test_input_and_output_are_those_of_a_tool_only_on_tools() -> None:
 
 @pytest.mark.parametrize("name", ["gen_ai.tool.call.result", "tool_response", "ai.toolCall.result", "output.value"])
 def test_an_empty_result_is_one_and_none_is_none(name: str) -> None:
+    empty: Any  # JSON
     for empty in ("", '""', "[]", "{}", "null", " \n", "[ ]", '" "', [], {}, None):
         assert read({"tool.name": "t", name: empty}).flags == EMPTY_RESULT, empty
     for full in ("0", "false", "[null]", "none", "no results", 0, False, [None]):

@@ -18,6 +18,8 @@ MAX_ALIASES: Final = 20
 MAX_AGENTS: Final = 20
 _METERED: Final = frozenset({"llm", "embedding"})
 _NS_DIGITS: Final = 19
+# What the descendants of a record tell: a call of a model with its tokens, tokens, a cost.
+_CALL, _TOKENS, _COST = 1, 2, 4
 
 
 # Membership ----------------------------------------------------------------------------------------------------------
@@ -212,23 +214,22 @@ def outcome_of(records: Iterable[Narrow]) -> Outcome:
 def totals_of(records: Iterable[Narrow]) -> Totals:
     """Tokens and costs of a session, each counted once although spans repeat what those inside them used.
 
-    Calls of models count unless there are such calls inside them; anything else only where nothing inside says more.
+    Calls of models count unless there are such calls inside them; of anything else the tokens count where nothing
+    inside tells tokens, and the cost where nothing inside tells a cost.
     """
     ordered = in_order(records)
     inside = _inside(ordered)
-    counted = [
-        record
-        for record, (has_metered, has_any) in zip(ordered, inside, strict=True)
-        if not (has_metered if record.kind in _METERED else has_any)
-    ]
+    told = list(zip(ordered, inside, strict=True))
+    tokens = [each for each, found in told if not found & (_CALL if each.kind in _METERED else _TOKENS)]
+    costs = [each for each, found in told if not found & (_CALL if each.kind in _METERED else _COST)]
     return Totals(
-        input=_sum(record.input_tokens for record in counted),
-        output=_sum(record.output_tokens for record in counted),
-        cache_read=_sum(record.cache_read_tokens for record in counted),
-        cache_write=_sum(record.cache_write_tokens for record in counted),
-        reasoning=_sum(record.reasoning_tokens for record in counted),
-        total=_sum(record.total_tokens for record in counted),
-        cost_nano=_sum(record.cost_nano for record in counted),
+        input=_sum(record.input_tokens for record in tokens),
+        output=_sum(record.output_tokens for record in tokens),
+        cache_read=_sum(record.cache_read_tokens for record in tokens),
+        cache_write=_sum(record.cache_write_tokens for record in tokens),
+        reasoning=_sum(record.reasoning_tokens for record in tokens),
+        total=_sum(record.total_tokens for record in tokens),
+        cost_nano=_sum(record.cost_nano for record in costs),
     )
 
 
@@ -242,21 +243,20 @@ def _has_tokens(record: Narrow) -> bool:
     return bool(record.total_tokens or record.cache_read_tokens or record.cache_write_tokens or record.reasoning_tokens)
 
 
-def _inside(ordered: Sequence[Narrow]) -> list[tuple[bool, bool]]:
-    """Of each record: whether a call of a model with tokens is among its descendants, and whether any figures are."""
+def _inside(ordered: Sequence[Narrow]) -> list[int]:
+    """Of each record, what its descendants tell: bits of _CALL, _TOKENS and _COST."""
     parents = _parents(ordered)
-    has_metered, has_any = [False] * len(ordered), [False] * len(ordered)
+    inside = [0] * len(ordered)
     for index, record in enumerate(ordered):
-        is_metered = record.kind in _METERED and _has_tokens(record)
-        if not is_metered and not _has_tokens(record) and not record.cost_nano:
-            continue
+        has_tokens = _has_tokens(record)
+        tells = (_TOKENS if has_tokens else 0) | (_COST if record.cost_nano else 0)
+        tells |= _CALL if has_tokens and record.kind in _METERED else 0
         above = parents[index]
-        # Whoever knows it has told its own ancestors: all walks together visit every record twice at most.
-        while above is not None and not (has_any[above] and (has_metered[above] or not is_metered)):
-            has_any[above] = True
-            has_metered[above] = has_metered[above] or is_metered
+        # Whoever knows it has told its own ancestors: all walks together visit a record three times at most.
+        while above is not None and tells & ~inside[above]:
+            inside[above] |= tells
             above = parents[above]
-    return list(zip(has_metered, has_any, strict=True))
+    return inside
 
 
 def _parents(ordered: Sequence[Narrow]) -> list[int | None]:
