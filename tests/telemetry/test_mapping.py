@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.prices import TokenCounts
+from lifesign.prices import Prices, TokenCounts
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, SOFT_ERROR, TRUNCATED
 from lifesign.telemetry.rules import SlowAfter
+from lifesign.telemetry.sources import KNOWN
+from lifesign.telemetry.wire import wire
 from tests.telemetry.spans import START_NS, a_span, exception, read, record_of
 
 TOOL_NAMES = ["gen_ai.tool.name", "tool.name", "tool_name", "mcp.tool.name", "ai.toolCall.name"]
@@ -286,9 +291,9 @@ def test_arguments_are_kept_as_a_number_that_is_equal_for_equal_ones(name: str) 
 
 
 def test_input_and_output_are_those_of_a_tool_only_on_tools() -> None:
-    for given, got in (("input.value", "output.value"), ("traceloop.entity.input", "traceloop.entity.output")):
-        tool = read({"openinference.span.kind": "TOOL", given: "x", got: "y"})
-        chain = read({"openinference.span.kind": "CHAIN", given: "x", got: "y"})
+    for sent, got in (("input.value", "output.value"), ("traceloop.entity.input", "traceloop.entity.output")):
+        tool = read({"openinference.span.kind": "TOOL", sent: "x", got: "y"})
+        chain = read({"openinference.span.kind": "CHAIN", sent: "x", got: "y"})
 
         assert tool.args_hash is not None
         assert tool.result_hash is not None
@@ -579,3 +584,35 @@ def test_an_id_that_is_given_twice_is_no_alias() -> None:
 def test_session_ids_are_written_in_one_way(sent: Any, expected: str | None) -> None:
     assert read({"session.id": sent}).own_session == expected
     assert read({"thread_id": sent}, resource={"session.id": sent}).own_session == expected
+
+
+# Anything -----------------------------------------------------------------------------------------------------------
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8).map(lambda text: text.replace("\0", "0"))
+    | st.sampled_from(["Error: x", "[1.0]", '{"isError":true}', "500", "ERROR", "false", "execute_tool", "chat", "-1"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["total", "isError"]), inner),
+    max_leaves=4,
+)
+ATTRIBUTES = st.dictionaries(st.sampled_from(sorted(KNOWN)), JSON, max_size=12)
+
+
+@given(ATTRIBUTES, ATTRIBUTES, st.sampled_from(["work", "claude_code.tool", "ai.toolCall", ""]), st.integers(0, 2))
+def test_whatever_attributes_say_there_is_a_record_that_a_store_can_keep(
+    attributes: dict[str, Any], resource: dict[str, Any], name: str, status: int
+) -> None:
+    record = record_of(a_span(attributes, name=name, resource=resource, status=status), prices=Prices())
+
+    numbers = [value for value in msgspec.structs.asdict(record).values() if isinstance(value, int)]
+    assert all(-(2**63) <= number < 2**63 for number in numbers)
+    assert record.is_failing == (record.signal_type in {"error", "tool_call_failed"}) == (record.error_type is not None)
+    assert record.severity == {"error": "error", "tool_call_failed": "error", "info": "info"}.get(
+        record.signal_type, "warning"
+    )
+    assert msgspec.json.encode(wire(record, project_id="p", session_id="s"))
+    # The order of attributes means nothing.
+    mirrored = a_span(dict(reversed(attributes.items())), name=name, resource=resource, status=status)
+    assert record_of(mirrored, prices=Prices()) == record

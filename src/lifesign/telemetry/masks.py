@@ -6,10 +6,12 @@ it does not give back.
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Final
 
 LONGEST: Final = 200
 _READ_CHARACTERS: Final = 4096
+_MOST_PASSES: Final = 8
 
 _HEX: Final = "[0-9A-Fa-f]"
 _START: Final = r"(?<![0-9A-Za-z])"
@@ -17,7 +19,6 @@ _END: Final = r"(?![0-9A-Za-z])"
 
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)++")
 _URL = re.compile(r"(?<![\w+.-])([A-Za-z][A-Za-z0-9+.-]*+://[^\s/?#\"'<>]*+)([/?#][^\s\"'<>]*+)?((?:<url>)*+)")
-_SCHEME_END: Final = "://"
 
 _PLAIN: Final = (
     (re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"), "<ip>"),
@@ -57,18 +58,22 @@ _NUMBER_OR_IDENTIFIER = re.compile(
 
 def masked(text: str) -> str:
     """A message or an error type without what is particular to one occurrence; at most 200 characters."""
-    text = _without_emails(_normal(text))
-    if _SCHEME_END in text:
-        text = _URL.sub("<url>", text)
-    return _masked(text)
+    return _until_stable(text, "<url>")
 
 
 def masked_operation(operation: str) -> str:
     """The same of an operation, whose scheme and host stay."""
-    text = _without_emails(_normal(operation))
-    if _SCHEME_END in text:
-        text = _URL.sub(_host_alone, text)
-    return _masked(text)
+    return _until_stable(operation, _host_alone)
+
+
+def _until_stable(text: str, url: str | Callable[[re.Match[str]], str]) -> str:
+    """Masked until there is nothing more to mask: a placeholder may set free what hung together with its digits."""
+    before, after = "", _masked(_normal(text), url)
+    for _ in range(_MOST_PASSES):
+        if after == before:
+            break
+        before, after = after, _masked(after, url)
+    return after
 
 
 def _normal(text: str) -> str:
@@ -78,21 +83,19 @@ def _normal(text: str) -> str:
     return " ".join(text.split())
 
 
-def _without_emails(text: str) -> str:
-    return _EMAIL.sub("<email>", text) if "@" in text else text
-
-
 def _host_alone(found: re.Match[str]) -> str:
     site, rest, earlier = found.groups()
     return f"{site}/<url>" if earlier or (rest and rest != "/") else found.group()
 
 
-def _masked(text: str) -> str:
+def _masked(text: str, url: str | Callable[[re.Match[str]], str]) -> str:
+    if "@" in text:
+        text = _EMAIL.sub("<email>", text)
+    if "://" in text:
+        text = _URL.sub(url, text)
     for pattern, placeholder in _PLAIN:
         text = pattern.sub(placeholder, text)
-    text = _NUMBER_OR_IDENTIFIER.sub(_number_masked, text)
-    # What is cut off may have made a number part of an identifier; without it there is one more to mask.
-    return text if len(text) <= LONGEST else _masked(text[:LONGEST].rstrip())
+    return _NUMBER_OR_IDENTIFIER.sub(_number_masked, text)[:LONGEST].rstrip()
 
 
 def _number_masked(found: re.Match[str]) -> str:
