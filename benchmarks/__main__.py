@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from benchmarks import checkins, delivery, expiry, pings, reads, systems
+from benchmarks import checkins, delivery, expiry, pings, reads, systems, telemetry_decode
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
 
@@ -22,6 +22,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "reads": reads.run,
     "expiry": expiry.run,
     "delivery": delivery.run,
+    "telemetry_decode": telemetry_decode.run,
 }
 _MILLION = 1_000_000
 

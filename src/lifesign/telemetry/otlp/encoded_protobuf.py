@@ -1,34 +1,38 @@
 """OTLP in protobuf, through the generated classes of OpenTelemetry."""
 
 import base64
-import math
-from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it comes without types
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from lifesign.telemetry.otlp.spans import (
+    LAST_KIND,
+    LAST_STATUS,
     LATEST_NS,
+    MAX_ATTRIBUTES,
     MAX_DEPTH,
     MAX_EVENTS,
     MAX_LINKS,
     MAX_NAME,
     NO_SPAN,
     NO_TRACE,
+    NUMBER_SIZE,
+    PLAINLY_SHORT,
+    SPAN_BYTES,
+    TRACE_BYTES,
+    Attributes,
     Batch,
     Cutter,
     InvalidOtlp,
-    Rejected,
     Resource,
     Scope,
     Span,
     SpanEvent,
     SpanLink,
+    finite,
     times,
 )
-
-_TRACE_BYTES, _SPAN_BYTES = 16, 8
 
 
 def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
@@ -42,107 +46,139 @@ def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
     except (DecodeError, RecursionError) as error:
         raise InvalidOtlp(f"The body is not an ExportTraceServiceRequest: {error}") from None
     batch = Batch()
-    for resource_spans in request.resource_spans:
-        cutter = Cutter()
-        of_resource = resource_spans.resource
-        attributes, left_out = cutter.attributes(_pairs(of_resource.attributes, cutter))
-        resource = Resource(
-            cutter.fitted(attributes),
-            of_resource.dropped_attributes_count + left_out,
-            cutter.text(resource_spans.schema_url, MAX_NAME),
-        )
-        for scope_spans in resource_spans.scope_spans:
-            of_scope = scope_spans.scope
-            attributes, left_out = cutter.attributes(_pairs(of_scope.attributes, cutter))
-            scope = Scope(
-                cutter.text(of_scope.name, MAX_NAME),
-                cutter.text(of_scope.version, MAX_NAME),
-                cutter.fitted(attributes),
-                of_scope.dropped_attributes_count + left_out,
-                cutter.text(scope_spans.schema_url, MAX_NAME),
-            )
-            for each in scope_spans.spans:
-                try:
-                    span = _span(each, resource, scope, arrival_ns, is_cut=cutter.is_cut)
-                except Rejected as refused:
-                    batch.reject(str(refused), each.name)
+    cutter = Cutter()
+    for group in request.resource_spans:
+        for part in group.scope_spans:
+            cutter.is_cut = False
+            resource, scope, origin_bytes = cutter.fit_origin(_resource(group, cutter), _scope(part, cutter))
+            is_origin_cut = cutter.is_cut
+            for each in part.spans:
+                cutter.is_cut, cutter.size = is_origin_cut, 0
+                span = _span(each, resource, scope, cutter, arrival_ns)
+                if isinstance(span, Span):
+                    batch.spans.append(cutter.fit_span(span, origin_bytes))
                 else:
-                    batch.spans.append(span)
+                    batch.reject(span, each.name)
     return batch
 
 
-# Any: the generated classes have no types.
-def _span(each: Any, resource: Resource, scope: Scope, arrival_ns: int, *, is_cut: bool) -> Span:
-    trace_id, span_id = each.trace_id.hex(), each.span_id.hex()
-    if len(each.trace_id) != _TRACE_BYTES or trace_id == NO_TRACE:
-        raise Rejected("invalid traceId")
-    if len(each.span_id) != _SPAN_BYTES or span_id == NO_SPAN:
-        raise Rejected("invalid spanId")
-    if each.start_time_unix_nano > LATEST_NS or each.end_time_unix_nano > LATEST_NS:
-        raise Rejected("invalid time")
-    parent = each.parent_span_id
-    parent_id = parent.hex() if len(parent) == _SPAN_BYTES else ""
-    cutter = Cutter(is_cut)
-    attributes, left_out = cutter.attributes(_pairs(each.attributes, cutter))
-    start_ns, end_ns, is_skewed = times(each.start_time_unix_nano, each.end_time_unix_nano, arrival_ns)
-    events = tuple(_event(event, cutter) for event in each.events[:MAX_EVENTS]) if each.events else ()
-    links = tuple(_link(link, cutter) for link in each.links[:MAX_LINKS]) if each.links else ()
-    lost_events, lost_links = len(each.events) - len(events), len(each.links) - len(links)
-    cutter.is_cut = cutter.is_cut or lost_events > 0 or lost_links > 0
+# Any, throughout: the generated classes have no types.
+def _resource(group: Any, cutter: Cutter) -> Resource:
+    told = group.resource
+    attributes, left_out = _attributes(told.attributes, cutter)
+    return Resource(attributes, told.dropped_attributes_count + left_out, cutter.text(group.schema_url, MAX_NAME))
+
+
+def _scope(part: Any, cutter: Cutter) -> Scope:
+    told = part.scope
+    attributes, left_out = _attributes(told.attributes, cutter)
+    return Scope(
+        cutter.text(told.name, MAX_NAME),
+        cutter.text(told.version, MAX_NAME),
+        attributes,
+        told.dropped_attributes_count + left_out,
+        cutter.text(part.schema_url, MAX_NAME),
+    )
+
+
+def _span(each: Any, resource: Resource, scope: Scope, cutter: Cutter, arrival_ns: int) -> Span | str:
+    """The span, or why it is rejected."""
+    trace_id, span_id, parent_id = each.trace_id.hex(), each.span_id.hex(), each.parent_span_id.hex()
+    if len(trace_id) != 2 * TRACE_BYTES or trace_id == NO_TRACE:
+        return "invalid traceId"
+    if len(span_id) != 2 * SPAN_BYTES or span_id == NO_SPAN:
+        return "invalid spanId"
+    start, end = each.start_time_unix_nano, each.end_time_unix_nano
+    if start > LATEST_NS or end > LATEST_NS:
+        return "invalid time"
+    start_ns, end_ns = times(start, end, arrival_ns)
+    attributes, left_out = _attributes(each.attributes, cutter)
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[SpanLink, ...] = ()
+    lost_events = lost_links = status_code = 0
+    status_message = ""
+    # To touch a message makes an object of it, even where there is none.
+    if all_events := each.events:
+        events = tuple(_event(event, cutter) for event in all_events[:MAX_EVENTS])
+        lost_events = len(all_events) - len(events)
+    if all_links := each.links:
+        links = tuple(_link(link, cutter) for link in all_links[:MAX_LINKS])
+        lost_links = len(all_links) - len(links)
+    if each.HasField("status"):
+        status_code = each.status.code
+        status_message = cutter.text(each.status.message)
     return Span(
         trace_id,
         span_id,
-        "" if parent_id == NO_SPAN else parent_id,
-        cutter.text(each.trace_state, MAX_NAME),
+        "" if len(parent_id) != 2 * SPAN_BYTES or parent_id == NO_SPAN else parent_id,
+        cutter.text(trace_state, MAX_NAME) if (trace_state := each.trace_state) else "",
         each.flags,
         cutter.text(each.name, MAX_NAME),
-        each.kind,
+        kind if 0 <= (kind := each.kind) <= LAST_KIND else 0,
         start_ns,
         end_ns,
-        cutter.fitted(attributes),
+        attributes,
         each.dropped_attributes_count + left_out,
         events,
         each.dropped_events_count + lost_events,
         links,
         each.dropped_links_count + lost_links,
-        each.status.code,
-        cutter.text(each.status.message),
+        status_code if 0 <= status_code <= LAST_STATUS else 0,
+        status_message,
         resource,
         scope,
-        cutter.is_cut,
-        is_skewed,
+        cutter.is_cut or lost_events > 0 or lost_links > 0,
+        end_ns < start_ns,
     )
 
 
 def _event(each: Any, cutter: Cutter) -> SpanEvent:
-    attributes, left_out = cutter.attributes(_pairs(each.attributes, cutter))
+    attributes, left_out = _attributes(each.attributes, cutter)
+    at = each.time_unix_nano
     return SpanEvent(
-        min(each.time_unix_nano, LATEST_NS),
+        at if at <= LATEST_NS else 0,
         cutter.text(each.name, MAX_NAME),
-        cutter.fitted(attributes),
+        attributes,
         each.dropped_attributes_count + left_out,
     )
 
 
 def _link(each: Any, cutter: Cutter) -> SpanLink:
-    attributes, left_out = cutter.attributes(_pairs(each.attributes, cutter))
+    attributes, left_out = _attributes(each.attributes, cutter)
     return SpanLink(
-        each.trace_id.hex() if len(each.trace_id) == _TRACE_BYTES else "",
-        each.span_id.hex() if len(each.span_id) == _SPAN_BYTES else "",
+        each.trace_id.hex() if len(each.trace_id) == TRACE_BYTES else "",
+        each.span_id.hex() if len(each.span_id) == SPAN_BYTES else "",
         cutter.text(each.trace_state, MAX_NAME),
-        cutter.fitted(attributes),
+        attributes,
         each.dropped_attributes_count + left_out,
         each.flags,
     )
 
 
-def _pairs(attributes: Any, cutter: Cutter) -> Iterable[tuple[str, Any]]:
-    for each in attributes:
-        if each.key:
-            yield cutter.text(each.key, MAX_NAME), _value(each.value, cutter, 1)
+# Values --------------------------------------------------------------------------------------------------------------
+def _attributes(pairs: Any, cutter: Cutter) -> tuple[Attributes, int]:
+    """At most 256 attributes, of repeated ones the last; and how many are left out."""
+    found: Attributes = {}
+    size = 0
+    for pair in pairs:
+        key, value = pair.key, pair.value
+        if not key:
+            continue
+        # Nearly all attributes are short texts; and only a text has text.
+        if text := value.string_value:
+            length = len(key) + len(text)
+            if length <= PLAINLY_SHORT and "\x00" not in text and "\x00" not in key:
+                found[key] = text
+                size += length + 1
+                continue
+        found[cutter.text(key, MAX_NAME)] = _value(value, cutter, 1)
+    cutter.size += size
+    return cutter.few(found) if len(found) > MAX_ATTRIBUTES else (found, 0)
 
 
 def _value(value: Any, cutter: Cutter, depth: int) -> Any:
+    """What an AnyValue says, as plain JSON; None when it says nothing."""
+    cutter.size += NUMBER_SIZE
     kind = value.WhichOneof("value")
     match kind:
         case "string_value":
@@ -166,11 +202,5 @@ def _value(value: Any, cutter: Cutter, depth: int) -> Any:
             for each in value.kvlist_value.values
             if each.key
         }
+    # A kind of value that came after this version of the protocol.
     return None
-
-
-def finite(number: float) -> float | str:
-    """A number that JSON can say, or its name."""
-    if math.isfinite(number):
-        return number
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
