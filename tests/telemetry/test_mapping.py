@@ -1,5 +1,6 @@
 """Every row of the tables from attributes to fields: each source alone, and each before the ones after it."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
 from lifesign.prices import Prices, TokenCounts
+from lifesign.telemetry.mapping import records_of
+from lifesign.telemetry.otlp import decode_json
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, SOFT_ERROR, TRUNCATED
 from lifesign.telemetry.rules import SlowAfter
 from lifesign.telemetry.sources import KNOWN
 from lifesign.telemetry.wire import wire
-from tests.telemetry.spans import START_NS, a_span, exception, read, record_of
+from tests.telemetry.requests import ARRIVAL, USUAL
+from tests.telemetry.spans import RECEIVED_AT, START_NS, a_span, exception, read, record_of
 
 TOOL_NAMES = ["gen_ai.tool.name", "tool.name", "tool_name", "mcp.tool.name", "ai.toolCall.name"]
 ROWS: dict[str, list[str]] = {
@@ -140,6 +144,20 @@ def test_names_of_tools_in_traceloop_count_on_tools_only() -> None:
     assert (task.kind, task.tool) == ("workflow", None)
 
 
+def test_every_record_knows_its_own_resource_and_scope() -> None:
+    parts = [{"scope": {"name": name}, "spans": [USUAL]} for name in ("a", "b")]
+    groups = [
+        {"resource": {"attributes": {"service.name": name}}, "scopeSpans": parts} for name in ("shop", "stock", "shop")
+    ]
+    batch = decode_json(json.dumps({"resourceSpans": groups}).encode(), arrival_ns=ARRIVAL)
+
+    records = records_of(batch.spans, RECEIVED_AT, slow_after=SlowAfter())
+
+    assert [(each.service, each.origin.scope.name) for each in records] == [
+        *(("shop", "a"), ("shop", "b"), ("stock", "a"), ("stock", "b"), ("shop", "a"), ("shop", "b"))
+    ]
+
+
 def test_what_the_resource_says_holds_for_spans_that_say_nothing() -> None:
     resource = {
         "service.name": "shop",
@@ -216,6 +234,7 @@ def test_bare_names_tell_the_input_without_what_is_cached() -> None:
     assert read({"input_tokens": 2, "cache_read_tokens": 5}).input_tokens == 7
     assert read({"input_tokens": 2, "cache_read_input_tokens": 5}).input_tokens == 2
     assert read({"input_tokens": 2}).input_tokens == 2
+    assert read({"gen_ai.usage.input_tokens": 10, "cache_read_tokens": 5}).input_tokens == 10
 
 
 # Costs ---------------------------------------------------------------------------------------------------------------
@@ -394,7 +413,14 @@ def test_a_tool_may_say_in_its_own_words_that_it_failed(attributes: dict[str, An
 
 @pytest.mark.parametrize(
     "attributes",
-    [{"success": True}, {"success": "true"}, {"gen_ai.tool.status": "ok"}, {"exit_code": 0}, {"exit_code": "x"}],
+    [
+        {"success": True},
+        {"success": "true"},
+        {"success": 0},
+        {"gen_ai.tool.status": "ok"},
+        {"exit_code": 0},
+        {"exit_code": "x"},
+    ],
 )
 def test_a_tool_that_says_it_went_well_did(attributes: dict[str, Any]) -> None:
     assert read(TOOL | attributes).signal_type == "info"

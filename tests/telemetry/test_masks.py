@@ -83,6 +83,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=60))
+@example("::12::1a")
 @example("a" * 199 + " 1x")
 @example("x" * 195 + " 12.5.x")
 def test_to_mask_twice_changes_nothing(text: str) -> None:

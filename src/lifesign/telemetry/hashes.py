@@ -16,7 +16,7 @@ from lifesign.telemetry.masks import masked_operation
 _HASH_BYTES: Final = 8
 _REMEMBERED: Final = 4096
 # A number that may be written in several ways, or that is beyond 64 bits.
-_UNUSUAL_NUMBER = re.compile(r"\d[.eE]|-0|\d{19}")
+_UNUSUAL_NUMBER = re.compile(r"\d[.eE]|\d{19}")
 
 
 def hashed(text: str) -> int:

@@ -48,15 +48,18 @@ def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
     batch = Batch()
     cutter = Cutter()
     for group in request.resource_spans:
+        cutter.is_cut = False
+        resource = cutter.fit_resource(_resource(group, cutter))
+        is_resource_cut = cutter.is_cut
         for part in group.scope_spans:
-            cutter.is_cut = False
-            resource, scope, origin_bytes = cutter.fit_origin(_resource(group, cutter), _scope(part, cutter))
+            cutter.is_cut = is_resource_cut
+            scope = cutter.fit_scope(_scope(part, cutter))
             is_origin_cut = cutter.is_cut
             for each in part.spans:
                 cutter.is_cut, cutter.size = is_origin_cut, 0
                 span = _span(each, resource, scope, cutter, arrival_ns)
                 if isinstance(span, Span):
-                    batch.spans.append(cutter.fit_span(span, origin_bytes))
+                    batch.spans.append(cutter.fit_span(span))
                 else:
                     batch.reject(span, each.name)
     return batch

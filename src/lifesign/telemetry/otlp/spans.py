@@ -21,8 +21,9 @@ MAX_EVENTS: Final = 128
 MAX_LINKS: Final = 128
 MAX_DEPTH: Final = 16
 MAX_ATTRIBUTE_BYTES: Final = 262_144
-MAX_ORIGIN_BYTES: Final = MAX_ATTRIBUTE_BYTES // 2
-"""What a resource and its scope may take of it. They are the same for many spans, so they are not cut for each."""
+MAX_RESOURCE_BYTES: Final = MAX_ATTRIBUTE_BYTES * 3 // 8
+MAX_SCOPE_BYTES: Final = MAX_ATTRIBUTE_BYTES // 8
+"""What a resource and a scope may take of it. They are the same for many spans, so they are not cut for each."""
 
 CUT: Final = "..."
 LATEST_NS: Final = 2**63 - 1
@@ -168,18 +169,21 @@ class Cutter:
         self.is_cut = True
         return dict(islice(attributes.items(), MAX_ATTRIBUTES)), left_out
 
-    def fit_origin(self, resource: Resource, scope: Scope) -> tuple[Resource, Scope, int]:
-        """Both within the bytes they may take, and how many those are."""
-        kept = self._fit([resource.attributes, scope.attributes], MAX_ORIGIN_BYTES)
-        if kept is not None:
-            resource, scope = _with(resource, kept[0]), _with(scope, kept[1])
-        return resource, scope, _bytes_of(resource.attributes) + _bytes_of(scope.attributes)
+    def fit_resource(self, resource: Resource) -> Resource:
+        """The resource with its attributes in the bytes that it may take."""
+        kept = self._fit([resource.attributes], MAX_RESOURCE_BYTES)
+        return resource if kept is None else _with(resource, kept[0])
 
-    def fit_span(self, span: Span, origin_bytes: int) -> Span:
+    def fit_scope(self, scope: Scope) -> Scope:
+        """The scope with its attributes in the bytes that it may take."""
+        kept = self._fit([scope.attributes], MAX_SCOPE_BYTES)
+        return scope if kept is None else _with(scope, kept[0])
+
+    def fit_span(self, span: Span) -> Span:
         """The span with its attributes, those of its events and of its links in the bytes that are left for them."""
-        room = MAX_ATTRIBUTE_BYTES - origin_bytes
-        if self.size * _CHARACTER_BYTES <= room:
+        if self.size * _CHARACTER_BYTES <= MAX_ATTRIBUTE_BYTES - MAX_RESOURCE_BYTES - MAX_SCOPE_BYTES:
             return span
+        room = MAX_ATTRIBUTE_BYTES - _bytes_of(span.resource.attributes) - _bytes_of(span.scope.attributes)
         events, links = span.events, span.links
         groups = [span.attributes, *(event.attributes for event in events), *(link.attributes for link in links)]
         kept = self._fit(groups, room)
