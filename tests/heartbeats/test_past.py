@@ -1,7 +1,7 @@
 """How the last waits ended, and how the last days went."""
 
 import pytest
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from lifesign.db.schema import events, incidents
 from tests.harness import Lifesign
@@ -110,3 +110,22 @@ async def test_ten_thousand_incidents_are_counted(office: Lifesign) -> None:
     answer = await office.ask("GET", f"/v1/heartbeats/{made['id']}/history")
 
     assert sum(each["incidents"] for each in answer["days"]) == 10_001
+
+
+async def test_a_pause_counts_though_its_event_is_kept_no_longer(office: Lifesign) -> None:
+    made = await office.heartbeat()
+    path = f"/v1/heartbeats/{made['id']}"
+
+    def forget_pause(conn: Connection) -> None:
+        conn.execute(delete(events).where(events.c.heartbeat_id == made["id"], events.c.type == "paused"))
+
+    async def states() -> list[str]:
+        return [each["state"] for each in (await office.ask("GET", f"{path}/history"))["days"]]
+
+    await office.ask("POST", f"{path}/pause")
+    await office.advance(2 * 86_400)
+    await office.node.db.write(forget_pause)
+    assert await states() == ["unknown", "unknown", "unknown"]
+
+    await office.ask("POST", f"{path}/resume")
+    assert await states() == ["unknown", "unknown", "unknown"]

@@ -466,15 +466,16 @@ def days(conn: Connection, project_id: str, ref: str, *, count: int, now: EpochM
 
 
 def _pauses(conn: Connection, heartbeat: Heartbeat) -> list[Span]:
+    """When a heartbeat was paused. The event of a pause may be gone that is not over, or ended lately."""
     pauses: list[Span] = []
     began: EpochMs | None = None
-    for row in events.of_types(conn, heartbeat.id, ("paused", "resumed")):
+    for number, row in enumerate(events.of_types(conn, heartbeat.id, ("paused", "resumed"))):
         if row.type == "paused":
             began = row.created_at
-        elif began is not None:
-            pauses.append(Span(began, row.created_at))
+        elif began is not None or number == 0:
+            pauses.append(Span(began or heartbeat.created_at, row.created_at))
             began = None
-    return pauses if began is None else [*pauses, Span(began, None)]
+    return pauses if heartbeat.paused_at is None else [*pauses, Span(heartbeat.paused_at, None)]
 
 
 # Users of policies and channels -------------------------------------------------------------------------------------
