@@ -194,8 +194,10 @@ async def test_the_same_history_again_changes_nothing(office: Lifesign) -> None:
     assert len(await office.events(made["id"])) == before + 1
 
 
-async def test_imported_history_shows_in_the_flips(office: Lifesign) -> None:
-    made = await office.heartbeat()
+async def test_imported_history_shows_in_the_flips_by_its_own_time(office: Lifesign) -> None:
+    made = await office.heartbeat(interval=60, grace=0)
+    await office.advance(61)
+    fired_at = (await office.events(made["id"]))[0]["createdAt"]
     await office.ask("POST", f"/v1/heartbeats/{made['id']}/events/import", {"events": PAST})
 
     ping_id = made["pingUrl"].rsplit("/", 1)[1]
@@ -203,6 +205,7 @@ async def test_imported_history_shows_in_the_flips(office: Lifesign) -> None:
     flips = (await office.ask("GET", f"/api/v3/checks/{ping_id}/flips/", X_Api_Key=key))["flips"]
 
     assert [(each["timestamp"][:19], each["up"]) for each in flips] == [
+        (fired_at[:19], 0),
         ("2025-12-31T10:30:00", 1),
         ("2025-12-31T10:00:00", 0),
     ]

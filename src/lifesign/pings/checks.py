@@ -304,6 +304,8 @@ def list_flips(conn: Connection, heartbeat: Heartbeat, *, start: EpochMs, end: E
             is_armed = True
         if row.type in {"firing", "acked", "resolved"}:
             is_armed = True
+    # What was imported stands where it was written, which is not when it happened.
+    flips.sort(key=lambda flip: flip[0])
     return [flip for flip in reversed(flips) if start <= flip[0] < end]
 
 
