@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from lifesign.db.schema import api_keys
 from tests.harness import ADMIN_KEY, Json, Lifesign
@@ -307,3 +307,17 @@ async def test_nobody_reads_a_key_without_having_it(office: Lifesign) -> None:
     for token in (None, "lsk_" + "a" * 52):
         async with office.client(token) as client:
             assert (await client.get("/v1/whoami")).status_code == 401
+
+
+async def test_a_key_that_was_taken_back_a_moment_ago_is_not_shown_to_itself(office: Lifesign) -> None:
+    made = await mint(office, "checkins:write")
+    async with office.client(made["token"]) as client:
+        assert (await client.get("/v1/whoami")).status_code == 200
+
+        def take_back_elsewhere(conn: Connection) -> None:
+            conn.execute(update(api_keys).where(api_keys.c.id == made["id"]).values(revoked_at=office.now()))
+
+        # As another node does it, of which this one has heard nothing yet.
+        await office.node.db.write(take_back_elsewhere)
+
+        assert (await client.get("/v1/whoami")).status_code == 401

@@ -68,10 +68,10 @@ def insert_key(conn: Connection, key: Key, token_hash: bytes, *, is_bootstrap: b
 
 
 def key_by_id(conn: Connection, project_id: str, key_id: str) -> Key | None:
-    """One key of a project."""
-    query = select(*_COLUMNS).where(api_keys.c.id == key_id, api_keys.c.project_id == project_id)
+    """One key of a project that is not revoked."""
+    query = select(*_COLUMNS).where(api_keys.c.id == key_id, api_keys.c.project_id == project_id, _IS_ACTIVE)
     row = conn.execute(query).first()
-    return None if row is None else _key(tuple(row))
+    return None if row is None else _key(row)
 
 
 def project_name(conn: Connection, project_id: str) -> str:
