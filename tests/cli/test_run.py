@@ -4,16 +4,18 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from lifesign.cli import checkin
+from lifesign.cli import checkin, lease
 from lifesign.cli.checkin import Proof, check_in
 from lifesign.cli.errors import Unreachable
 from lifesign.cli.job import Ended, NotStarted
-from lifesign.cli.remote import over_network
+from lifesign.cli.lease import LeasedRun
+from lifesign.cli.remote import Answer, Call, over_network
 from lifesign.cli.report import clean_output, metadata_of
 from tests.cli.conftest import COMMAND, Server, StandIn, lifesign_command, started
 
@@ -382,3 +384,23 @@ def test_a_lease_and_no_run_exclude_each_other() -> None:
     ran = lifesign_command("run", "job", "--no-run", "--lease", "1m", "--", "echo", "done", env=NOWHERE)
 
     assert (ran.code, ran.out) == (2, b"")
+
+
+def test_a_start_that_hangs_is_waited_for_within_the_same_time_as_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "TRY_S", 1.0)
+    monkeypatch.setattr(lease, "TOTAL_S", 1.2)
+    never = threading.Event()
+
+    def hang(_call: Call) -> Answer:
+        never.wait(20)
+        raise Unreachable("at last")
+
+    run = LeasedRun("job", 60, lambda: hang, begin_after_s=0)
+    run.begin()
+    began_at = time.monotonic()
+    with pytest.raises(Unreachable):
+        run.end(ok=True, metadata={})
+
+    # 2.2 s if the end had all of its time once more.
+    assert time.monotonic() - began_at < 1.9
+    never.set()

@@ -28,24 +28,25 @@ class Proof:
     idempotency_key: str | None = None
 
 
-def check_in(send: Send, proof: Proof) -> dict[str, Json]:
-    """Check in within `TOTAL_S`, trying again where that may help; return the server's answer.
+def check_in(send: Send, proof: Proof, *, total_s: float | None = None) -> dict[str, Json]:
+    """Check in within `total_s`, trying again where that may help; return the server's answer.
 
     All tries carry one idempotency key, so that one whose answer got lost does not count twice.
     Raises Refused, Unreachable, CommandFailed, WrongUsage.
     """
-    return within_total(send, [_call(proof)])
+    return within_total(send, [_call(proof)], total_s=total_s)
 
 
-def within_total(send: Send, calls: Sequence[Call]) -> dict[str, Json]:
-    """Make calls that may be repeated, one after the other, within `TOTAL_S`; the answer to the last.
+def within_total(send: Send, calls: Sequence[Call], *, total_s: float | None = None) -> dict[str, Json]:
+    """Make calls that may be repeated, one after the other, within `total_s`; the answer to the last.
 
-    Raises Refused, Unreachable, CommandFailed, WrongUsage.
+    total_s: `TOTAL_S` when not given. Raises Refused, Unreachable, CommandFailed, WrongUsage.
     """
+    limit_s = TOTAL_S if total_s is None else total_s
     results: list[dict[str, Json] | BaseException] = []
 
     def attempt() -> None:
-        give_up_at = time.monotonic() + TOTAL_S
+        give_up_at = time.monotonic() + limit_s
         try:
             results.append([_tried(send, call, give_up_at=give_up_at) for call in calls][-1])
         except Exception as error:  # noqa: BLE001 - the edge of a thread: told to the caller, whatever it is
@@ -54,9 +55,9 @@ def within_total(send: Send, calls: Sequence[Call]) -> dict[str, Json]:
     # A thread, because looking up a name cannot be given a time-out; a daemon, so that it never holds up the exit.
     thread = threading.Thread(target=attempt, name="check-in", daemon=True)
     thread.start()
-    thread.join(TOTAL_S)
+    thread.join(limit_s)
     if not results:
-        raise Unreachable(f"no answer within {TOTAL_S:.0f} s")
+        raise Unreachable(f"no answer within {limit_s:.0f} s")
     if isinstance(results[0], BaseException):
         raise results[0]
     return results[0]

@@ -8,9 +8,10 @@ or at the end.
 
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
-from lifesign.cli.checkin import TRY_S, Proof, check_in, within_total
+from lifesign.cli.checkin import TOTAL_S, TRY_S, Proof, check_in, within_total
 from lifesign.cli.errors import CommandFailed, Unreachable
 from lifesign.cli.remote import Call, Send, encoded, segment
 from lifesign.cli.values import Json, given
@@ -47,14 +48,16 @@ class LeasedRun:
         A run that was never begun, or was refused, is told as a check-in.
         """
         self._is_over.set()
+        began_at = time.monotonic()
         # To know whether the run is begun. A start that arrives after its end is refused, and begins nothing.
         self._reporting.join(TRY_S)
+        left_s = TOTAL_S - (time.monotonic() - began_at)
         send = self._connect()
         if self._is_refused or (self._begin_after_s and not self._is_tried):
-            check_in(send, Proof(self._reference, ok, metadata))
+            check_in(send, Proof(self._reference, ok, metadata), total_s=left_s)
             return
         finish = self._call(f"/{self._run_id}/finish", given(ok=None if ok else False, metadata=metadata))
-        within_total(send, [finish] if self._is_begun else [self._start(), finish])
+        within_total(send, [finish] if self._is_begun else [self._start(), finish], total_s=left_s)
 
     def _report(self) -> None:
         try:
