@@ -335,6 +335,11 @@ heartbeats:
 
     assert (first.code, first.err) == (4, "lifesign: the key lacks policies:read; nothing was changed\n")
     assert (second.code, second.err) == (4, "lifesign: the key lacks heartbeats:write; nothing was changed\n")
+    # Nothing is asked for that the file has no use for.
+    declared.file.write_text("systems:\n  scoped: {}\n")
+    just = new_key(server, "systems:write", "policies:read")["token"]
+    third = lifesign_command("apply", "-f", str(declared.file), "--dry-run", env=server.env | {"LIFESIGN_KEY": just})
+    assert (third.code, third.text) == (5, "+ system scoped\n")
     assert "scoped" not in [each["name"] for each in declared.has("channels")]
 
 
@@ -428,7 +433,7 @@ def test_a_command_killed_half_way_is_made_whole_by_the_next(server: Server, tmp
         stdout=subprocess.DEVNULL,
     )
     while len(declared.has("heartbeats")) < before + 10:
-        time.sleep(0)
+        assert process.poll() is None
     process.kill()
     process.wait()
     made = len(declared.has("heartbeats")) - before

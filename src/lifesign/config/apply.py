@@ -25,6 +25,13 @@ _NOUN_OF_SCOPE: Mapping[Kind, str] = {
     "maintenance": "heartbeats",
     "systems": "systems",
 }
+_NAMED_BY: Mapping[Kind, frozenset[Kind]] = {
+    "channels": frozenset(),
+    "policies": frozenset({"channels"}),
+    "heartbeats": frozenset({"channels", "policies"}),
+    "maintenance": frozenset({"heartbeats"}),
+    "systems": frozenset({"policies"}),
+}
 _SYSTEMS_PAGE = 500
 # Fields whose absence a PATCH says with null; the others go back to what is usual.
 _NULLABLE = {
@@ -84,13 +91,7 @@ def kinds_of(wanted: Wanted, *, prune: bool) -> set[Kind]:
     if prune:
         return set(KINDS)
     found: set[Kind] = {kind for kind in KINDS if wanted.items[kind]}
-    found |= {each.kind for kind in KINDS for item in wanted.items[kind].values() for each in item.references}
-    # What they have on the server names these.
-    if found & {"heartbeats", "systems", "maintenance"}:
-        found |= {"heartbeats", "policies", "channels"} if "heartbeats" in found else {"heartbeats", "policies"}
-    if "policies" in found:
-        found.add("channels")
-    return found
+    return found.union(*(_NAMED_BY[kind] for kind in found))
 
 
 def read(server: Server, kinds: set[Kind]) -> Present:
