@@ -158,12 +158,18 @@ def stand_in() -> Iterator[StandIn]:
         def log_message(self, *_: object) -> None:
             pass
 
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    stage.url = f"http://127.0.0.1:{listener.server_address[1]}"
+    with listening(Handler) as stage.url:
+        yield stage
+
+
+@contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address at which a handler answers until the block ends."""
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield stage
+        yield f"http://127.0.0.1:{listener.server_address[1]}"
     finally:
         listener.shutdown()
         listener.server_close()

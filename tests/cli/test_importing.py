@@ -3,8 +3,6 @@
 import http.server
 import json
 import subprocess
-import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Ran, Server, environment, lifesign_command, running_server
+from tests.cli.conftest import COMMAND, Ran, Server, environment, lifesign_command, listening, running_server
 from tests.cli.test_config import a_server, new_key
+from tests.faults.server import until
 from tests.postgres import Cluster
 
 KEY = "key-of-the-source-server"
@@ -56,16 +55,8 @@ def foreign() -> Iterator[Healthchecks]:
         def log_message(self, *_: object) -> None:
             pass
 
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    stage.url = f"http://127.0.0.1:{listener.server_address[1]}"
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with listening(Handler) as stage.url:
         yield stage
-    finally:
-        listener.shutdown()
-        listener.server_close()
-        thread.join()
 
 
 def check(number: int, **fields: Any) -> dict[str, Any]:  # Any: JSON
@@ -134,9 +125,8 @@ def test_three_hundred_checks_are_taken_over_though_the_command_is_killed(
             env=environment(**server.env, HEALTHCHECKS_API_KEY=KEY),
             stdout=subprocess.DEVNULL,
         )
-        while not state.exists() or len(json.loads(state.read_text())["done"]) < 100:
-            assert process.poll() is None
-            time.sleep(0.01)
+        until(lambda: process.poll() is not None or (state.exists() and len(state.read_text().splitlines()) > 100))
+        assert process.poll() is None
         process.kill()
         process.wait()
         assert 100 <= len(heartbeats(server)) < 300
@@ -300,8 +290,8 @@ def test_wrong_keys_and_absent_servers_are_told(server: Server, foreign: Healthc
 
 def test_a_state_of_something_else_is_told(server: Server, foreign: Healthchecks, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    another = '{"source": "http://other", "done": []}'
-    for content, words in (("{}", "is not the state of an import"), (another, "belongs to")):
+    another = '{"source": "http://other"}'
+    for content, words in (("{}", "is not the state"), ("", "is not the state"), (another, "belongs to")):
         state.write_text(content)
         ran = imported(server, foreign.url, "--resume", str(state))
         assert ran.code == 2

@@ -1,7 +1,6 @@
 """`lifesign import`: taking over what another server watches."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -180,7 +179,7 @@ def _policy(ours: Api, name: str) -> str:
 
 @dataclass(slots=True)
 class _State:
-    """The checks that are done, by UUID, on disk. path: None keeps nothing."""
+    """The checks that are done, by UUID. path: where a line is kept for each, after that of the source; or nowhere."""
 
     path: Path | None
     source: str
@@ -191,26 +190,25 @@ class _State:
         if path is None or not path.exists():
             return cls(path, source)
         try:
-            kept = json.loads(path.read_text())
-            state = cls(path, str(kept["source"]), {str(each) for each in kept["done"]})
+            first, *lines = path.read_text().splitlines()
+            kept = str(json.loads(first)["source"])
         except (OSError, ValueError, KeyError, TypeError):
             raise WrongUsage(f"--resume: {path} is not the state of an import; choose another file") from None
-        if state.source != source:
-            raise WrongUsage(f"--resume: {path} belongs to an import from {state.source}")
-        return state
+        if kept != source:
+            raise WrongUsage(f"--resume: {path} belongs to an import from {kept}")
+        # A line that a killed command left unfinished is no UUID, and its check is looked up again.
+        return cls(path, source, set(lines))
 
     def add(self, uuid: str) -> None:
-        """Remember a check; the file is the one before or the one after."""
+        """Remember a check."""
+        if self.path is not None:
+            try:
+                with self.path.open("a") as file:
+                    # The line break comes first, since the line before may be unfinished.
+                    file.write(f"\n{uuid}" if file.tell() else f"{json.dumps({'source': self.source})}\n{uuid}")
+            except OSError as error:
+                raise CommandFailed(f"cannot write {self.path}: {error.strerror}") from None
         self.done.add(uuid)
-        if self.path is None:
-            return
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            part.write_text(json.dumps({"source": self.source, "done": sorted(self.done)}))
-            part.replace(self.path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise CommandFailed(f"cannot write {self.path}: {error.strerror}") from None
 
 
 @dataclass(slots=True)
