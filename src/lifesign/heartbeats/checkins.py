@@ -140,15 +140,15 @@ class Batch:
     def _applied(self, item: CheckIn, heartbeat_id: str) -> Answer:
         """The answer to a check-in that counts."""
         waiting = self._waiting[heartbeat_id]
-        after = rules.after_ordinary_check_in(waiting, item.stamp) if waiting is not None and item.healthy else None
+        if waiting is None or not item.healthy:
+            return self._rare(item, heartbeat_id)
+        after = rules.after_ordinary_check_in(waiting, item.stamp)
         if after is None:
             return self._rare(item, heartbeat_id)
         self._waiting[heartbeat_id] = self._changed[heartbeat_id] = after
         if item.metadata is not None:
             self._metadata[heartbeat_id] = item.metadata
-        # By how much it is late is told; that it is on time, as most are, is not.
-        late_ms = item.stamp - waiting.next_deadline if waiting is not None else 0
-        text = _event_text(item, late_ms=late_ms)
+        text = _event_text(item, late_ms=item.stamp - waiting.next_deadline)
         self._events.append((Event(item.project_id, heartbeat_id, "checkin", text), item.stamp))
         body = _body("active", healthy=True, next_deadline=after.next_deadline)
         return Answer(body, last_checkin_at=after.last_checkin_at)
@@ -200,9 +200,8 @@ def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) ->
     )
     after = outcome.heartbeat
     kind: EventType = "checkin" if item.healthy else "checkin_unhealthy"
-    is_waiting = item.healthy and before.status == "active" and before.next_deadline is not None
-    late_ms = item.stamp - (before.next_deadline or item.stamp) if is_waiting else 0
-    happened = [Event(after.project_id, after.id, kind, _event_text(item, outcome, late_ms=late_ms))]
+    text = _event_text(item, outcome, late_ms=_late_ms(before, item))
+    happened = [Event(after.project_id, after.id, kind, text)]
     if outcome.resumes:
         happened.insert(0, Event(after.project_id, after.id, "resumed", {"key": item.key_id or None, "via": item.via}))
     events.record(conn, happened, item.stamp)
@@ -214,6 +213,13 @@ def apply(conn: Connection, before: Heartbeat, item: CheckIn, tuning: Tuning) ->
     store.save(conn, after)
     wake_after_commit(conn, "sweep")
     return after
+
+
+def _late_ms(before: Heartbeat, item: CheckIn) -> int:
+    """How long after its deadline a healthy check-in came that was waited for."""
+    if not item.healthy or before.status != "active" or before.next_deadline is None:
+        return 0
+    return item.stamp - before.next_deadline
 
 
 def recover(conn: Connection, before: Heartbeat, after: Heartbeat, key_id: str, now: EpochMs) -> Heartbeat:
@@ -233,6 +239,7 @@ def _event_text(item: CheckIn, outcome: CheckInOutcome | None = None, *, late_ms
     fate = ""
     if outcome is not None and (outcome.tolerated or outcome.suppressed):
         fate = ',"tolerated":true' if outcome.tolerated else ',"suppressed":"maintenance"'
+    # That it is on time, as most are, is not told.
     late = f',"late":{late_ms // _S}' if late_ms > 0 else ""
     key = f',"key":"{item.key_id}"' if item.key_id else ""
     return f'{{{given}"via":"{item.via}"{key}{run}{ping}{fate}{late}}}'
