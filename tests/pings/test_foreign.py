@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
-from tests.faults.server import Server, serving
+from tests.faults.server import Server, serving, until
 from tests.harness import ADMIN_KEY, Json
 from tests.postgres import Databases
 
@@ -142,9 +142,10 @@ def test_no_log_line_tells_how_to_ping(tmp_path: Path) -> None:
         ]
         for path in paths:
             server.request("GET", path)
+        # The line of a request is written after its answer.
+        until(lambda: "/api/v3/checks/<uuid>/pings/" in server.log.read_text())
         logged = server.log.read_text()
 
-    assert "/api/v3/checks/<uuid>/pings/" in logged
     assert "ping_key.too_powerful" in logged
     assert [secret for secret in (made["uuid"], key, reader, ADMIN_KEY) if secret in logged] == []
 
