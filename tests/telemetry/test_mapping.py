@@ -338,6 +338,10 @@ def test_an_empty_result_is_one_and_none_is_none(name: str) -> None:
         ({"gen_ai.response.finish_reasons": '["stop"]'}, "stop"),
         ({"gen_ai.response.finish_reasons": [], "stop_reason": "end_turn"}, "end_turn"),
         ({"gen_ai.response.finish_reasons": "[broken"}, "[broken"),
+        ({"gen_ai.response.finish_reasons": "[]", "stop_reason": "end_turn"}, "end_turn"),
+        # Escapes of what no store keeps.
+        ({"gen_ai.response.finish_reasons": r'["\ud800"]'}, "\ufffd"),
+        ({"gen_ai.response.finish_reasons": r'["\u0000"]'}, "\ufffd"),
         ({}, None),
     ],
 )
@@ -619,7 +623,8 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8).map(lambda text: text.replace("\0", "0"))
-    | st.sampled_from(["Error: x", "[1.0]", '{"isError":true}', "500", "ERROR", "false", "execute_tool", "chat", "-1"]),
+    | st.sampled_from(["Error: x", "[1.0]", '{"isError":true}', "500", "ERROR", "false", "execute_tool", "chat", "-1"])
+    | st.sampled_from([r'["\ud800"]', r'["\u0000"]', r'{"isError":true,"of":"\u0000\ud800"}']),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["total", "isError"]), inner),
     max_leaves=4,
 )
@@ -632,8 +637,11 @@ def test_whatever_attributes_say_there_is_a_record_that_a_store_can_keep(
 ) -> None:
     record = record_of(a_span(attributes, name=name, resource=resource, status=status), prices=Prices())
 
-    numbers = [value for value in msgspec.structs.asdict(record).values() if isinstance(value, int)]
-    assert all(-(2**63) <= number < 2**63 for number in numbers)
+    values = list(msgspec.structs.asdict(record).values())
+    assert all(-(2**63) <= value < 2**63 for value in values if isinstance(value, int))
+    texts = [value for value in (*values, record.body.provider, record.body.message) if isinstance(value, str)]
+    assert "\0" not in "".join(texts)
+    assert "".join(texts).encode()
     assert record.is_failing == (record.signal_type in {"error", "tool_call_failed"}) == (record.error_type is not None)
     assert record.severity == {"error": "error", "tool_call_failed": "error", "info": "info"}.get(
         record.signal_type, "warning"

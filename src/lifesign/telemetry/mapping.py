@@ -15,7 +15,7 @@ from lifesign.clock import EpochMs
 from lifesign.prices import TokenCounts
 from lifesign.telemetry import rules
 from lifesign.telemetry.hashes import canonical, hashed, operation_hash
-from lifesign.telemetry.otlp.spans import CUT, MAX_NAME, Attributes, Span, SpanEvent
+from lifesign.telemetry.otlp.spans import CUT, MAX_NAME, Attributes, Span, SpanEvent, clean
 from lifesign.telemetry.records import (
     BLOCKED,
     CLOCK_SKEW,
@@ -375,10 +375,12 @@ def _finish_reason(attributes: Attributes, sources: Sources) -> str | None:
     for name in sources.finish_reason:
         value = attributes[name]
         if isinstance(value, str) and value.lstrip().startswith("["):
-            value = _parsed(value) or value
+            parsed = _parsed(value)
+            value = parsed if isinstance(parsed, list) else value
         if isinstance(value, list):
             value = value[0] if value else None
-        reason = _name_of(value)
+        # What was JSON within a text may have escapes that were no characters there.
+        reason = _name_of(clean(value) if isinstance(value, str) else value)
         if reason is not None:
             return reason
     return None
