@@ -19,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -129,7 +129,8 @@ class Shared(Databases):
 
     def stop(self) -> None:
         """Stop the server and remove all that it wrote."""
-        _stop(self._signal, self._has_ended)
+        with suppress(ProcessLookupError):  # Nobody is there to be stopped: it fell, or was ended by somebody else.
+            _stop(self._signal, self._has_ended)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _signal(self, how: signal.Signals) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import pwd
 import socket
@@ -104,6 +105,17 @@ def test_a_cluster_that_was_let_go_outlives_its_process_until_another_stops_it()
     assert not directory.exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address.hostname or "", address.port or 0), timeout=5)
+
+
+def test_a_server_that_has_ended_by_itself_leaves_nothing_either(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait(10)
+    directory = tmp_path / "cluster"
+    directory.mkdir()
+
+    postgres.Shared.of(json.dumps([1, ended.pid, str(directory)])).stop()
+
+    assert not directory.exists()
 
 
 def test_a_new_database_is_gone_after_its_block(cluster: postgres.Cluster) -> None:
