@@ -165,8 +165,9 @@ class SpanStore(Protocol):
         ...
 
     async def purge(self, before: EpochMs, limit: int) -> int:
-        """Delete about `limit` records of any project that arrived before an instant, the oldest first, and whatever
-        belonged to them alone; how many went, 0 when nothing is left.
+        """Delete about `limit` records of any project that arrived before an instant, the oldest first.
+
+        And whatever belonged to them alone. How many went; 0 when nothing is left.
         """
         ...
 
