@@ -85,6 +85,7 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
+from lifesign.telemetry import routes as telemetry_routes
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
 
@@ -320,6 +321,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
+        telemetry_routes.router,
         observe.router,
     ):
         api.include_router(router)

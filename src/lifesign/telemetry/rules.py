@@ -6,7 +6,10 @@ Spec "Telemetry", section 4.
 import json
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
+
+from lifesign.clock import EpochMs, from_datetime, to_datetime
 
 _MS: Final = 1_000_000
 _BUCKET_LOG: Final = math.log(1.05)
@@ -21,6 +24,14 @@ MOST_TOKENS: Final = 10**12
 MOST_NANO_USD: Final = 4 * 10**12
 """4,000 USD for one call; the same is true of their sum."""
 LARGEST_ATTEMPT: Final = 2**16 - 1
+
+
+class SessionNotFound(Exception):
+    """There is no such session, nothing of it arrived in the window, or it is another project's."""
+
+
+class InvalidCursor(Exception):
+    """Not a cursor of this list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +155,11 @@ def is_negative_feedback(value: Any) -> bool:
 def is_negative_score(value: Any) -> bool:
     """Whether a score of feedback is below zero."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value < 0
+
+
+# Months --------------------------------------------------------------------------------------------------------------
+def next_month(now: EpochMs) -> EpochMs:
+    """When the calendar month (UTC) of an instant is over."""
+    at = to_datetime(now)
+    first = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return from_datetime((first + timedelta(days=32)).replace(day=1))
