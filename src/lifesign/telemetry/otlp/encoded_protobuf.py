@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from lifesign.telemetry.otlp.pieces import pieces_of_protobuf
 from lifesign.telemetry.otlp.spans import (
     LAST_KIND,
     LAST_STATUS,
@@ -40,12 +41,19 @@ def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
 
     Raises InvalidOtlp.
     """
-    request = ExportTraceServiceRequest()
-    try:
-        request.ParseFromString(body)
-    except (DecodeError, RecursionError) as error:
-        raise InvalidOtlp(f"The body is not an ExportTraceServiceRequest: {error}") from None
     batch = Batch()
+    for piece in pieces_of_protobuf(body):
+        request = ExportTraceServiceRequest()
+        try:
+            request.ParseFromString(piece)
+        except (DecodeError, RecursionError) as error:
+            raise InvalidOtlp(f"The body is not an ExportTraceServiceRequest: {error}") from None
+        _add_spans(batch, request, arrival_ns)
+    return batch
+
+
+# Any, throughout: the generated classes have no types.
+def _add_spans(batch: Batch, request: Any, arrival_ns: int) -> None:
     cutter = Cutter()
     for group in request.resource_spans:
         cutter.is_cut = False
@@ -62,10 +70,8 @@ def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
                     batch.spans.append(cutter.fit_span(span))
                 else:
                     batch.reject(span, each.name)
-    return batch
 
 
-# Any, throughout: the generated classes have no types.
 def _resource(group: Any, cutter: Cutter) -> Resource:
     told = group.resource
     attributes, left_out = _attributes(told.attributes, cutter)
