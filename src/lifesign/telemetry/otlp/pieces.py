@@ -12,11 +12,15 @@ from msgspec import Raw
 
 from lifesign.telemetry.otlp.strict import Strict
 
-_Bytes = TypeVar("_Bytes", Raw, memoryview)
+_Bytes = TypeVar("_Bytes", bytes, Raw, memoryview)
 
-PIECE_BYTES: Final = 128 * 1024
+PIECE_BYTES: Final = 32 * 1024
 _MOST_SHARED: Final = 4
 """A resource and a scope that take more than this part of a piece are not repeated: it would be mostly them."""
+
+
+def without_pause() -> None:
+    """How to decode where nobody else wants to work."""
 
 
 def pieces_of_json(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
@@ -53,34 +57,39 @@ class _Part(Strict):
 
 
 class _Group(Strict):
-    scope_spans: list[Raw] | None = None
+    scope_spans: list[_Part] | None = None
     resource: Raw = Raw(b"null")
     schema_url: Raw = Raw(b"null")
 
 
 class _Whole(Strict):
-    resource_spans: list[Raw]
+    resource_spans: list[_Group]
 
 
 _whole = msgspec.json.Decoder(_Whole)
-_group = msgspec.json.Decoder(_Group)
-_part = msgspec.json.Decoder(_Part)
 
 
 def _json_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     # The parser checks the whole of it here, at ten times the speed at which it makes objects.
-    for raw_group in _whole.decode(body).resource_spans:
-        group = _group.decode(raw_group)
-        # Absent is null to the decoder, too.
-        before = b'{"resourceSpans":[{"resource":%b,"schemaUrl":%b,"scopeSpans":[' % (
-            bytes(group.resource),
-            bytes(group.schema_url),
-        )
-        for raw_part in group.scope_spans or ():
-            part = _part.decode(raw_part)
-            shared = before + b'{"scope":%b,"schemaUrl":%b,"spans":[' % (bytes(part.scope), bytes(part.schema_url))
-            for run in _runs(part.spans or (), len(shared), piece_bytes):
-                yield shared + b",".join(run) + b"]}]}]}"
+    groups = _whole.decode(body).resource_spans
+    texts = (text for group in groups for text in _json_groups(group, piece_bytes))
+    for run in _runs(texts, 0, piece_bytes):
+        yield b'{"resourceSpans":[%b]}' % b",".join(run)
+
+
+def _json_groups(group: _Group, piece_bytes: int) -> Iterator[bytes]:
+    """The group, once or several times, each with some of its spans."""
+    # Absent is null to the decoder, too.
+    head = b'{"resource":%b,"schemaUrl":%b,"scopeSpans":[' % (bytes(group.resource), bytes(group.schema_url))
+    parts = (text for part in group.scope_spans or () for text in _json_parts(part, len(head), piece_bytes))
+    for run in _runs(parts, len(head), piece_bytes):
+        yield head + b",".join(run) + b"]}"
+
+
+def _json_parts(part: _Part, shared_bytes: int, piece_bytes: int) -> Iterator[bytes]:
+    head = b'{"scope":%b,"schemaUrl":%b,"spans":[' % (bytes(part.scope), bytes(part.schema_url))
+    for run in _runs(part.spans or (), shared_bytes + len(head), piece_bytes):
+        yield head + b",".join(run) + b"]}"
 
 
 # Protobuf -----------------------------------------------------------------------------------------------------------
@@ -103,15 +112,25 @@ _CONTINUES: Final = 128
 
 def _protobuf_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     # What is no span goes along, wherever it stands, so that the parser finds the same faults in it.
-    of_all, groups = _divided(memoryview(body), _RESOURCE_SPANS)
-    yield of_all
-    for group, _ in groups:
-        of_group, parts = _divided(group, _SCOPE_SPANS)
-        yield _message(_RESOURCE_SPANS, of_group)
-        for part, _ in parts:
-            of_part, spans = _divided(part, _SPANS)
-            for run in _runs([whole for _, whole in spans], len(of_group) + len(of_part), piece_bytes):
-                yield _message(_RESOURCE_SPANS, of_group + _message(_SCOPE_SPANS, of_part + b"".join(run)))
+    head, groups = _divided(memoryview(body), _RESOURCE_SPANS)
+    texts = (text for group, _ in groups for text in _protobuf_groups(group, piece_bytes))
+    yield head
+    for run in _runs(texts, 0, piece_bytes):
+        yield b"".join(run)
+
+
+def _protobuf_groups(group: memoryview, piece_bytes: int) -> Iterator[bytes]:
+    """The group, once or several times, each with some of its spans."""
+    head, parts = _divided(group, _SCOPE_SPANS)
+    texts = (text for part, _ in parts for text in _protobuf_parts(part, len(head), piece_bytes))
+    for run in _runs(texts, len(head), piece_bytes):
+        yield _message(_RESOURCE_SPANS, head + b"".join(run))
+
+
+def _protobuf_parts(part: memoryview, shared_bytes: int, piece_bytes: int) -> Iterator[bytes]:
+    head, spans = _divided(part, _SPANS)
+    for run in _runs([whole for _, whole in spans], shared_bytes + len(head), piece_bytes):
+        yield _message(_SCOPE_SPANS, head + b"".join(run))
 
 
 def _divided(message: memoryview, number: int) -> tuple[bytes, list[tuple[memoryview, memoryview]]]:
@@ -169,17 +188,17 @@ def _message(number: int, content: bytes) -> bytes:
 
 
 # Both ---------------------------------------------------------------------------------------------------------------
-def _runs(spans: Iterable[_Bytes], shared_bytes: int, piece_bytes: int) -> Iterator[list[_Bytes]]:
-    """Spans in runs that are short enough, in their order; one at least. shared_bytes: of what goes with each run."""
+def _runs(texts: Iterable[_Bytes], shared_bytes: int, piece_bytes: int) -> Iterator[list[_Bytes]]:
+    """Texts in runs that are short enough, in their order; one at least. shared_bytes: of what goes with each run."""
     if shared_bytes > piece_bytes // _MOST_SHARED:
         raise _Indivisible
     run: list[_Bytes] = []
     size = shared_bytes
-    for span in spans:
-        length = memoryview(span).nbytes
+    for text in texts:
+        length = memoryview(text).nbytes
         if run and size + length > piece_bytes:
             yield run
             run, size = [], shared_bytes
-        run.append(span)
+        run.append(text)
         size += length
     yield run
