@@ -53,7 +53,18 @@ from lifesign.systems.rules import (
     SystemNotFound,
     ValidationFailed,
 )
-from lifesign.telemetry.rules import InvalidCursor, SessionNotFound
+from lifesign.telemetry.otlp import InvalidOtlp
+from lifesign.telemetry.rules import (
+    InflatesTooFar,
+    InvalidCursor,
+    InvalidEncoding,
+    Overloaded,
+    QuotaExceeded,
+    SessionNotFound,
+    TooSlow,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
 from lifesign.telemetry.store import StoreUnavailable
 
 
@@ -117,6 +128,9 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
     challenge = 'Basic realm="System Authentication"' if scheme == "Basic" else scheme
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
 
+
+# Parsers may quote what they could not read.
+_LONGEST_REASON = 1000
 
 # Any: each entry is called with its own exception only.
 TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
@@ -182,6 +196,22 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
         "store_unavailable",
         "The store of telemetry is not available, try again",
         headers={"Retry-After": "5"},
+    ),
+    UnsupportedMediaType: lambda _: Failure(
+        415, "unsupported_media_type", "Content-Type must be application/json or application/x-protobuf"
+    ),
+    UnsupportedEncoding: lambda _: Failure(
+        415, "unsupported_encoding", "Content-Encoding must be one of identity, gzip and deflate, or absent"
+    ),
+    Overloaded: lambda _: Failure(
+        503, "overloaded", "Too much is being received at this moment, try again", headers={"Retry-After": "1"}
+    ),
+    TooSlow: lambda _: Failure(408, "body_too_slow", "The body comes too slowly", headers={"Connection": "close"}),
+    InflatesTooFar: lambda _: Failure(413, "body_too_large", "The body is too large once it is inflated"),
+    InvalidEncoding: lambda error: Failure(400, "invalid_encoding", str(error)),
+    InvalidOtlp: lambda error: Failure(400, "invalid_otlp", str(error)[:_LONGEST_REASON]),
+    QuotaExceeded: lambda error: Failure(
+        429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Seen only by whoever stores an inventory, and tries again.

@@ -28,7 +28,7 @@ from lifesign.projects.rules import (
     RateLimited,
     WrongUpgradeCode,
 )
-from lifesign.projects.store import Project as Project  # for those who ask here
+from lifesign.projects.store import Project as Project  # noqa: PLC0414 - what is answered here has this type
 from lifesign.secretfile import kept_secret
 from lifesign.settings import Settings
 
