@@ -53,8 +53,12 @@ async def export_traces(request: Request) -> Response:
     announced = _announced_bytes(request, settings.otlp_max_body_bytes)
     with receiver.budget.lease() as lease:
         await lease.grow_to(announced)
-        content = await _read(request, lease, settings.otlp_max_body_bytes)
-        taken = await receiver.receive(caller.project_id, Body(content, form, encoding), lease)
+        # No name for the body: it goes as soon as it is decoded, and not when the spans are on disk.
+        taken = await receiver.receive(
+            caller.project_id,
+            Body(await _read(request, lease, settings.otlp_max_body_bytes), form, encoding),
+            lease,
+        )
     return _answer(taken, form, settings.otlp_json_success_status)
 
 

@@ -103,6 +103,8 @@ class Receiver:
         # Large ones one after the other: a thread is always left for those that are small, which most are.
         async with self._large if lease.size > _LARGE_BYTES else nullcontext():
             decoded = await loop.run_in_executor(self._threads, self._decoded, body)
+        # What waits for the store has no need of it any more.
+        del body
         return await self._stored(project_id, decoded, lease)
 
     async def take(self, project_id: str, spans: Sequence[Span]) -> Appended:
@@ -128,6 +130,7 @@ class Receiver:
         decode = decode_protobuf if body.form == "protobuf" else decode_json
         batch = decode(content, arrival_ns=received_at * _NS_PER_MS, give_way=self._give_way)
         records = records_of(self._slowly(batch.spans), received_at, slow_after=self._slow_after, prices=self._prices)
+        batch.spans.clear()
         return _Decoded(batch, records, received_at)
 
     def _slowly(self, spans: Sequence[Span]) -> Iterator[Span]:
@@ -151,7 +154,11 @@ class Receiver:
         if appended.over_quota:
             if not appended.new:
                 raise QuotaExceeded(now)
-            _reject_over_quota(batch, appended)
+            # The last of them were left out; which those are is plain where none was there before.
+            first = "" if appended.duplicate else records[-appended.over_quota].body.name
+            if not batch.rejected:
+                batch.first_rejected = first
+            batch.rejected["over quota"] += appended.over_quota
         return Taken(appended.accepted, batch.rejected.total(), batch.message)
 
     async def _appended(
@@ -194,14 +201,6 @@ def _noticed(task: asyncio.Task[Appended]) -> None:
     """Look at how it ended: asyncio would complain where nobody did, because everybody had given up."""
     if not task.cancelled():
         task.exception()
-
-
-def _reject_over_quota(batch: Batch, appended: Appended) -> None:
-    # The last of them were left out; which those are is plain where none was there before.
-    first = "" if appended.duplicate else batch.spans[-appended.over_quota].name
-    if not batch.rejected:
-        batch.first_rejected = first
-    batch.rejected["over quota"] += appended.over_quota
 
 
 def prices_of(settings: Settings) -> Prices:
