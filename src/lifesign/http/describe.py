@@ -125,6 +125,8 @@ _PATH_PARAMETERS = {
     "maintenance": "Id, `mw_...`.",
     "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
+    "sessions": "Id of a session, another id that its records have, or a trace id.",
+    "{name}.json": "What it is the schema of.",
     "systems": "Id (a UUID) or key (`SYS-...`), in any case.",
 }
 ABOUT = """\

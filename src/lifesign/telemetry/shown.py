@@ -273,3 +273,4 @@ class Contact(BaseModel):
     email: str | None
     url: str | None
     purposes: list[str]
+    docs: Annotated[str, Field(description="Where everything else is.")]
