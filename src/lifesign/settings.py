@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         "", description="CIDRs, comma-separated, of proxies whose X-Forwarded-For is believed."
     )
 
+    # Telemetry in ClickHouse
+    spool_max_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, le=_MANY, description="Bytes of records that may wait on disk for ClickHouse."
+    )
+
     # Systems
     system_interval_seconds: int = Field(600, ge=1, le=86_400, description="How often a system is expected to report.")
     system_alive_seconds: int = Field(

@@ -2,7 +2,10 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from lifesign.telemetry.stores.clickhouse.flusher import SPOOL_RECORDS
+
 REGISTRY = CollectorRegistry()
+REGISTRY.register(SPOOL_RECORDS)
 
 LOOP_ERRORS = Counter("lifesign_loop_errors", "Ticks that failed.", ["loop"], registry=REGISTRY)
 LATENESS = Histogram(
