@@ -53,6 +53,7 @@ from lifesign.engine.erasure import Eraser, RowsOfTables
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
 from lifesign.engine.prune import Prune
 from lifesign.engine.rules import Watch
+from lifesign.engine.spans import PruneSpans
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
 from lifesign.heartbeats import routes as heartbeat_routes
@@ -84,6 +85,8 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
+from lifesign.telemetry.store import SpanStore
+from lifesign.telemetry.stores import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class Node:
     settings: Settings
     clock: Clock
     db: Database
+    store: SpanStore
     keyring: Keyring
     courier: Courier
     driver: Driver
@@ -133,6 +137,7 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.courier.kit.outbound.aclose()
+        await self.store.close()
         await self.db.close()
 
 
@@ -155,7 +160,9 @@ async def open_node(
     clock = clock or clock_of(settings)
     failpoints = Failpoints(settings.failpoints if settings.testing else "")
     db = open_database(settings, failpoints)
+    store: SpanStore | None = None
     try:
+        store = open_store(settings, failpoints)
         if isinstance(clock, CorrectedClock):
             await offset.correct(db, clock)
         now = clock.now()
@@ -170,6 +177,8 @@ async def open_node(
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
+        if store is not None:
+            await store.close()
         await db.close()
         raise
     if is_server:
@@ -177,10 +186,11 @@ async def open_node(
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
-    driver = _driver(settings, clock, db, keyring=keyring, courier=courier, node_id=node_id)
+    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
+    api.state.store = store
     api.state.keyring = keyring
     api.state.codes = codes
     api.state.courier = courier
@@ -200,7 +210,8 @@ async def open_node(
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
     hot = [HotRoute(api, each.methods, each.pattern, each.endpoint) for each in _HOT]
-    return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
+    edge = Edge(api, clock, hot)
+    return Node(node_id, settings, clock, db, store, keyring, courier, driver, edge, api, new_admin_key)
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -230,11 +241,18 @@ async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> Non
 
 
 def _driver(
-    settings: Settings, clock: Clock, db: Database, *, keyring: Keyring, courier: Courier, node_id: str
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    *,
+    store: SpanStore,
+    keyring: Keyring,
+    courier: Courier,
+    node_id: str,
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
     # What erases deleted projects; a slice that keeps something elsewhere adds its own before the tables.
-    erasers: list[Eraser] = [RowsOfTables(db)]
+    erasers: list[Eraser] = [store, RowsOfTables(db)]
     tuning = tuning_of(settings)
     watch = Watch(
         settings.blind_after_seconds * 1000,
@@ -252,6 +270,7 @@ def _driver(
         Reap(db),
         Housekeeping(db, keyring),
         Prune(db, settings.event_days, erasers),
+        PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)

@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://... ; SQLite in the data directory when unset."
     )
+    telemetry_url: SecretStr | None = Field(
+        None,
+        description="Where records of telemetry go: sqlite:///path or postgresql://... ; when unset, telemetry.db in "
+        "the data directory, or the database of `DATABASE_URL`.",
+    )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON elsewhere.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
 
@@ -120,6 +125,10 @@ class Settings(BaseSettings):
     # Retention
     event_days: int = Field(90, ge=1, description="Days for which events other than check-ins are kept.")
 
+    telemetry_retention_days: int = Field(
+        35, ge=1, le=3650, description="Days for which records of telemetry are kept."
+    )
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")
@@ -182,6 +191,14 @@ class Settings(BaseSettings):
             (value or SecretStr("")).get_secret_value().encode()
         except UnicodeEncodeError:
             raise ValueError("must be UTF-8 text") from None
+        return value
+
+    @field_validator("telemetry_url")
+    @classmethod
+    def _is_store(cls, value: SecretStr | None) -> SecretStr | None:
+        scheme, _, rest = ("" if value is None else value.get_secret_value()).partition("://")
+        if value is not None and (scheme not in {"sqlite", "postgresql"} or not rest.lstrip("/")):
+            raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
         return value
 
     @field_validator("ping_smtp_listen")

@@ -105,7 +105,10 @@ class Stats:
 class SpanStore(Protocol):
     """Keeps the records of all projects. Reads raise StoreUnavailable; writes raise db.StorageUnavailable."""
 
-    kind: StoreKind
+    @property
+    def kind(self) -> StoreKind:
+        """What it is made of."""
+        ...
 
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
         """Store what is new, all or nothing, and return once it is durable.

@@ -58,7 +58,7 @@ class Model:
     @staticmethod
     def summary(session_id: str, records: Sequence[Record]) -> Summary:
         aliases = {alias for record in records for alias in record.body.aliases}
-        return summary_of(session_id, records, aliases - {session_id})
+        return summary_of(session_id, records, aliases)
 
     def detail(self, ref: str, since: int, until: int) -> tuple[str, Summary, list[Record]] | None:
         members = self.members()

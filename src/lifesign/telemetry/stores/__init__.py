@@ -1,1 +1,9 @@
-"""Where records are kept: one module or package for each kind of store. The protocol is `telemetry.store`."""
+"""The stores of records: SQL, in a SQLite file of its own or in PostgreSQL; and ClickHouse, in `clickhouse`.
+
+Tables in `tables`, their history in `migrations`; `append` writes, `reads` and `summaries` answer, `removal` deletes.
+Spec "Telemetry", section 8.
+"""
+
+from lifesign.telemetry.stores.open import open_store
+
+__all__ = ["open_store"]

@@ -14,8 +14,16 @@ import structlog
 from sqlalchemy import make_url
 
 from lifesign.telemetry.store import StoreUnavailable
-from lifesign.telemetry.stores.clickhouse.rows import INSERTED
-from lifesign.telemetry.stores.clickhouse.tables import CREATE_SPANS, TABLE, is_kept_for, keep_for
+from lifesign.telemetry.stores.clickhouse.rows import INSERTED, REMEMBERED, sources_in
+from lifesign.telemetry.stores.clickhouse.tables import (
+    CREATE_SPANS,
+    CREATE_TRACES,
+    SPANS,
+    TRACES,
+    is_kept_for,
+    keep_for,
+    lifetime,
+)
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -103,29 +111,30 @@ class ClickHouse:
         return await self._run(self._readers, ask, limit_s=limit_s)
 
     async def insert(self, rows: Sequence[Sequence[Any]], token: str) -> None:
-        """Insert rows of `spans`. The same rows with the same token are inserted once."""
+        """Insert rows of `spans`, and who names sessions in them. The same rows with the same token go in once."""
 
         def send(client: "Client") -> None:
-            client.insert(
-                TABLE,
-                rows,
-                column_names=list(INSERTED),
-                column_type_names=list(INSERTED.values()),
-                # Records of more than a hundred days at once are unusual, and no reason to refuse them.
-                settings={"insert_deduplication_token": token, "max_partitions_per_insert_block": 0},
-            )
+            # What makes other rows right goes first.
+            for table, columns, some in ((TRACES, REMEMBERED, sources_in(rows)), (SPANS, INSERTED, rows)):
+                if some:
+                    client.insert(
+                        table,
+                        some,
+                        column_names=list(columns),
+                        column_type_names=list(columns.values()),
+                        # Records of more than a hundred days at once are unusual, and no reason to refuse them.
+                        settings={"insert_deduplication_token": token, "max_partitions_per_insert_block": 0},
+                    )
 
         await self._run(self._sender, send)
 
-    async def delete(self, condition: str, parameters: Parameters) -> None:
-        """Delete rows of `spans`, from the disk as well, before this returns."""
+    async def command(self, sql: str, parameters: Parameters, settings: Mapping[str, int]) -> None:
+        """Have something done."""
 
-        def delete(client: "Client") -> None:
-            client.command(
-                f"ALTER TABLE {TABLE} DELETE WHERE {condition}", dict(parameters), settings={"mutations_sync": 2}
-            )
+        def command(client: "Client") -> None:
+            client.command(sql, dict(parameters), settings=dict(settings))
 
-        await self._run(self._readers, delete)
+        await self._run(self._readers, command)
 
     async def close(self) -> None:
         """Let go of the connection. A call that hangs is left to its timeout."""
@@ -154,10 +163,12 @@ class ClickHouse:
 
     def _prepare(self, client: "Client") -> None:
         """Make what is missing, and keep records for as long as the setting says."""
-        client.command(CREATE_SPANS)
-        if not is_kept_for(str(client.command(f"SHOW CREATE TABLE {TABLE}")), self._retention_days):
-            client.command(keep_for(self._retention_days))
-            log.info("telemetry.retention_changed", days=self._retention_days)
+        for table, create in ((SPANS, CREATE_SPANS), (TRACES, CREATE_TRACES)):
+            client.command(create)
+            days = lifetime(table, self._retention_days)
+            if not is_kept_for(str(client.command(f"SHOW CREATE TABLE {table}")), days):
+                client.command(keep_for(table, days))
+                log.info("telemetry.retention_changed", table=table, days=days)
 
 
 def _reason(error: Exception) -> str:

@@ -53,8 +53,8 @@ class Flusher:
         if self._waiting >= BATCH_RECORDS:
             self._is_urgent.set()
 
-    async def drained(self, project_id: str, *, within_s: float) -> None:
-        """Wait until what a project has in the spool by now is in ClickHouse; no longer than that, nor in vain."""
+    async def drained(self, project_id: str | None, *, within_s: float) -> None:
+        """Wait until what a project, or anybody, has in the spool by now is in ClickHouse; not longer, nor in vain."""
         last = (await self._database.read(spool.pending, project_id)).last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -139,6 +139,6 @@ class Flusher:
     async def _take_stock(self) -> None:
         """Put the count right, and forget ids of which no repetition is expected any more."""
         with contextlib.suppress(StorageUnavailable):
-            self._waiting = await self._database.read(spool.pending_in_all)
+            self._waiting = (await self._database.read(spool.pending, None)).records
             SPOOL_RECORDS.set(self._waiting)
             await self._database.write(spool.forget, self._clock.now())

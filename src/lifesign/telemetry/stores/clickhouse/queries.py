@@ -2,13 +2,15 @@
 
 Two things make every answer exact. Of the rows of one record the first that arrived counts, wherever it is in the
 table: rows are compared before anything else is asked of them. And the session of a record is worked out from all
-spans of its trace, so that nothing has to move when a better source arrives. Both hold within a trace, so queries
-choose traces first, by an index, and then look at the whole of them.
+spans of its trace, so that nothing has to move when a better source arrives, and a repetition that names another
+session changes nothing. Both hold within a trace, so queries choose traces first, by an index, and then look at the
+whole of them.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from lifesign.telemetry.stores.clickhouse.rows import NARROW
+from lifesign.telemetry.stores.clickhouse.rows import INSERTED, NARROW
 
 _IN_PROJECT: Final = "project_id = {project:String}"
 _TIME: Final = "toUnixTimestamp64Milli(received_at)"
@@ -28,19 +30,50 @@ _SINCE: Final = f"received_at >= {_instant('since')}"
 _UNTIL: Final = f"received_at < {_instant('until')}"
 
 
-def _members(columns: str, traces: str) -> str:
+# Whoever named the session of a trace may be gone; `traces` then stands in for that span.
+_REMEMBERED: Final = {
+    "trace_id": "trace_id",
+    "span_id": "span_id",
+    "parent_span_id": "if(is_inner, '?', '')",
+    "start_ns": "start_ns",
+    "own_session": "session_id",
+    "ver": "toUInt64(0)",
+}
+_TYPES: Final = {**INSERTED, "at": "Int64"}
+
+
+def _first_of_each(columns: Sequence[str], traces: str) -> str:
+    """The rows of some traces that count: of each record the first, and who named sessions (`is_gone`)."""
+    told = ", ".join(f"{_TIME} AS at" if name == "at" else name for name in columns)
+    stand_in = ", ".join(
+        f"{_REMEMBERED.get(name) or f'defaultValueOfTypeName({_quoted(_TYPES[name])})'} AS {name}" for name in columns
+    )
+    return f"""
+        SELECT * FROM (
+          SELECT {told}, ver, 0 AS is_gone FROM spans WHERE {_IN_PROJECT} AND trace_id IN {traces}
+          UNION ALL
+          SELECT {stand_in}, toUInt64(0), 1 FROM traces WHERE {_IN_PROJECT} AND trace_id IN {traces})
+        ORDER BY ver DESC LIMIT 1 BY trace_id, span_id"""
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def _members(columns: Sequence[str], traces: str) -> str:
     """Records of some traces, the first row of each, with their sessions (`sessions.session_of`).
 
-    columns: what is wanted of them besides. traces: what `trace_id IN` takes.
+    columns: what is wanted of them. traces: what `trace_id IN` takes.
     """
     return f"""(
     SELECT *, multiIf(own_session != '', own_session, named != '', named, toString(trace_id)) AS session_id
     FROM (
-      SELECT *, argMinIf(own_session, (parent_span_id != '', start_ns, span_id), own_session != '')
-        OVER (PARTITION BY trace_id) AS named
-      FROM (
-        SELECT {columns} FROM spans WHERE {_IN_PROJECT} AND trace_id IN {traces}
-        ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)))"""
+      SELECT *, {_BEST} OVER (PARTITION BY trace_id) AS named
+      FROM ({_first_of_each(columns, traces)}))
+    WHERE NOT is_gone)"""
+
+
+_BEST: Final = "argMinIf(own_session, (parent_span_id != '', start_ns, span_id), own_session != '')"
 
 
 def _traces_with(condition: str) -> str:
@@ -48,16 +81,16 @@ def _traces_with(condition: str) -> str:
 
 
 # Whatever decides on sessions, and when something of them arrived.
-_MEMBERSHIP: Final = f"trace_id, span_id, parent_span_id, start_ns, own_session, {_TIME} AS at"
-# A session's records either name it, or are in a trace in which some span does, or are in the trace that it is.
-_OF_SESSIONS: Final = _traces_with("(own_session IN {sessions:Array(String)} OR trace_id IN {traces:Array(String)})")
+_MEMBERSHIP: Final = ("trace_id", "span_id", "parent_span_id", "start_ns", "own_session", "at")
+# A session's records either name it, or are in a trace in which some span does or did, or in the trace that it is.
+_OF_SESSIONS: Final = _traces_with(
+    "(own_session IN {sessions:Array(String)} OR trace_id IN {traces:Array(String)} OR trace_id IN"
+    f" (SELECT trace_id FROM traces WHERE {_IN_PROJECT} AND session_id IN {{sessions:Array(String)}}))"
+)
 
 SESSIONS_OF_TRACES: Final = f"""
-SELECT trace_id, argMinIf(own_session, (parent_span_id != '', start_ns, span_id), own_session != '') AS named
-FROM (
-  SELECT trace_id, span_id, parent_span_id, start_ns, own_session FROM spans
-  WHERE {_IN_PROJECT} AND trace_id IN {{traces:Array(String)}}
-  ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
+SELECT trace_id, {_BEST} AS named
+FROM ({_first_of_each(_MEMBERSHIP, "{traces:Array(String)}")})
 GROUP BY trace_id HAVING named != ''
 """
 """Of these traces, those in which somebody names a session, and the session."""
@@ -109,7 +142,7 @@ def _active(*, has_environment: bool) -> str:
     """
     in_environment = f"""
   AND session_id IN (
-    SELECT session_id FROM {_members(f"{_MEMBERSHIP}, environment", _traces_with("environment = {environment:String}"))}
+    SELECT session_id FROM {_members((*_MEMBERSHIP, "environment"), _traces_with("environment = {environment:String}"))}
     WHERE environment = {{environment:String}})"""
     return f"""
 SELECT session_id, max(at) AS last FROM {_members(_MEMBERSHIP, _traces_with(_SINCE))}
@@ -127,7 +160,7 @@ ORDER BY last DESC, session_id LIMIT {{limit:UInt32}}"""
 def _summarised(traces: str, sessions: str) -> str:
     return f"""
 SELECT {_NARROW}, aliases, session_id FROM (
-  SELECT {_SELECTED}, aliases, session_id FROM {_members(f"{_NARROW}, aliases", traces)}
+  SELECT {_SELECTED}, aliases, session_id FROM {_members((*(column.name for column in NARROW), "aliases"), traces)}
   WHERE session_id IN {sessions})
 ORDER BY session_id, start_ns, trace_id, span_id LIMIT {{most:UInt32}} BY session_id"""
 
@@ -137,14 +170,18 @@ NARROW_OF_SESSIONS: Final = _summarised(_OF_SESSIONS, "{sessions:Array(String)}"
 
 _ALL_ACTIVE: Final = f"(SELECT session_id FROM ({_active(has_environment=False)}))"
 NARROW_OF_ACTIVE: Final = _summarised(
-    _traces_with(f"(own_session IN {_ALL_ACTIVE} OR toString(trace_id) IN {_ALL_ACTIVE})"), _ALL_ACTIVE
+    _traces_with(
+        f"(own_session IN {_ALL_ACTIVE} OR toString(trace_id) IN {_ALL_ACTIVE} OR trace_id IN"
+        f" (SELECT trace_id FROM traces WHERE {_IN_PROJECT} AND session_id IN {_ALL_ACTIVE}))"
+    ),
+    _ALL_ACTIVE,
 )
 """The same of every session that something of arrived in a window."""
 
 _HEAD: Final = """count() AS turns, uniqExact(trace_id) AS traces, countIf(status = 1) AS failures,
   sumMap(map(toString(signal_type), 1)) AS signals, min(start_ns) AS started, max(greatest(start_ns, end_ns)) AS ended,
   max(at) AS last, groupUniqArrayArray(aliases) AS aliases, countIf(at >= {since:Int64} AND at < {until:Int64})"""
-_COUNTED: Final = f"{_MEMBERSHIP}, end_ns, status, signal_type, aliases"
+_COUNTED: Final = (*_MEMBERSHIP, "end_ns", "status", "signal_type", "aliases")
 HEADS: Final = f"""
 SELECT session_id, {_HEAD} FROM {_members(_COUNTED, _OF_SESSIONS)}
 WHERE session_id IN {{sessions:Array(String)}} GROUP BY session_id
@@ -155,7 +192,7 @@ SELECT {{trace:String}} AS session_id, {_HEAD} FROM {_members(_COUNTED, "({trace
 """
 
 WITH_ALIAS: Final = f"""
-SELECT DISTINCT session_id FROM {_members(f"{_MEMBERSHIP}, aliases", _traces_with("has(aliases, {alias:String})"))}
+SELECT DISTINCT session_id FROM {_members((*_MEMBERSHIP, "aliases"), _traces_with("has(aliases, {alias:String})"))}
 WHERE has(aliases, {{alias:String}})
 """
 LAST_ACTIVE: Final = f"""
@@ -190,6 +227,16 @@ WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
 
 OLDEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at LIMIT 1"
 COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {_instant('before')}"
-BEFORE: Final = f"received_at < {_instant('before')}"
+DELETE_BEFORE: Final = f"DELETE FROM spans WHERE received_at < {_instant('before')}"
+_EARLIER: Final = f"SELECT trace_id FROM traces WHERE received_at < {_instant('before')}"
+FORGET_SOURCES: Final = f"""
+DELETE FROM traces WHERE trace_id IN ({_EARLIER})
+  AND (project_id, trace_id) NOT IN (SELECT project_id, trace_id FROM spans WHERE trace_id IN ({_EARLIER}))
+"""
+"""Of traces nothing of which is left."""
+
 COUNT_OF_PROJECTS: Final = "SELECT count() FROM spans WHERE project_id IN {projects:Array(String)}"
-OF_PROJECTS: Final = "project_id IN {projects:Array(String)}"
+# Rewrites files, where DELETE marks rows and leaves them to the next merge.
+ERASE: Final = tuple(
+    f"ALTER TABLE {table} DELETE WHERE project_id IN {{projects:Array(String)}}" for table in ("spans", "traces")
+)

@@ -88,6 +88,19 @@ INSERTED: Final = {
 """Every column with its type, in the order of `rows_of`."""
 
 
+REMEMBERED: Final = {
+    "project_id": "LowCardinality(String)",
+    "trace_id": "FixedString(32)",
+    "session_id": "String",
+    "is_inner": "UInt8",
+    "start_ns": "Int64",
+    "span_id": "FixedString(16)",
+    "ver": "UInt128",
+    "received_at": "DateTime64(3, 'UTC')",
+}
+"""The columns of `traces`, in the order of `sources_in`. is_inner, start_ns, span_id: `sessions.Rank`."""
+
+
 class Rest(Struct, frozen=True, gc=False):
     """What the column `body` holds, as JSON."""
 
@@ -112,6 +125,26 @@ def rows_of(project_id: str, records: Iterable[Record]) -> list[list[Any]]:
         row.append(_FIRST_VERSION - record.received_at)
         rows.append(row)
     return rows
+
+
+def sources_in(rows: Iterable[Row]) -> list[list[Any]]:
+    """Of rows of `spans`, the best source of each trace's session, as rows of `traces`."""
+    best: dict[tuple[str, str], list[Any]] = {}
+    for row in rows:
+        session_id = row[_OWN_SESSION]
+        if not session_id:
+            continue
+        project_id, trace_id, span_id, parent_id, received_at, start_ns = row[:6]
+        version = (not parent_id) << 127 | (_SIGN - 1 - start_ns) << 64 | (_UNSIGNED - 1 - int(span_id, 16))
+        known = best.get((project_id, trace_id))
+        if known is None or known[_SOURCE_VERSION] < version:
+            source = [project_id, trace_id, session_id, int(bool(parent_id)), start_ns, span_id, version, received_at]
+            best[project_id, trace_id] = source
+    return list(best.values())
+
+
+_OWN_SESSION: Final = list(INSERTED).index("own_session")
+_SOURCE_VERSION: Final = list(REMEMBERED).index("ver")
 
 
 def narrow_of(row: Row) -> Narrow:

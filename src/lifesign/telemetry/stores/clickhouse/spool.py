@@ -72,6 +72,7 @@ seen = Table(
     metadata,
     Column("hour", Integer, primary_key=True),
     Column("digest", LargeBinary, primary_key=True),
+    Column("seen_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 """Records that were taken in an hour since 1970."""
@@ -174,7 +175,7 @@ def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_byte
             payload=parcel.payload,
         )
     )
-    conn.execute(insert(seen), [{"hour": hour, "digest": parcel.digests[place]} for place in kept])
+    conn.execute(insert(seen), [{"hour": hour, "digest": parcel.digests[place], "seen_at": now} for place in kept])
     _charge(conn, parcel.project_id, month_of(now), len(kept))
     return outcome
 
@@ -234,25 +235,27 @@ def forget(conn: Connection, now: EpochMs) -> int:
     return conn.execute(delete(seen).where(tuple_(seen.c.hour, seen.c.digest).in_(old))).rowcount
 
 
+def forget_before(conn: Connection, before: EpochMs) -> None:
+    """Forget ids that were seen before an instant, because their records are deleted now."""
+    conn.execute(delete(seen).where(seen.c.hour <= before // _HOUR_MS, seen.c.seen_at < before))
+
+
 def used(conn: Connection, project_id: str, now: EpochMs) -> int:
     """What a project was charged in the month."""
     query = select(usage.c.used).where(usage.c.project_id == project_id, usage.c.month == month_of(now))
     return conn.scalar(query) or 0
 
 
-def pending(conn: Connection, project_id: str) -> Pending:
-    """What of a project waits."""
+def pending(conn: Connection, project_id: str | None) -> Pending:
+    """What of a project waits, or of all."""
     query = select(
         func.coalesce(func.sum(requests.c.records), 0),
         func.coalesce(func.min(requests.c.id), 0),
         func.coalesce(func.max(requests.c.id), 0),
     )
-    return Pending(*conn.execute(query.where(requests.c.project_id == project_id)).one())
-
-
-def pending_in_all(conn: Connection) -> int:
-    """How many records wait."""
-    return int(conn.scalar(select(func.coalesce(func.sum(requests.c.records), 0))) or 0)
+    if project_id is not None:
+        query = query.where(requests.c.project_id == project_id)
+    return Pending(*conn.execute(query).one())
 
 
 def next_batch(conn: Connection, max_records: int, max_bytes: int) -> Batch | None:

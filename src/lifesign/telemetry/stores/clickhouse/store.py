@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -36,7 +37,9 @@ _MOST_OF_SESSION: Final = 20_000
 _SESSIONS_AT_ONCE: Final = 100
 _WHOLE_S: Final = 60.0
 """Summaries of everything that was active may take longer than other questions."""
-_HOUR_MS: Final = 3_600_000
+# Done when it is answered; and a subquery is the same on every replica for as long as one node deletes.
+_MARKED: Final = {"lightweight_deletes_sync": 2, "allow_nondeterministic_mutations": 1}
+_REWRITTEN: Final = {"mutations_sync": 2}
 _LATEST: Final = 2**63 - 1
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"rec_([0-9a-f]{48})")
@@ -64,7 +67,7 @@ class Head(NamedTuple):
             return summary
         return replace(
             summary,
-            aliases=tuple(sorted(set(self.aliases) - {self.session_id})[:MAX_ALIASES]),
+            aliases=tuple(sorted(self.aliases)[:MAX_ALIASES]),
             turns=self.turns,
             traces=self.traces,
             failures=self.failures,
@@ -105,7 +108,6 @@ class ClickHouseStore:
         self._clickhouse = clickhouse
         self._max_bytes = max_bytes
         self._flusher = Flusher(database, clickhouse, clock)
-        self._purged_before: EpochMs | None = None
         self._lock: spool.SpoolLock | None = None
 
     @classmethod
@@ -151,29 +153,26 @@ class ClickHouseStore:
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
-    async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - fewer would be more work
-        # ClickHouse drops whole days by itself. What is left is the beginning of a day, and to delete from that costs
-        # the same for one record as for all: once in an hour is enough.
-        if self._purged_before is not None and self._purged_before < before < self._purged_before + _HOUR_MS:
-            return 0
-        gone = await self._delete(queries.COUNT_BEFORE, queries.BEFORE, {"before": before})
-        self._purged_before = before
-        return gone
+    async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - to delete fewer would be more work
+        # Nearly always in vain: ClickHouse drops whole days by itself.
+        await self._flusher.drained(None, within_s=_DRAIN_S)
+        with _as_unavailable():
+            ((rows,),) = await self._clickhouse.rows(queries.COUNT_BEFORE, {"before": before})
+            if rows:
+                await self._clickhouse.command(queries.DELETE_BEFORE, {"before": before}, _MARKED)
+            await self._clickhouse.command(queries.FORGET_SOURCES, {"before": before}, _MARKED)
+        await self._spool.write(spool.forget_before, before)
+        return int(rows)
 
     async def erase(self, project_ids: Sequence[str], limit: int) -> int:
         gone = await self._spool.write(spool.erase, project_ids, limit)
         if gone:
             return gone
-        return await self._delete(queries.COUNT_OF_PROJECTS, queries.OF_PROJECTS, {"projects": list(project_ids)})
-
-    async def _delete(self, count: str, condition: str, parameters: dict[str, Any]) -> int:
-        """Delete all rows of a condition: for ClickHouse that is less work than some of them. How many there were."""
-        try:
-            ((rows,),) = await self._clickhouse.rows(count, parameters)
-            if rows:
-                await self._clickhouse.delete(condition, parameters)
-        except StoreUnavailable as error:
-            raise StorageUnavailable(str(error)) from error
+        parameters = {"projects": list(project_ids)}
+        with _as_unavailable():
+            ((rows,),) = await self._clickhouse.rows(queries.COUNT_OF_PROJECTS, parameters)
+            for statement in queries.ERASE if rows else ():
+                await self._clickhouse.command(statement, parameters, _REWRITTEN)
         return int(rows)
 
     # Reading records ------------------------------------------------------------------------------------------------
@@ -379,6 +378,15 @@ class ClickHouseStore:
             raise StoreUnavailable(str(error)) from error
 
 
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """A store that cannot be read cannot be written either."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StorageUnavailable(str(error)) from error
+
+
 def _of_sessions(project_id: str, ids: Sequence[str]) -> dict[str, Any]:
     """What finds the traces of sessions: by their ids, some of which may be those of traces."""
     return {
@@ -407,7 +415,7 @@ def _summaries_of(rows: Iterator[Row]) -> Iterator[Summary]:
         for row in group:
             records.append(narrow_of(row))
             aliases.update(row[-2])
-        yield summary_of(session_id, records, aliases - {session_id})
+        yield summary_of(session_id, records, aliases)
 
 
 def _tally_of(summaries: Iterator[Summary]) -> Tally:
