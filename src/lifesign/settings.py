@@ -13,6 +13,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za
 
 MAX_PORT = 65535
 _MANY = 10**15
+_STORES = ("sqlite", "postgresql", "clickhouse", "clickhouses", "chdb")
 
 
 class Settings(BaseSettings):
@@ -197,8 +198,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_store(cls, value: SecretStr | None) -> SecretStr | None:
         scheme, _, rest = ("" if value is None else value.get_secret_value()).partition("://")
-        if value is not None and (scheme not in {"sqlite", "postgresql"} or not rest.lstrip("/")):
-            raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
+        if value is not None and (scheme not in _STORES or not rest.lstrip("/")):
+            raise ValueError(f"must be {', '.join(_STORES[:-1])} or {_STORES[-1]}, followed by :// and an address")
         return value
 
     @field_validator("ping_smtp_listen")

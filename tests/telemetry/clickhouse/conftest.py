@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from lifesign.clock import SystemClock
 from lifesign.db.failpoints import Failpoints
 from lifesign.telemetry.stores.clickhouse.client import Address
 from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
@@ -14,9 +13,8 @@ RETENTION_DAYS = 3650
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Address:
-    """The engine of this process: there can be only one."""
-    return Address.of(f"chdb://{tmp_path_factory.mktemp('chdb')}/data")
+def engine(chdb_url: str) -> Address:
+    return Address.of(chdb_url)
 
 
 class Nodes:
@@ -30,10 +28,9 @@ class Nodes:
     async def open(
         self, name: str = "one", *, address: Address | None = None, max_bytes: int = 2**30, failpoints: str = ""
     ) -> ClickHouseStore:
-        store = await ClickHouseStore.open(
+        store = ClickHouseStore(
             address or self._address,
             self._directory / name,
-            clock=SystemClock(),
             retention_days=RETENTION_DAYS,
             max_bytes=max_bytes,
             failpoints=Failpoints(failpoints),

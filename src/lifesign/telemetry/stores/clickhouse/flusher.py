@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from lifesign.clock import Clock
+from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.telemetry.stores.clickhouse import spool
@@ -27,26 +27,33 @@ log = structlog.get_logger("lifesign.telemetry")
 
 
 class Flusher:
-    """One task for as long as the store is open. `is_failing`: the last attempt did not succeed."""
+    """One task, from the opening of the store until `stop`. `is_failing`: the last attempt did not succeed."""
 
-    def __init__(self, database: Database, clickhouse: ClickHouse, clock: Clock) -> None:
+    def __init__(self, database: Database, clickhouse: ClickHouse) -> None:
         self.is_failing = False
         self._database = database
         self._clickhouse = clickhouse
-        self._clock = clock
+        self._now = EpochMs(0)
         self._has_work = asyncio.Event()
         self._is_urgent = asyncio.Event()
         self._moved = asyncio.Event()
         self._waiting = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, with what an earlier process left."""
+        # What an earlier process left goes first.
         self._has_work.set()
-        self._task = asyncio.create_task(self._run(), name="spool")
+        self._task: asyncio.Task[None] | None = None
+        with contextlib.suppress(RuntimeError):
+            self._start()
 
-    def appended(self, records: int) -> None:
+    def _start(self) -> None:
+        """Begin, unless that has been done. Raises RuntimeError outside of an event loop, which comes later then."""
+        if self._task is None:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._run(), name="spool")
+
+    def appended(self, records: int, now: EpochMs) -> None:
         """So many records more wait."""
+        self._start()
+        self._now = max(self._now, now)
         self._waiting += records
         SPOOL_RECORDS.inc(records)
         self._has_work.set()
@@ -55,6 +62,7 @@ class Flusher:
 
     async def drained(self, project_id: str | None, *, within_s: float) -> None:
         """Wait until what a project, or anybody, has in the spool by now is in ClickHouse; not longer, nor in vain."""
+        self._start()
         last = (await self._database.read(spool.pending, project_id)).last
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -69,10 +77,9 @@ class Flusher:
 
     async def stop(self) -> None:
         """Try once more, for a bounded time, and end."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
         with contextlib.suppress(TimeoutError, StoreUnavailable, StorageUnavailable):
             async with asyncio.timeout(_LAST_TRY_S):
                 while await self.flush():
@@ -141,4 +148,4 @@ class Flusher:
         with contextlib.suppress(StorageUnavailable):
             self._waiting = (await self._database.read(spool.pending, None)).records
             SPOOL_RECORDS.set(self._waiting)
-            await self._database.write(spool.forget, self._clock.now())
+            await self._database.write(spool.forget, self._now)

@@ -95,10 +95,10 @@ state = Table(
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Records of one request, ready to be stored. digests: one for each, None for what repeats an earlier one."""
+    """Records of one request, ready to be stored. digests: one for each, of project, trace and span."""
 
     project_id: str
-    digests: list[bytes | None]
+    digests: list[bytes]
     payload: bytes
     raw_bytes: int
 
@@ -125,14 +125,10 @@ class Pending(NamedTuple):
 # Pure ----------------------------------------------------------------------------------------------------------------
 def parcel_of(project_id: str, records: Sequence[Record]) -> Parcel:
     """What is written down of a request."""
-    digests: list[bytes | None] = []
-    known: set[bytes] = set()
-    for record in records:
-        digest = hashlib.blake2b(
-            f"{record.trace_id}{record.span_id}{project_id}".encode(), digest_size=_DIGEST_BYTES
-        ).digest()
-        digests.append(None if digest in known else digest)
-        known.add(digest)
+    digests = [
+        hashlib.blake2b(f"{record.trace_id}{record.span_id}{project_id}".encode(), digest_size=_DIGEST_BYTES).digest()
+        for record in records
+    ]
     raw = msgspec.msgpack.encode(rows_of(project_id, records))
     # The quickest level: a request says the same names again and again, and shrinks to a fifth.
     return Parcel(project_id, digests, zlib.compress(raw, level=1), len(raw))
@@ -157,15 +153,23 @@ def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_byte
     Raises StorageUnavailable when the spool is full.
     """
     hour = now // _HOUR_MS
-    known = _known(conn, hour, [digest for digest in parcel.digests if digest is not None])
-    fresh = [place for place, digest in enumerate(parcel.digests) if digest is not None and digest not in known]
-    room = len(fresh) if quota == 0 else max(0, quota - used(conn, parcel.project_id, now))
-    kept = fresh[:room]
-    outcome = Appended(new=len(kept), duplicate=len(parcel.digests) - len(fresh), over_quota=len(fresh) - len(kept))
+    known = _known(conn, hour, parcel.digests)
+    room = len(parcel.digests) if quota == 0 else max(0, quota - used(conn, parcel.project_id, now))
+    kept: dict[bytes, int] = {}
+    over_quota = 0
+    for place, digest in enumerate(parcel.digests):
+        if digest in known or digest in kept:
+            continue
+        if len(kept) < room:
+            kept[digest] = place
+        else:
+            over_quota += 1
+    duplicate = len(parcel.digests) - len(kept) - over_quota
+    outcome = Appended(new=len(kept), duplicate=duplicate, over_quota=over_quota)
     if not kept:
         return outcome
     _grow(conn, len(parcel.payload), max_bytes)
-    left_out = sorted(set(range(len(parcel.digests))) - set(kept))
+    left_out = sorted(set(range(len(parcel.digests))) - set(kept.values()))
     conn.execute(
         insert(requests).values(
             project_id=parcel.project_id,
@@ -175,7 +179,7 @@ def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_byte
             payload=parcel.payload,
         )
     )
-    conn.execute(insert(seen), [{"hour": hour, "digest": parcel.digests[place], "seen_at": now} for place in kept])
+    conn.execute(insert(seen), [{"hour": hour, "digest": digest, "seen_at": now} for digest in kept])
     _charge(conn, parcel.project_id, month_of(now), len(kept))
     return outcome
 

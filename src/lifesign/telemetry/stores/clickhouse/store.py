@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from lifesign.clock import Clock, EpochMs
-from lifesign.db import Database, StorageUnavailable
+from lifesign.clock import EpochMs
+from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
 from lifesign.telemetry.records import Narrow, Record
 from lifesign.telemetry.sessions import MAX_ALIASES, Outcome, Summary, Totals, summary_of
@@ -102,41 +102,29 @@ class ClickHouseStore:
 
     kind: Literal["clickhouse"] = "clickhouse"
 
-    def __init__(self, database: Database, clickhouse: ClickHouse, clock: Clock, *, max_bytes: int) -> None:
-        """max_bytes: of what waits in the spool."""
-        self._spool = database
-        self._clickhouse = clickhouse
-        self._max_bytes = max_bytes
-        self._flusher = Flusher(database, clickhouse, clock)
-        self._lock: spool.SpoolLock | None = None
+    def __init__(
+        self, address: Address, directory: Path, *, retention_days: int, max_bytes: int, failpoints: Failpoints
+    ) -> None:
+        """Open the spool in `directory`; ClickHouse may be away.
 
-    @classmethod
-    async def open(
-        cls,
-        address: Address,
-        directory: Path,
-        *,
-        clock: Clock,
-        retention_days: int,
-        max_bytes: int,
-        failpoints: Failpoints | None = None,
-    ) -> "ClickHouseStore":
-        """Open the spool in `directory`; ClickHouse may be away. Raises ClickHouseNotInstalled, DataDirectoryInUse."""
-        clickhouse = ClickHouse(address, retention_days=retention_days)
-        lock = spool.SpoolLock(directory)
-        database = await asyncio.to_thread(spool.open_spool, directory, failpoints or Failpoints())
-        store = cls(database, clickhouse, clock, max_bytes=max_bytes)
-        store._lock = lock
-        store._flusher.start()
-        return store
+        max_bytes: of what waits in the spool. Raises ClickHouseNotInstalled, DataDirectoryInUse.
+        """
+        self._max_bytes = max_bytes
+        self._clickhouse = ClickHouse(address, retention_days=retention_days)
+        self._lock = spool.SpoolLock(directory)
+        try:
+            self._spool = spool.open_spool(directory, failpoints)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._flusher = Flusher(self._spool, self._clickhouse)
 
     async def close(self) -> None:
         """Carry over what can be carried over in 5 s. The rest is durable, and goes when the spool is opened again."""
         await self._flusher.stop()
         await self._spool.close()
         await self._clickhouse.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
     # Writing --------------------------------------------------------------------------------------------------------
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
@@ -144,7 +132,7 @@ class ClickHouseStore:
             return Appended()
         parcel = await asyncio.to_thread(spool.parcel_of, project_id, records)
         appended = await self._spool.write(spool.take, parcel, quota=quota, now=now, max_bytes=self._max_bytes)
-        self._flusher.appended(appended.new)
+        self._flusher.appended(appended.new, now)
         return appended
 
     async def used(self, project_id: str, now: EpochMs) -> int:

@@ -42,7 +42,7 @@ SETTINGS non_replicated_deduplication_window = 1000
 
 
 def lifetime(table: str, retention_days: int) -> int:
-    """For how many days a row is kept; LIFESIGN_TELEMETRY_RETENTION_DAYS. A trace may outlive the span that named it."""
+    """For how many days a row is kept. A trace may outlive the span that named its session."""
     return retention_days if table == SPANS else 2 * retention_days
 
 
