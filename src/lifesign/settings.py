@@ -15,6 +15,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#]+")
 
 MAX_PORT = 65535
 _MANY = 10**15
+_STORES = ("sqlite", "postgresql", "clickhouse", "clickhouses", "chdb")
 
 
 class Settings(BaseSettings):
@@ -104,6 +105,10 @@ class Settings(BaseSettings):
     )
     slow_ms_agent: int = Field(600_000, ge=0, le=_MANY, description="The same of agents and workflows.")
     slow_ms_other: int = Field(60_000, ge=0, le=_MANY, description="The same of anything else.")
+    # Telemetry in ClickHouse
+    spool_max_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, le=_MANY, description="Bytes of records that may wait on disk for ClickHouse."
+    )
 
     # Systems
     system_interval_seconds: int = Field(600, ge=1, le=86_400, description="How often a system is expected to report.")
@@ -216,8 +221,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_store(cls, value: SecretStr | None) -> SecretStr | None:
         scheme, _, rest = ("" if value is None else value.get_secret_value()).partition("://")
-        if value is not None and (scheme not in {"sqlite", "postgresql"} or not rest.lstrip("/")):
-            raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
+        if value is not None and (scheme not in _STORES or not rest.lstrip("/")):
+            raise ValueError(f"must be {', '.join(_STORES[:-1])} or {_STORES[-1]}, followed by :// and an address")
         return value
 
     @field_validator("ping_smtp_listen")

@@ -2,10 +2,10 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS
+from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS
 
 REGISTRY = CollectorRegistry()
-for _metric in (OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS):
+for _metric in (OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS):
     REGISTRY.register(_metric)
 
 LOOP_ERRORS = Counter("lifesign_loop_errors", "Ticks that failed.", ["loop"], registry=REGISTRY)

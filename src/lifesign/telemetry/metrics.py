@@ -4,6 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 OTLP_SPANS = Counter("lifesign_otlp_spans", "Spans that were sent, by what became of them.", ["result"], registry=None)
 OTLP_INFLIGHT = Gauge("lifesign_otlp_inflight_bytes", "Bytes of requests with spans that are in hand.", registry=None)
+SPOOL_RECORDS = Gauge("lifesign_spool_records", "Records that are not yet in ClickHouse.", registry=None)
 OTLP_COMMIT = Histogram(
     "lifesign_otlp_commit_seconds",
     "Time until the store had the spans of a request on disk.",

@@ -15,7 +15,7 @@ from lifesign.telemetry.stores import open_store
 from tests.harness import SETTINGS
 from tests.postgres import Databases
 
-STORES = ("sqlite", "postgresql")
+STORES = ("sqlite", "postgresql", "chdb")
 
 
 @dataclass
@@ -46,6 +46,12 @@ def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     settings = SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("store")})
     if request.param == "sqlite":
         with opened(settings) as store:
+            yield store
+        return
+    if request.param == "chdb":
+        address = request.getfixturevalue("chdb_url")
+        changes = {"telemetry_url": SecretStr(address), "telemetry_retention_days": 3650}
+        with opened(settings.model_copy(update=changes)) as store:
             yield store
         return
     cluster: Databases = request.getfixturevalue("cluster")

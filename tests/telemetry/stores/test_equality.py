@@ -75,7 +75,7 @@ _STEPS = st.lists(
 
 # The store is the same for all examples; each has a project of its own.
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=_STEPS)
 def test_every_answer_is_that_of_the_plain_list(a_store: Opened, steps: Sequence[Arrive | Purge]) -> None:

@@ -1,4 +1,4 @@
-"""The stores of records: SQL, in a SQLite file of its own or in PostgreSQL.
+"""The stores of records: SQL, in a SQLite file of its own or in PostgreSQL; and ClickHouse, in `clickhouse`.
 
 Tables in `tables`, their history in `migrations`; `append` writes, `reads` and `summaries` answer, `removal` deletes.
 Spec "Telemetry", section 8.

@@ -10,6 +10,8 @@ from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, postgres_engine_at, sqlite_engine
 from lifesign.settings import Settings
 from lifesign.telemetry.store import SpanStore
+from lifesign.telemetry.stores.clickhouse.client import Address
+from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from lifesign.telemetry.stores.sql import SqlStore
 
 SQLITE_FILE = "telemetry.db"
@@ -28,7 +30,7 @@ _POSTGRES_READERS = 4
 def open_store(settings: Settings, failpoints: Failpoints | None = None) -> SpanStore:
     """Open, migrate and return the store. With SQLite the caller holds the data directory.
 
-    Raises migrate.SchemaTooNew, DataDirectoryInUse (a file elsewhere that another process has).
+    Raises migrate.SchemaTooNew, DataDirectoryInUse (a file that another process has), ClickHouseNotInstalled.
     """
     failpoints = failpoints or Failpoints()
     address = settings.telemetry_url.get_secret_value() if settings.telemetry_url else None
@@ -39,7 +41,15 @@ def open_store(settings: Settings, failpoints: Failpoints | None = None) -> Span
     scheme = address.partition(":")[0]
     if scheme == "sqlite":
         return _sqlite(Path(make_url(address).database or ""), settings, failpoints)
-    return _postgres(address, failpoints)
+    if scheme == "postgresql":
+        return _postgres(address, failpoints)
+    return ClickHouseStore(
+        Address.of(address),
+        settings.data_dir,
+        retention_days=settings.telemetry_retention_days,
+        max_bytes=settings.spool_max_bytes,
+        failpoints=failpoints,
+    )
 
 
 def _sqlite(path: Path, settings: Settings, failpoints: Failpoints) -> SpanStore:
