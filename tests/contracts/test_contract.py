@@ -24,6 +24,7 @@ from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
 from lifesign.projects.service import Order
 from lifesign.telemetry.receiver import Receiver
+from lifesign.telemetry.store import StoreUnavailable
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.systems.machines import machine
@@ -40,6 +41,7 @@ UNKNOWN = {
     "keys": "key_" + "0" * 32,
     "maintenance": "mw_" + "0" * 32,
     "systems": "00000000-0000-7000-8000-000000000000",
+    "sessions": "nobody",
 }
 TOO_LARGE = {"name": "x" * 262_144}
 LARGEST_INVENTORY = 10 * 1024 * 1024
@@ -107,7 +109,8 @@ NEW_HEARTBEAT = {
     "namespace": "prod",
     "metadata": {"rows": 7},
 }
-SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "1" * 32, "spanId": "1" * 16, "name": "chat"}]}]}]}
+TRACE = "1" * 32
+SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "1" * 16, "name": "chat"}]}]}]}
 NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
 OPERATIONS: dict[str, Operation] = {
@@ -207,6 +210,11 @@ OPERATIONS: dict[str, Operation] = {
         _415=Request("POST", "/traces", SPANS, kind="text/plain"),
         _429=Request("POST", "/traces", SPANS, key="full"),
     ),
+    "readTelemetry": _of("GET", "/telemetry", bad="/telemetry" + BAD_LIMIT),
+    "listSessions": _of("GET", "/sessions", bad="/sessions" + BAD_LIMIT),
+    "readSession": _of("GET", "/sessions/{trace}", bad="/sessions/{trace}" + BAD_LIMIT),
+    "readDashboard": _of("GET", "/dashboard"),
+    "readReport": _of("GET", "/reports/latest.md"),
     "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
     "upgradeProject": Operation(
         Request("POST", "/signup/upgrade", {"code": "{upgrade}"}, key="agent"),
@@ -265,7 +273,16 @@ OPERATIONS: dict[str, Operation] = {
         "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
     ),
 }
-SERVER = {"health": "/health", "ready": "/ready", "metrics": "/metrics", "llms": "/llms.txt"}
+SERVER = {
+    "health": "/health",
+    "ready": "/ready",
+    "metrics": "/metrics",
+    "llms": "/llms.txt",
+    "quickstart": "/quickstart.md",
+    "agents": "/agents.md",
+    "contact": "/contact.json",
+    "schema": "/schema/session.json",
+}
 
 
 def _operations(document: Json) -> dict[str, tuple[str, str, Json]]:
@@ -293,6 +310,11 @@ TELEMETRY_PATHS = {
     "upgradeProject": "/v1/signup/upgrade",
     "recoverProject": "/v1/recover",
     "exportTraces": "/v1/traces",
+    "readTelemetry": "/v1/telemetry",
+    "listSessions": "/v1/sessions",
+    "readSession": "/v1/sessions/{id}",
+    "readDashboard": "/v1/dashboard",
+    "readReport": "/v1/reports/latest.md",
 }
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
@@ -306,7 +328,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 28
+    assert len(PUBLISHED) == 33
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -433,10 +455,12 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     async with lifesign.client(full.producer) as once:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
+    assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
     return {
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
+        "trace": TRACE,
         "recovery": shop["recovery_code"],
         "upgrade": codes.upgrade(shop["project_id"]),
         "nobodys": codes.recovery("nobody-00000000"),
@@ -553,6 +577,7 @@ class _Failing:
         raise self._error
 
     write = write_batched = read
+    window = records = sessions = session = stats = used = lag = read
 
 
 @contextmanager
@@ -573,14 +598,16 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver = state.receiver
+    receiver, store = state.receiver, state.store
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
-    state.receiver = Receiver(context.settings, context.clock, failing, state.store)
+    is_away = isinstance(error, StorageUnavailable)
+    state.store = _Failing(StoreUnavailable("gone") if is_away else error)
+    state.receiver = Receiver(context.settings, context.clock, failing, store)
     try:
         yield
     finally:
-        state.context, state.receiver = context, receiver
+        state.context, state.receiver, state.store = context, receiver, store
 
 
 # Judging ------------------------------------------------------------------------------------------------------------

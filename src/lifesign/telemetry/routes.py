@@ -175,8 +175,8 @@ async def read_dashboard(request: Request) -> Response:
     context, store = context_of(request), store_of(request)
     now = context.now()
     window = EpochMs(now - _DAY_MS), EpochMs(now + 1)
+    stats = await store.stats(caller.project_id, *window)
     project = await context.db.read(projects.project, caller.project_id)
-    stats = await store.stats(project.id, *window)
     recent = await store.sessions(project.id, *window, environment=None, limit=_RECENT, after=None)
     oldest = stats.oldest_received_at
     return ok_answer(
@@ -240,17 +240,21 @@ def _links(base: str) -> Json:
     }
 
 
-@router.get(
-    "/v1/reports/latest.md",
-    **ok_operation("readReport", answer=(200, None), refusals=READ_REFUSALS),
-)
+def _report_operation() -> Json:
+    told = ok_operation("readReport", answer=(200, None), refusals=READ_REFUSALS)
+    markdown = {"text/markdown": {"schema": {"type": "string"}}}
+    told["responses"][200] = {"content": markdown, "description": "The report."}
+    return told
+
+
+@router.get("/v1/reports/latest.md", **_report_operation())
 async def read_report(request: Request) -> Response:
     """The project of the key in Markdown, for people and for programs that read."""
     caller = await telemetry_caller(request, "reports:read")
     context = context_of(request)
     now = context.now()
     window = EpochMs(now - _DAY_MS), EpochMs(now + 1)
+    stats = await store_of(request).stats(caller.project_id, *window)
     project = await context.db.read(projects.project, caller.project_id)
-    stats = await store_of(request).stats(project.id, *window)
     text = report.report(project.title, project.id, stats, window, now)
     return Response(text, media_type="text/markdown; charset=utf-8")
