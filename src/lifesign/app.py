@@ -85,7 +85,8 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
-from lifesign.telemetry import otlp_routes
+from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import routes as telemetry_routes
 from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
@@ -332,6 +333,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
+        telemetry_routes.router,
+        document_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -349,8 +352,14 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
     def describe() -> dict[str, Any]:
         if api.openapi_schema is None:
             described = get_openapi(
-                title=api.title, version=api.version, description=ABOUT, routes=api.routes, tags=list(TAGS)
+                title=api.title,
+                version=api.version,
+                description=ABOUT,
+                routes=api.routes,
+                tags=list(TAGS),
             )
+            # Not through the framework, which takes no path for an address.
+            described["externalDocs"] = {"url": "/llms.txt", "description": "The same in short, and where to read on."}
             models: set[type[BaseModel]] = set()
             for hot in _HOT:
                 if hot.described is None:

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     otlp_cors_origins: str = Field(
         "", description="Origins, comma-separated, of pages that may send spans from browsers; `*` for any."
     )
+    contact_email: str | None = Field(None, description="Whom to write to, as `/contact.json` tells it.")
+    contact_url: str | None = Field(None, description="Where to ask, as `/contact.json` tells it.")
     prices_file: Path | None = Field(None, description="JSON file of what models cost, for calls that tell no cost.")
     slow_ms_tool: int = Field(30_000, ge=0, le=_MANY, description="Milliseconds from which on a tool call is slow.")
     slow_ms_llm: int = Field(60_000, ge=0, le=_MANY, description="The same of a call of a language model.")

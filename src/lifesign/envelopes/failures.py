@@ -56,13 +56,16 @@ from lifesign.systems.rules import (
 from lifesign.telemetry.otlp import InvalidOtlp
 from lifesign.telemetry.rules import (
     InflatesTooFar,
+    InvalidCursor,
     InvalidEncoding,
     Overloaded,
     QuotaExceeded,
+    SessionNotFound,
     TooSlow,
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
+from lifesign.telemetry.store import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,14 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     NotSandbox: lambda _: Failure(403, "not_sandbox", "This project did not make itself: it has no codes"),
     WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
     WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
+    SessionNotFound: lambda _: Failure(404, "session_not_found", "Session not found in window"),
+    InvalidCursor: lambda _: Failure(400, "invalid_cursor", "cursor is not a cursor of this list"),
+    StoreUnavailable: lambda _: Failure(
+        503,
+        "store_unavailable",
+        "The store of telemetry is not available, try again",
+        headers={"Retry-After": "5"},
+    ),
     UnsupportedMediaType: lambda _: Failure(
         415, "unsupported_media_type", "Content-Type must be application/json or application/x-protobuf"
     ),

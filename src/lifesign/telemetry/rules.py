@@ -6,6 +6,7 @@ And why spans are not taken. Spec "Telemetry", sections 3 and 4.
 import json
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from lifesign.clock import EpochMs, from_datetime, to_datetime
@@ -59,19 +60,17 @@ class QuotaExceeded(Exception):
         self.retry_after_s = quota_retry_s(now)
 
 
+class SessionNotFound(Exception):
+    """There is no such session, nothing of it arrived in the window, or it is another project's."""
+
+
+class InvalidCursor(Exception):
+    """Not a cursor of this list."""
+
+
 def quota_retry_s(now: EpochMs) -> int:
     """Seconds until the calendar month (UTC) is over and quotas begin anew; at least 1, at most an hour."""
-    moment = to_datetime(now)
-    next_month = moment.replace(
-        year=moment.year + moment.month // 12,
-        month=moment.month % 12 + 1,
-        day=1,
-        hour=0,
-        minute=0,
-        second=0,
-        microsecond=0,
-    )
-    return min(max(1, -(-(from_datetime(next_month) - now) // 1000)), _LONGEST_RETRY_S)
+    return min(max(1, -(-(next_month(now) - now) // 1000)), _LONGEST_RETRY_S)
 
 
 # Durations ----------------------------------------------------------------------------------------------------------
@@ -196,3 +195,11 @@ def is_negative_feedback(value: Any) -> bool:
 def is_negative_score(value: Any) -> bool:
     """Whether a score of feedback is below zero."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value < 0
+
+
+# Months --------------------------------------------------------------------------------------------------------------
+def next_month(now: EpochMs) -> EpochMs:
+    """When the calendar month (UTC) of an instant is over."""
+    at = to_datetime(now)
+    first = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return from_datetime((first + timedelta(days=32)).replace(day=1))
