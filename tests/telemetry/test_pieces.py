@@ -122,6 +122,26 @@ def test_what_is_no_message_is_left_to_the_parser(body: bytes) -> None:
         ExportTraceServiceRequest.FromString(body)
 
 
+# A field of a number beyond the last there is: it can be stepped over, and is refused by the parser.
+BEYOND = b"\x80\x80\x80\x80\x10\x01"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BEYOND,
+        protobuf_of(1) + BEYOND,
+        b"\x0a" + bytes([len(BEYOND)]) + BEYOND,
+        b"\x0a" + bytes([len(BEYOND) + 2]) + b"\x12" + bytes([len(BEYOND)]) + BEYOND,
+    ],
+)
+def test_a_fault_beside_the_spans_is_found_as_well(body: bytes) -> None:
+    with pytest.raises(InvalidOtlp):
+        decode_protobuf(body, arrival_ns=ARRIVAL)
+
+    assert decoded(decode_protobuf, pieces_of_protobuf(body, 5)) is None
+
+
 def test_a_span_without_a_name_is_named_by_its_place_in_the_whole_request() -> None:
     body = body_of(*(span | {"name": "n" * 500} for span in spans(1000)), {"traceId": "none"})
 

@@ -1,7 +1,9 @@
 """A store that does not commit, and what the settings say. Spec "Telemetry", sections 3 (row 10), 3.3 and 9."""
 
+import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import psycopg
 import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it comes without types
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from lifesign.app import open_node
 from lifesign.settings import Settings
@@ -53,6 +56,27 @@ async def test_a_store_that_takes_too_long_is_told_and_what_it_holds_counts_unti
         assert (await ours.told(*spans(4)))["accepted"] == 4
         assert await ours.span_ids() == [1, 2, 3, 4]
         assert await ours.used() == 4
+
+
+async def test_spans_are_taken_although_somebody_writes_without_end(lifesign: Lifesign) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def write(_conn: Connection) -> None:
+        begun.set()
+        end.wait(30)
+
+    async with sender(lifesign) as ours:
+        # The quota of the project is known, and the key: nothing more is asked of that database.
+        await ours.told(*spans(1))
+        writing = asyncio.create_task(lifesign.node.db.write(write))
+        await asyncio.to_thread(begun.wait, 30)
+
+        told = await ours.told(*spans(500))
+
+        assert not writing.done()
+        end.set()
+        await writing
+        assert told["accepted"] == 500
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
