@@ -33,8 +33,8 @@ class Settings(BaseSettings):
     )
     telemetry_url: SecretStr | None = Field(
         None,
-        description="Where records of telemetry go: sqlite:///path or postgresql://... ; when unset, telemetry.db in "
-        "the data directory, or the database of `DATABASE_URL`.",
+        description="Where records of telemetry go: sqlite:///path, postgresql://..., clickhouse://... ; when unset, "
+        "telemetry.db in the data directory, or the database of `DATABASE_URL`.",
     )
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, JSON elsewhere.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")

@@ -45,6 +45,8 @@ class ClickHousePeer:
         self.silenced = threading.Event()
         """Somebody was told nothing."""
         self.is_over = threading.Event()
+        # The engine stops with its last handle, and takes a second to start.
+        self._kept: Any = _connect(path)
         self._server = self._listening(0)
 
     @property
@@ -56,6 +58,11 @@ class ClickHousePeer:
         self.is_over.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def close(self) -> None:
+        """For good."""
+        self.leave()
+        self._kept.close()
 
     def come_back(self) -> None:
         """Listen again, at the same address."""

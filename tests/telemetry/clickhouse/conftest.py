@@ -1,5 +1,4 @@
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -23,30 +22,42 @@ class Nodes:
     def __init__(self, address: Address, directory: Path) -> None:
         self._address = address
         self._directory = directory
-        self._stack = AsyncExitStack()
+        self._opened: list[ClickHouseStore] = []
 
     async def open(
-        self, name: str = "one", *, address: Address | None = None, max_bytes: int = 2**30, failpoints: str = ""
+        self,
+        name: str = "one",
+        *,
+        address: Address | None = None,
+        max_bytes: int = 2**30,
+        retention_days: int = RETENTION_DAYS,
     ) -> ClickHouseStore:
         store = ClickHouseStore(
             address or self._address,
             self._directory / name,
-            retention_days=RETENTION_DAYS,
+            retention_days=retention_days,
             max_bytes=max_bytes,
-            failpoints=Failpoints(failpoints),
+            failpoints=Failpoints(),
         )
-        self._stack.push_async_callback(store.close)
+        # However busy the machine is.
+        store.drain_s = 30
+        self._opened.append(store)
         return store
 
-    async def close(self) -> None:
-        await self._stack.aclose()
+    async def close(self, store: ClickHouseStore) -> None:
+        self._opened.remove(store)
+        await store.close()
+
+    async def close_all(self) -> None:
+        for store in list(self._opened):
+            await self.close(store)
 
 
 @pytest.fixture
 async def nodes(engine: Address, tmp_path: Path) -> AsyncIterator[Nodes]:
     opened = Nodes(engine, tmp_path)
     yield opened
-    await opened.close()
+    await opened.close_all()
 
 
 @pytest.fixture

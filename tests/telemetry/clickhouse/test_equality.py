@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -68,7 +68,7 @@ def test_answers_are_those_of_a_plain_list(engine: Address, tmp_path: Path) -> N
         nodes = Nodes(engine, tmp_path)
         stores = {name: runner.run(nodes.open(name)) for name in ("one", "two")}
 
-        @settings(max_examples=12, deadline=None)
+        @settings(max_examples=8, phases=[Phase.explicit, Phase.generate], deadline=None)
         @given(batches=_batches, since=st.integers(0, 6), page=st.integers(1, 4))
         def check(batches: list[tuple[int, str, list[Record]]], since: int, page: int) -> None:
             runner.run(_compare(stores, batches, since=RECEIVED_AT + since * _HOUR, page=page))
@@ -76,7 +76,7 @@ def test_answers_are_those_of_a_plain_list(engine: Address, tmp_path: Path) -> N
         try:
             check()
         finally:
-            runner.run(nodes.close())
+            runner.run(nodes.close_all())
 
 
 async def _compare(

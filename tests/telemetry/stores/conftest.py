@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from lifesign.settings import Settings
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
+from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from tests.harness import SETTINGS
 from tests.postgres import Databases
 
@@ -36,6 +37,9 @@ class Opened:
 def opened(settings: Settings) -> Iterator[Opened]:
     with asyncio.Runner() as runner:
         store = open_store(settings)
+        if isinstance(store, ClickHouseStore):
+            # However busy the machine is.
+            store.drain_s = 30
         try:
             yield Opened(store, settings, runner)
         finally:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -74,12 +74,21 @@ _STEPS = st.lists(
 
 
 # The store is the same for all examples; each has a project of its own.
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(steps=_STEPS)
-def test_every_answer_is_that_of_the_plain_list(a_store: Opened, steps: Sequence[Arrive | Purge]) -> None:
-    a_store.runner.run(_live(a_store, steps))
+def test_every_answer_is_that_of_the_plain_list(a_store: Opened) -> None:
+    # ClickHouse takes a thousand times as long over a handful of records: to find that they differ is enough.
+    is_slow = a_store.store.kind == "clickhouse"
+
+    @settings(
+        max_examples=3 if is_slow else 60,
+        phases=[Phase.explicit, Phase.generate] if is_slow else list(Phase),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(steps=_STEPS)
+    def check(steps: Sequence[Arrive | Purge]) -> None:
+        a_store.runner.run(_live(a_store, steps))
+
+    check()
 
 
 async def _live(opened: Opened, steps: Sequence[Arrive | Purge]) -> None:

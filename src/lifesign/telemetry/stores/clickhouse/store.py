@@ -110,6 +110,8 @@ class ClickHouseStore:
 
         max_bytes: of what waits in the spool. Raises ClickHouseNotInstalled, DataDirectoryInUse.
         """
+        self.drain_s = _DRAIN_S
+        """How long a question waits for what is in the spool."""
         self._max_bytes = max_bytes
         self._clickhouse = ClickHouse(address, retention_days=retention_days)
         self._lock = spool.SpoolLock(directory)
@@ -150,7 +152,7 @@ class ClickHouseStore:
 
     async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - to delete fewer would be more work
         # Nearly always in vain: ClickHouse drops whole days by itself.
-        await self._flusher.drained(None, within_s=_DRAIN_S)
+        await self._flusher.drained(None, within_s=self.drain_s)
         with _as_unavailable():
             ((rows,),) = await self._clickhouse.rows(queries.COUNT_BEFORE, {"before": before})
             if rows:
@@ -368,7 +370,7 @@ class ClickHouseStore:
 
     async def _drained(self, project_id: str) -> None:
         try:
-            await self._flusher.drained(project_id, within_s=_DRAIN_S)
+            await self._flusher.drained(project_id, within_s=self.drain_s)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
