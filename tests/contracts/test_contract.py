@@ -281,7 +281,7 @@ SERVER = {
     "quickstart": "/quickstart.md",
     "agents": "/agents.md",
     "contact": "/contact.json",
-    "schema": "/schema/session.json",
+    **{f"schema-{name}": f"/schema/{name}.json" for name in ("telemetry-record", "session", "dashboard")},
 }
 
 

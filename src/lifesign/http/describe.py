@@ -126,7 +126,6 @@ _PATH_PARAMETERS = {
     "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
     "sessions": "Id of a session, another id that its records have, or a trace id.",
-    "{name}.json": "What it is the schema of.",
     "systems": "Id (a UUID) or key (`SYS-...`), in any case.",
 }
 ABOUT = """\

@@ -4,7 +4,6 @@ from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,9 +41,11 @@ async def contact(request: Request) -> Response:
     return json_answer(documents.contact(settings.contact_email, settings.contact_url, base_url(request)))
 
 
-@router.get("/schema/{name}.json", operation_id="schema", **_told(_SCHEMA))
-async def schema(request: Request, name: str) -> Response:
-    """The JSON Schema (2020-12) of what answers hold: `telemetry-record`, `session`, `dashboard`."""
-    if name not in documents.SCHEMAS:
-        raise HTTPException(404)
+async def show_schema(request: Request) -> Response:
+    """The JSON Schema (2020-12) of what answers hold."""
+    name = request.url.path.removeprefix("/schema/").removesuffix(".json")
     return Response(orjson.dumps(documents.schema(name, base_url(request))), media_type=_SCHEMA)
+
+
+for _name in documents.SCHEMAS:
+    router.add_api_route(f"/schema/{_name}.json", show_schema, operation_id=f"schema-{_name}", **_told(_SCHEMA))
