@@ -17,7 +17,8 @@ from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from tests.harness import SETTINGS
 from tests.postgres import Databases
 
-STORES = ("sqlite", "postgresql", "chdb")
+SQL_STORES = ("sqlite", "postgresql")
+STORES = (*SQL_STORES, "chdb")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.sql import SqlStore
 from lifesign.telemetry.stores.tables import metadata
 from tests.telemetry.stores.builder import NOW, record
-from tests.telemetry.stores.conftest import Opened
+from tests.telemetry.stores.conftest import SQL_STORES, Opened
 
 EVER = (EpochMs(0), EpochMs(NOW * 2))
 TRACE = "0" * 31 + "a"
@@ -99,6 +99,7 @@ def test_a_project_is_never_told_of_another(a_store: Opened) -> None:
     assert len(a_store.runner.run(store.window(mine, *EVER, only=Filter(), limit=9, after=None))) == 1
 
 
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 def test_two_writers_of_one_batch_store_each_record_once(a_store: Opened) -> None:
     project = a_store.new_project()
     other = open_store(a_store.settings)
@@ -118,6 +119,7 @@ def test_two_writers_of_one_batch_store_each_record_once(a_store: Opened) -> Non
     assert a_store.runner.run(a_store.store.used(project, NOW)) == 200
 
 
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 def test_records_after_an_erasure_elsewhere_are_found_from_everywhere(a_store: Opened) -> None:
     project, store = a_store.new_project(), a_store.store
     a_store.runner.run(store.append(project, some(2), quota=0, now=NOW))
@@ -133,6 +135,7 @@ def test_records_after_an_erasure_elsewhere_are_found_from_everywhere(a_store: O
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_nothing_of_an_erased_project_is_left_in_any_table(lone_store: Opened) -> None:
     store = lone_store.store
     assert isinstance(store, SqlStore)
@@ -144,6 +147,7 @@ def test_nothing_of_an_erased_project_is_left_in_any_table(lone_store: Opened) -
     assert rows_left(store) == {}
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_nothing_but_what_was_charged_is_left_of_records_that_grew_old(lone_store: Opened) -> None:
     store = lone_store.store
     assert isinstance(store, SqlStore)
@@ -155,6 +159,7 @@ def test_nothing_but_what_was_charged_is_left_of_records_that_grew_old(lone_stor
     assert rows_left(store) == {"span_projects": 1, "usage": 1}
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_what_was_answered_is_there_when_the_store_is_opened_again(lone_store: Opened) -> None:
     lone_store.runner.run(lone_store.store.append("p", some(3), quota=0, now=NOW))
     again = open_store(lone_store.settings)
