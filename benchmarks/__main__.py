@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from benchmarks import checkins, delivery, expiry, pings, reads, systems, telemetry_decode
+from benchmarks import checkins, delivery, expiry, pings, reads, systems, telemetry_decode, telemetry_ingest
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
 
@@ -23,6 +23,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "expiry": expiry.run,
     "delivery": delivery.run,
     "telemetry_decode": telemetry_decode.run,
+    "telemetry_ingest": telemetry_ingest.run,
 }
 _MILLION = 1_000_000
 

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from lifesign import log
 from lifesign.db import migrate
-from lifesign.db.open import postgres_engine
+from lifesign.db.open import postgres_engine, postgres_engine_at
 from lifesign.settings import Settings
+from lifesign.telemetry.stores.open import SCHEMA, migrate_postgres
 from tests import postgres, statements
 from tests.harness import SETTINGS, Lifesign, MakeLifesign
 from tests.run import Run, memory
@@ -81,6 +82,9 @@ def migrated(pytestconfig: pytest.Config, cluster: postgres.Databases) -> str:
         cluster.create_database(name)
         engine = postgres_engine(Settings(database_url=SecretStr(cluster.url(name))), size=1)
         migrate.upgrade(engine)
+        engine.dispose()
+        engine = postgres_engine_at(cluster.url(name), size=1, schema=SCHEMA)
+        migrate_postgres(engine)
         engine.dispose()
         return name
 

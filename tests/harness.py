@@ -18,6 +18,8 @@ from lifesign.db import migrate
 from lifesign.db.open import SQLITE_FILE, is_postgres, sqlite_engine
 from lifesign.http.fields import parse_timestamp
 from lifesign.settings import Settings
+from lifesign.telemetry.stores.open import CHAIN
+from lifesign.telemetry.stores.open import SQLITE_FILE as SPANS_FILE
 
 ADMIN_KEY = "test-admin-key-0123456789"
 
@@ -110,20 +112,22 @@ class Lifesign:
 
 
 def _give_tables(settings: Settings) -> None:
-    """Write a SQLite file with all tables, unless there is one: it is there sooner than a migration."""
-    file = settings.data_dir / SQLITE_FILE
-    if is_postgres(settings) or file.exists():
+    """Write SQLite files with all tables, unless they are there: it takes less than a migration."""
+    if is_postgres(settings):
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file.write_bytes(_migrated_file())
+    for name, chain in ((SQLITE_FILE, migrate.MAIN), (SPANS_FILE, CHAIN)):
+        file = settings.data_dir / name
+        if not file.exists():
+            file.write_bytes(_migrated_file(chain))
 
 
 @functools.cache
-def _migrated_file() -> bytes:
+def _migrated_file(chain: migrate.Chain) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / SQLITE_FILE
-        engine = sqlite_engine(file)
-        migrate.upgrade(engine)
+        file = Path(directory) / "migrated.db"
+        engine = sqlite_engine(file, gives_back=chain is CHAIN)
+        migrate.upgrade(engine, chain)
         engine.dispose()
         return file.read_bytes()
 

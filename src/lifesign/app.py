@@ -53,6 +53,7 @@ from lifesign.engine.erasure import Eraser, RowsOfTables
 from lifesign.engine.loops import Escalate, Housekeeping, Reap, Sweep
 from lifesign.engine.prune import Prune
 from lifesign.engine.rules import Watch
+from lifesign.engine.spans import PruneSpans
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
 from lifesign.heartbeats import routes as heartbeat_routes
@@ -84,6 +85,12 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
+from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import routes as telemetry_routes
+from lifesign.telemetry import schemas as telemetry_schemas
+from lifesign.telemetry.receiver import Receiver
+from lifesign.telemetry.store import SpanStore
+from lifesign.telemetry.stores import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ _HOT = (
     _Hot("/ping/{rest:path}", ping_routes.ping, None, "Pings", ping_routes.METHODS),
     _Hot("/api/systems/heartbeat", machine_routes.system_heartbeat, machine_routes.HEARTBEAT, "Machines"),
     _Hot("/v1/heartbeats/{idOrSlug}/runs/{runId}/progress", run_routes.report_progress, run_routes.PROGRESS, "Runs"),
+    _Hot(otlp_routes.PATH, otlp_routes.export_traces, telemetry_schemas.EXPORT_TRACES, "Telemetry"),
 )
 
 
@@ -122,6 +130,8 @@ class Node:
     settings: Settings
     clock: Clock
     db: Database
+    store: SpanStore
+    receiver: Receiver
     keyring: Keyring
     courier: Courier
     driver: Driver
@@ -133,6 +143,8 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.courier.kit.outbound.aclose()
+        await self.receiver.close()
+        await self.store.close()
         await self.db.close()
 
 
@@ -155,7 +167,10 @@ async def open_node(
     clock = clock or clock_of(settings)
     failpoints = Failpoints(settings.failpoints if settings.testing else "")
     db = open_database(settings, failpoints)
+    store: SpanStore | None = None
     try:
+        store = open_store(settings, failpoints)
+        receiver = Receiver(settings, clock, db, store)
         if isinstance(clock, CorrectedClock):
             await offset.correct(db, clock)
         now = clock.now()
@@ -170,6 +185,8 @@ async def open_node(
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
+        if store is not None:
+            await store.close()
         await db.close()
         raise
     if is_server:
@@ -177,10 +194,13 @@ async def open_node(
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
-    driver = _driver(settings, clock, db, keyring=keyring, courier=courier, node_id=node_id)
+    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
+    api.state.store = store
+    api.state.receiver = receiver
+    api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
     api.state.codes = codes
     api.state.courier = courier
@@ -200,7 +220,11 @@ async def open_node(
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
     hot = [HotRoute(api, each.methods, each.pattern, each.endpoint) for each in _HOT]
-    return Node(node_id, settings, clock, db, keyring, courier, driver, Edge(api, clock, hot), api, new_admin_key)
+    if settings.otlp_cors_origins:
+        # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
+        hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
+    edge = Edge(api, clock, hot)
+    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, edge, api, new_admin_key)
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -230,11 +254,18 @@ async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> Non
 
 
 def _driver(
-    settings: Settings, clock: Clock, db: Database, *, keyring: Keyring, courier: Courier, node_id: str
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    *,
+    store: SpanStore,
+    keyring: Keyring,
+    courier: Courier,
+    node_id: str,
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
     # What erases deleted projects; a slice that keeps something elsewhere adds its own before the tables.
-    erasers: list[Eraser] = [RowsOfTables(db)]
+    erasers: list[Eraser] = [store, RowsOfTables(db)]
     tuning = tuning_of(settings)
     watch = Watch(
         settings.blind_after_seconds * 1000,
@@ -252,6 +283,7 @@ def _driver(
         Reap(db),
         Housekeeping(db, keyring),
         Prune(db, settings.event_days, erasers),
+        PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
@@ -301,6 +333,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
+        telemetry_routes.router,
+        document_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -318,8 +352,14 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
     def describe() -> dict[str, Any]:
         if api.openapi_schema is None:
             described = get_openapi(
-                title=api.title, version=api.version, description=ABOUT, routes=api.routes, tags=list(TAGS)
+                title=api.title,
+                version=api.version,
+                description=ABOUT,
+                routes=api.routes,
+                tags=list(TAGS),
             )
+            # Not through the framework, which takes no path for an address.
+            described["externalDocs"] = {"url": "/llms.txt", "description": "The same in short, and where to read on."}
             models: set[type[BaseModel]] = set()
             for hot in _HOT:
                 if hot.described is None:

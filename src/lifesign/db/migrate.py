@@ -1,6 +1,7 @@
 """Migrations: applied at start, forwards only, by one process at a time."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,20 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-_DIRECTORY = Path(__file__).parent / "migrations"
-# "lifesign" in ASCII, cut to 63 bits: the key of the advisory lock under which PostgreSQL nodes migrate.
-_LOCK_KEY = 0x6C69666573696700
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The migrations of one set of tables. lock_key: of the advisory lock under which PostgreSQL nodes migrate."""
+
+    directory: Path
+    lock_key: int
+
+
+MAIN = Chain(
+    Path(__file__).parent / "migrations",
+    # "lifesign" in ASCII, cut to 63 bits.
+    0x6C69666573696700,
+)
 
 
 class SchemaTooNew(Exception):
@@ -27,10 +39,10 @@ class SchemaTooNew(Exception):
         self.known = known
 
 
-def config() -> Config:
+def config(chain: Chain = MAIN) -> Config:
     """Alembic's settings, without an ini file."""
     settings = Config()
-    settings.set_main_option("script_location", str(_DIRECTORY))
+    settings.set_main_option("script_location", str(chain.directory))
     return settings
 
 
@@ -40,9 +52,9 @@ class _Scripts(NamedTuple):
 
 
 @functools.cache
-def _scripts() -> _Scripts:
+def _scripts(chain: Chain) -> _Scripts:
     # Kept, because reading them means running every migration's file.
-    scripts = ScriptDirectory.from_config(config())
+    scripts = ScriptDirectory.from_config(config(chain))
     head = scripts.get_current_head()
     if head is None:
         msg = "the package has no migrations"
@@ -50,9 +62,9 @@ def _scripts() -> _Scripts:
     return _Scripts(head, frozenset(script.revision for script in scripts.walk_revisions()))
 
 
-def newest() -> str:
+def newest(chain: Chain = MAIN) -> str:
     """The revision this version of Lifesign works with."""
-    return _scripts().newest
+    return _scripts(chain).newest
 
 
 def current(conn: Connection) -> str | None:
@@ -66,17 +78,17 @@ def revision(conn: Connection) -> str | None:
     return found
 
 
-def upgrade(engine: Engine) -> str | None:
+def upgrade(engine: Engine, chain: Chain = MAIN) -> str | None:
     """Bring the tables to `newest()`, all or nothing; return the revision found before. Raises SchemaTooNew."""
     with engine.begin() as conn:
         if engine.dialect.name == "postgresql":
             conn.execute(text("SET LOCAL statement_timeout = 0"))
-            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": chain.lock_key})
         before = current(conn)
-        if before is not None and before not in _scripts().known:
-            raise SchemaTooNew(before, newest())
-        if before != newest():
-            settings = config()
+        if before is not None and before not in _scripts(chain).known:
+            raise SchemaTooNew(before, newest(chain))
+        if before != newest(chain):
+            settings = config(chain)
             settings.attributes["connection"] = conn
             command.upgrade(settings, "head")
     return before

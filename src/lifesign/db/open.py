@@ -95,8 +95,11 @@ def _migrated(engine: Engine) -> Engine:
     return engine
 
 
-def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
-    """An engine on a SQLite file: WAL, a full sync at every commit; readers never write and never checkpoint."""
+def sqlite_engine(path: Path, *, read_only: bool = False, gives_back: bool = False) -> Engine:
+    """An engine on a SQLite file: WAL, a full sync at every commit; readers never write and never checkpoint.
+
+    gives_back: a new file is laid out so that pages which became free can be given back to the disk bit by bit.
+    """
     engine = create_engine(
         sqlalchemy.URL.create("sqlite", database=str(path)),
         hide_parameters=True,
@@ -110,6 +113,7 @@ def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
         cursor = connection.cursor()
         for pragma in (
             "busy_timeout=5000",
+            *(["auto_vacuum=INCREMENTAL"] if gives_back else []),
             "journal_mode=WAL",
             "synchronous=FULL",
             f"wal_autocheckpoint={0 if read_only else _CHECKPOINT_PAGES}",
@@ -127,14 +131,24 @@ def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
 
 
 def postgres_engine(settings: Settings, *, size: int, read_only: bool = False) -> Engine:
-    """An engine on PostgreSQL through psycopg 3, with the time-outs of spec "Engine" section 8."""
+    """An engine on the server's own PostgreSQL."""
     if settings.database_url is None:
         msg = "LIFESIGN_DATABASE_URL is not set"
         raise ValueError(msg)
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+psycopg")
+    return postgres_engine_at(settings.database_url.get_secret_value(), size=size, read_only=read_only)
+
+
+def postgres_engine_at(address: str, *, size: int, read_only: bool = False, schema: str | None = None) -> Engine:
+    """An engine on PostgreSQL through psycopg 3, with the time-outs of spec "Engine" section 8.
+
+    schema: where all tables are that statements name.
+    """
+    url = make_url(address).set(drivername="postgresql+psycopg")
     options = (
         "-c synchronous_commit=on -c statement_timeout=15s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
     )
+    if schema is not None:
+        options += f" -c search_path={schema}"
     if read_only:
         options += " -c default_transaction_read_only=on"
     return create_engine(

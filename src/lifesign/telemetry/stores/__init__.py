@@ -1,0 +1,9 @@
+"""The stores of records: SQL, in a SQLite file of its own or in PostgreSQL.
+
+Tables in `tables`, their history in `migrations`; `append` writes, `reads` and `summaries` answer, `removal` deletes.
+Spec "Telemetry", section 8.
+"""
+
+from lifesign.telemetry.stores.open import open_store
+
+__all__ = ["open_store"]

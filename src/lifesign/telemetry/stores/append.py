@@ -1,0 +1,405 @@
+"""Storing the records of one request, in one transaction.
+
+Every change of a project's sessions happens while its row of `span_projects` is locked (SQLite has one writer anyway),
+so that whatever is read here stays true until the commit.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, delete, func, insert, select, text, tuple_, update
+from sqlalchemy.dialects import sqlite
+
+from lifesign.clock import EpochMs
+from lifesign.telemetry.records import Record
+from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
+from lifesign.telemetry.store import Appended
+from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
+from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
+from lifesign.telemetry.stores.members import members_arrival
+from lifesign.telemetry.stores.tables import (
+    session_aliases,
+    session_environments,
+    sessions,
+    span_bodies,
+    span_projects,
+    spans,
+    traces,
+    usage,
+)
+
+_AT_ONCE: Final = 1000
+Key = tuple[str, str]
+"""Trace and span, in hex."""
+
+
+def month_of(now: EpochMs) -> int:
+    """The calendar month in UTC, such as 202611."""
+    at = datetime.fromtimestamp(now // 1000, UTC)
+    return at.year * 100 + at.month
+
+
+def lock(conn: Connection, project: int) -> None:
+    """Nobody else changes the records of a project until the transaction ends."""
+    if conn.dialect.name != "sqlite":
+        conn.execute(select(span_projects.c.id).where(span_projects.c.id == project).with_for_update())
+
+
+def append(
+    conn: Connection, known: Dictionary, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs
+) -> tuple[Appended, Learned]:
+    """Store what is new and fits; see SpanStore.append. And what to learn once that has committed."""
+    project = known.project(project_id) or dictionary.number_of_project(conn, project_id)
+    lock(conn, project)
+    month = month_of(now)
+    by_key: dict[Key, Record] = {}
+    for record in records:
+        by_key.setdefault((record.trace_id, record.span_id), record)
+    before = _traces(conn, project, {trace_id for trace_id, _ in by_key})
+    stored = _stored(conn, project, [key for key in by_key if key[0] in before])
+    fresh = [key for key in by_key if key not in stored]
+    room = len(fresh) if not quota else max(0, quota - used(conn, project, month))
+    left_out = set(fresh[room:])
+    kept = [by_key[key] for key in fresh[:room]]
+    over = sum((each.trace_id, each.span_id) in left_out for each in records) if left_out else 0
+    numbers: dict[str, int] = {}
+    if kept:
+        numbers = _Writing(conn, project, day_of(now), known).write(kept, before)
+        _charge(conn, project, month, len(kept))
+    appended = Appended(new=len(kept), duplicate=len(records) - len(kept) - over, over_quota=over)
+    return appended, Learned((project_id, project), day_of(now), numbers)
+
+
+# What is there already -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """A trace that has spans here."""
+
+    session: int
+    named: TraceSession | None
+
+
+def _traces(conn: Connection, project: int, trace_ids: Iterable[str]) -> dict[str, _Trace]:
+    t = traces.c
+    query = select(t.trace_id, t.session, t.rank, sessions.c.session_id).join(sessions, sessions.c.id == t.session)
+    found = {}
+    for some in _some(sorted(trace_ids)):
+        of_some = query.where(t.project == project, t.trace_id.in_([bytes.fromhex(each) for each in some]))
+        for row in conn.execute(of_some):
+            named = None if row.rank is None else TraceSession(row.session_id, Rank.from_key(row.rank))
+            found[row.trace_id.hex()] = _Trace(row.session, named)
+    return found
+
+
+def _stored(conn: Connection, project: int, keys: Sequence[Key]) -> set[Key]:
+    """Those of these spans that are stored. Index: uq_spans_identity, once for each of them, however long the trace."""
+    s = spans.c
+    found = set()
+    for some in _some(keys):
+        pairs = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in some]
+        query = select(s.trace_id, s.span_id).where(s.project == project, tuple_(s.trace_id, s.span_id).in_(pairs))
+        found |= {(row.trace_id.hex(), row.span_id.hex()) for row in conn.execute(query)}
+    return found
+
+
+def _some(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    """So few at once that a statement may have them as parameters."""
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+
+
+def used(conn: Connection, project: int, month: int) -> int:
+    """Records charged in a month."""
+    query = select(usage.c.used).where(usage.c.project == project, usage.c.month == month)
+    return conn.scalar(query) or 0
+
+
+def _charge(conn: Connection, project: int, month: int, count: int) -> None:
+    conn.execute(
+        text(
+            "INSERT INTO usage (project, month, used) VALUES (:project, :month, :count) "
+            "ON CONFLICT (project, month) DO UPDATE SET used = usage.used + excluded.used"
+        ),
+        {"project": project, "month": month, "count": count},
+    )
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Share:
+    """What a session gets or loses. environments, aliases: how many records have each."""
+
+    turns: int = 0
+    last_received_at: int = 0
+    environments: Counter[int] = field(default_factory=Counter)
+    aliases: Counter[str] = field(default_factory=Counter)
+
+    def add(self, turns: int, received_at: int, environment: int | None) -> None:
+        self.turns += turns
+        self.last_received_at = max(self.last_received_at, received_at)
+        if environment is not None:
+            self.environments[environment] += turns
+
+
+@dataclass(slots=True)
+class _Writing:
+    """New records on their way into the tables."""
+
+    conn: Connection
+    project: int
+    day: int
+    known: Dictionary
+
+    def write(self, kept: Sequence[Record], before: dict[str, _Trace]) -> dict[str, int]:
+        """Write them; the numbers of their texts."""
+        origins = {id(record.origin): record.origin for record in kept}
+        origin_texts = {key: origin_text(origin) for key, origin in origins.items()}
+        numbers = self._numbers(kept, origin_texts.values())
+        by_trace: dict[str, list[Record]] = defaultdict(list)
+        for record in kept:
+            by_trace[record.trace_id].append(record)
+        named = {
+            trace_id: trace_session(some, before[trace_id].named if trace_id in before else None)
+            for trace_id, some in by_trace.items()
+        }
+        gains: dict[str, Share] = defaultdict(Share)
+        lost = self._moved(before, named, gains)
+        for record in kept:
+            gain = gains[session_of(record, named[record.trace_id])]
+            gain.add(1, record.received_at, numbers[record.environment] if record.environment is not None else None)
+            gain.aliases.update(record.body.aliases)
+        ids = self._grow(gains)
+        self._name_traces(named, before, ids)
+        self._insert(kept, ids, numbers, {key: numbers[each] for key, each in origin_texts.items()})
+        self._shrink(lost)
+        return numbers
+
+    def _numbers(self, kept: Sequence[Record], origins: Iterable[str]) -> dict[str, int]:
+        wanted = {getattr(record, name) for record in kept for name in TEXTS} | set(origins)
+        wanted.discard(None)
+        found = self.known.known(self.project, self.day, wanted)
+        missing = [each for each in wanted if each not in found]
+        return {**found, **dictionary.use_strings(self.conn, self.project, self.day, missing)}
+
+    def _moved(
+        self, before: dict[str, _Trace], named: dict[str, TraceSession | None], gains: dict[str, Share]
+    ) -> dict[int, Share]:
+        """What sessions lose, since traces now have a better name; `gains` get it."""
+        lost: dict[int, Share] = defaultdict(Share)
+        for trace_id, trace in before.items():
+            after = named.get(trace_id)
+            if after is None or (trace.named is not None and trace.named.session_id == after.session_id):
+                continue
+            if trace.named is None and after.session_id == trace_id:
+                continue
+            for environment, turns, received_at in _inherited(self.conn, self.project, trace_id):
+                lost[trace.session].add(turns, received_at, environment)
+                gains[after.session_id].add(turns, received_at, environment)
+        return lost
+
+    def _grow(self, gains: dict[str, Share]) -> dict[str, int]:
+        """Count what sessions get, new ones if need be; the number of each."""
+        rows = [[session_id, gain.turns, gain.last_received_at] for session_id, gain in sorted(gains.items())]
+        is_sqlite = self.conn.dialect.name == "sqlite"
+        given = {"project": self.project, "rows": orjson.dumps(rows).decode()}
+        grown = self.conn.execute(_GROW_SQLITE if is_sqlite else _GROW_POSTGRES, given)
+        ids = {row.session_id: row.id for row in grown}
+        environments = [
+            [ids[session_id], environment, turns]
+            for session_id, gain in gains.items()
+            for environment, turns in gain.environments.items()
+        ]
+        if environments:
+            given = {"rows": orjson.dumps(environments).decode()}
+            self.conn.execute(_ENVIRONMENTS_SQLITE if is_sqlite else _ENVIRONMENTS_POSTGRES, given)
+        aliases = [
+            {"project": self.project, "alias": alias, "session": ids[session_id], "turns": turns}
+            for session_id, gain in gains.items()
+            for alias, turns in gain.aliases.items()
+        ]
+        if aliases:
+            self.conn.execute(
+                text(
+                    "INSERT INTO session_aliases (project, alias, session, turns) "
+                    "VALUES (:project, :alias, :session, :turns) "
+                    "ON CONFLICT (project, alias, session) DO UPDATE SET turns = session_aliases.turns + excluded.turns"
+                ),
+                aliases,
+            )
+        return ids
+
+    def _name_traces(
+        self, named: dict[str, TraceSession | None], before: dict[str, _Trace], ids: dict[str, int]
+    ) -> None:
+        """Note every new trace, and those that have a better name."""
+        rows = [
+            {
+                "project": self.project,
+                "trace_id": bytes.fromhex(trace_id),
+                "session": ids[name.session_id if name else trace_id],
+                "rank": name.rank.key if name else None,
+            }
+            for trace_id, name in named.items()
+            if trace_id not in before or before[trace_id].named != name
+        ]
+        if rows:
+            self.conn.execute(
+                text(
+                    "INSERT INTO traces (project, trace_id, session, rank) "
+                    "VALUES (:project, :trace_id, :session, :rank) "
+                    "ON CONFLICT (project, trace_id) DO UPDATE SET session = excluded.session, rank = excluded.rank"
+                ),
+                rows,
+            )
+
+    def _insert(
+        self, kept: Sequence[Record], ids: dict[str, int], numbers: dict[str, int], origins: dict[int, int]
+    ) -> None:
+        strings: dict[str | None, int | None] = {None: None}
+        strings.update(numbers)
+        first = _next_numbers(self.conn, len(kept))
+        rows = [
+            row_of(
+                record,
+                strings,
+                number=number,
+                project=self.project,
+                own_session=None if record.own_session is None else ids[record.own_session],
+                origin=origins[id(record.origin)],
+            )
+            for number, record in zip(first, kept, strict=True)
+        ]
+        bodies = [(row[0], body_bytes(record)) for row, record in zip(rows, kept, strict=True)]
+        if self.conn.dialect.name == "sqlite":
+            self.conn.exec_driver_sql(_INSERT_SPANS, rows)
+            self.conn.exec_driver_sql(_INSERT_BODIES, bodies)
+        else:
+            _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", rows)
+            _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
+
+    def _shrink(self, lost: dict[int, Share]) -> None:
+        """Count what sessions lost, and look at those that go on for their last arrival."""
+        if not lost:
+            return
+        take_away(self.conn, lost)
+        for session in drop_empty(self.conn, lost):
+            at = self.conn.scalar(members_arrival(session))
+            self.conn.execute(update(sessions).where(sessions.c.id == session).values(last_received_at=at))
+
+
+def _inherited(conn: Connection, project: int, trace_id: str) -> list[tuple[int | None, int, int]]:
+    """Records of a trace that are in its session: of each environment how many, and the last arrival."""
+    s = spans.c
+    is_it = (s.project == project) & (s.trace_id == bytes.fromhex(trace_id)) & s.own_session.is_(None)
+    query = select(s.environment, func.count(), func.max(s.received_at)).where(is_it).group_by(s.environment)
+    return [(environment, turns, at) for environment, turns, at in conn.execute(query)]
+
+
+def take_away(conn: Connection, lost: Mapping[int, Share]) -> None:
+    """Count records that left sessions."""
+    rows = [{"its_id": session, "lost": share.turns} for session, share in lost.items()]
+    conn.execute(
+        text("UPDATE sessions SET turns = turns - :lost, version = version + 1, summary = NULL WHERE id = :its_id"),
+        rows,
+    )
+    environments = [
+        {"its_session": session, "its_environment": environment, "lost": turns}
+        for session, share in lost.items()
+        for environment, turns in share.environments.items()
+    ]
+    if environments:
+        conn.execute(
+            text(
+                "UPDATE session_environments SET turns = turns - :lost "
+                "WHERE session = :its_session AND environment = :its_environment"
+            ),
+            environments,
+        )
+        conn.execute(
+            delete(session_environments).where(
+                session_environments.c.session.in_(list(lost)), session_environments.c.turns <= 0
+            )
+        )
+    aliases = [
+        {"its_session": session, "its_alias": alias, "lost": turns}
+        for session, share in lost.items()
+        for alias, turns in share.aliases.items()
+    ]
+    if aliases:
+        conn.execute(
+            text(
+                "UPDATE session_aliases SET turns = turns - :lost WHERE session = :its_session AND alias = :its_alias"
+            ),
+            aliases,
+        )
+        of_them = session_aliases.c.session.in_(list(lost))
+        conn.execute(delete(session_aliases).where(of_them, session_aliases.c.turns <= 0))
+
+
+def drop_empty(conn: Connection, candidates: Iterable[int]) -> list[int]:
+    """Delete those sessions that have no record and name no trace; the others that have records."""
+    among = sessions.c.id.in_(list(candidates))
+    has_trace = select(traces.c.session).where(traces.c.session == sessions.c.id).exists()
+    # A trace may still be named after a session whose records are gone: its own will be in there.
+    empty = list(conn.scalars(select(sessions.c.id).where(among, sessions.c.turns <= 0, ~has_trace)))
+    if empty:
+        conn.execute(delete(session_aliases).where(session_aliases.c.session.in_(empty)))
+        conn.execute(delete(session_environments).where(session_environments.c.session.in_(empty)))
+        conn.execute(delete(sessions).where(sessions.c.id.in_(empty)))
+    return list(conn.scalars(select(sessions.c.id).where(among, sessions.c.turns > 0)))
+
+
+# By the driver: what SQLAlchemy does for each row costs more than SQLite itself. -------------------------------------
+_INSERT_SPANS: Final = str(insert(spans).compile(dialect=sqlite.dialect(paramstyle="qmark"), column_keys=list(COLUMNS)))
+_INSERT_BODIES: Final = str(
+    insert(span_bodies).compile(dialect=sqlite.dialect(paramstyle="qmark"), column_keys=["id", "body"])
+)
+
+
+def _copy(conn: Connection, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Many rows into PostgreSQL the quickest way there is. None of them is there yet."""
+    cursor = conn.connection.cursor()
+    # Any: psycopg's own cursor, of which the interface of all drivers does not know `copy`.
+    psycopg_cursor: Any = cursor
+    with psycopg_cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+    cursor.close()
+
+
+def _next_numbers(conn: Connection, count: int) -> Sequence[int]:
+    """Numbers for new spans, in the order of arrival."""
+    if conn.dialect.name == "sqlite":
+        last = conn.scalar(select(func.max(spans.c.id))) or 0
+        return range(last + 1, last + 1 + count)
+    return list(conn.scalars(text("SELECT nextval('span_ids') FROM generate_series(1, :count)"), {"count": count}))
+
+
+# One statement for all sessions of a request: RETURNING does not go with many executions of one.
+_GROW = """
+INSERT INTO sessions (project, session_id, turns, last_received_at, version)
+SELECT :project, {0}, {1}, {2}, 1 FROM {rows}
+ON CONFLICT (project, session_id) DO UPDATE SET
+  turns = sessions.turns + excluded.turns,
+  last_received_at = {later} (sessions.last_received_at, excluded.last_received_at),
+  version = sessions.version + 1,
+  summary = NULL
+RETURNING id, session_id
+"""
+_ENVIRONMENTS = """
+INSERT INTO session_environments (session, environment, turns)
+SELECT {0}, {1}, {2} FROM {rows}
+ON CONFLICT (session, environment) DO UPDATE SET turns = session_environments.turns + excluded.turns
+"""
+_OF_SQLITE: Final = {"rows": "json_each(:rows) WHERE true", "later": "max"}
+_OF_POSTGRES: Final = {"rows": "json_array_elements(CAST(:rows AS json))", "later": "greatest"}
+_MEMBERS: Final = [f"json_extract(value, '$[{place}]')" for place in range(3)]
+_NUMBERS: Final = [f"CAST(value ->> {place} AS bigint)" for place in range(3)]
+_GROW_SQLITE = text(_GROW.format(*_MEMBERS, **_OF_SQLITE))
+_GROW_POSTGRES = text(_GROW.format("value ->> 0", *_NUMBERS[1:], **_OF_POSTGRES))
+_ENVIRONMENTS_SQLITE = text(_ENVIRONMENTS.format(*_MEMBERS, **_OF_SQLITE))
+_ENVIRONMENTS_POSTGRES = text(_ENVIRONMENTS.format(*_NUMBERS, **_OF_POSTGRES))

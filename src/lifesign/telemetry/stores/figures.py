@@ -1,0 +1,73 @@
+"""Numbers of a project over a window."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, case, func, select
+
+from lifesign.clock import EpochMs
+from lifesign.telemetry.sessions import Outcome, Summary, Totals
+from lifesign.telemetry.store import Stats
+from lifesign.telemetry.stores import summaries
+from lifesign.telemetry.stores.codes import FAILING, SIGNALS
+from lifesign.telemetry.stores.tables import spans
+
+S = spans.c
+NOTHING: Final = Stats(
+    records=0,
+    failures=0,
+    traces=0,
+    failures_by_signal={},
+    sessions=0,
+    sessions_by_outcome={},
+    totals=Totals(),
+    oldest_received_at=None,
+    pending_records=0,
+)
+
+
+def stats(conn: Connection, project: int, arrived: tuple[EpochMs, EpochMs], known: Sequence[Summary]) -> Stats:
+    """Numbers of a project; see SpanStore.stats. known: summaries of its sessions, of the newest ones at least."""
+    since, until = arrived
+    is_in = (S.project == project) & (S.received_at >= since) & (S.received_at < until)
+    failures = func.coalesce(func.sum(case((S.status == FAILING, 1), else_=0)), 0)
+    records, failed, traces = conn.execute(
+        select(func.count(), failures, func.count(S.trace_id.distinct())).where(is_in)
+    ).one()
+    by_signal = select(S.signal_type, func.count()).where(is_in, S.status == FAILING).group_by(S.signal_type)
+    failing = {SIGNALS[code]: count for code, count in conn.execute(by_signal)}
+    sessions = summaries.count_in_window(conn, project, arrived)
+    outcomes: Counter[Outcome] = Counter(each.outcome for each in known)
+    if sessions > len(known):
+        outcomes["unknown"] += sessions - len(known)
+    return Stats(
+        records=records,
+        failures=int(failed),
+        traces=traces,
+        failures_by_signal={signal: failing[signal] for signal in sorted(failing)},
+        sessions=sessions,
+        sessions_by_outcome={outcome: outcomes[outcome] for outcome in sorted(outcomes)},
+        totals=sum_of(each.totals for each in known),
+        oldest_received_at=conn.scalar(select(func.min(S.received_at)).where(S.project == project)),
+        pending_records=0,
+    )
+
+
+def sum_of(totals: Iterable[Totals]) -> Totals:
+    """What several sessions used together."""
+    every = list(totals)
+
+    def added(values: Iterable[int | None]) -> int | None:
+        told = [value for value in values if value is not None]
+        return sum(told) if told else None
+
+    return Totals(
+        input=added(each.input for each in every),
+        output=added(each.output for each in every),
+        cache_read=added(each.cache_read for each in every),
+        cache_write=added(each.cache_write for each in every),
+        reasoning=added(each.reasoning for each in every),
+        total=added(each.total for each in every),
+        cost_nano=added(each.cost_nano for each in every),
+    )

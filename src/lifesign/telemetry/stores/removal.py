@@ -1,0 +1,145 @@
+"""Deleting: what is too old, and what belonged to projects that are gone. A little at a time, each in a transaction."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, text
+
+from lifesign.clock import EpochMs
+from lifesign.telemetry.stores.append import Share, drop_empty, lock, take_away
+from lifesign.telemetry.stores.codes import aliases_in
+from lifesign.telemetry.stores.dictionary import day_of
+from lifesign.telemetry.stores.tables import (
+    session_aliases,
+    session_environments,
+    sessions,
+    span_bodies,
+    span_projects,
+    spans,
+    strings,
+    traces,
+    usage,
+)
+
+S = spans.c
+_AT_ONCE = 1000
+_FREE_PAGES_AT_ONCE = 2000
+
+
+def project_with_old(conn: Connection, before: EpochMs) -> int | None:
+    """A project with records that arrived before an instant. Index: ix_spans_arrival, once for each project."""
+    is_old = exists().where(S.project == span_projects.c.id, S.received_at < before)
+    found: int | None = conn.scalar(select(span_projects.c.id).where(is_old).limit(1))
+    return found
+
+
+def delete_old(conn: Connection, project: int, before: EpochMs, limit: int) -> int:
+    """Delete records of a project that arrived before an instant, the oldest first; how many."""
+    lock(conn, project)
+    old = select(S.id, S.trace_id, S.environment, func.coalesce(S.own_session, traces.c.session).label("session"))
+    # The trace is there for as long as it has records.
+    old = old.join(traces, (traces.c.project == S.project) & (traces.c.trace_id == S.trace_id))
+    rows = conn.execute(
+        old.where(S.project == project, S.received_at < before).order_by(S.received_at).limit(limit)
+    ).all()
+    lost: dict[int, Share] = defaultdict(Share)
+    for row in rows:
+        lost[row.session].add(1, 0, row.environment)
+    if lost:
+        _count_aliases(conn, {row.id: row.session for row in rows}, lost)
+        _delete_spans(conn, [row.id for row in rows])
+        _delete_bare_traces(conn, project, {row.trace_id for row in rows})
+        take_away(conn, lost)
+        for some in _some(list(lost)):
+            drop_empty(conn, some)
+    return len(rows)
+
+
+def delete_unused_strings(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Forget texts that no record names: those that arrived with them are gone. Index: ix_strings_used_on."""
+    old = select(strings.c.id).where(strings.c.used_on < day_of(before)).limit(limit)
+    return conn.execute(delete(strings).where(strings.c.id.in_(old.scalar_subquery()))).rowcount
+
+
+def delete_forsaken_sessions(conn: Connection, limit: int) -> int:
+    """Forget sessions without records that no trace is named after any more."""
+    has_trace = exists().where(traces.c.session == sessions.c.id)
+    empty = list(conn.scalars(select(sessions.c.id).where(sessions.c.turns <= 0, ~has_trace).limit(limit)))
+    if empty:
+        drop_empty(conn, empty)
+    return len(empty)
+
+
+def erase(conn: Connection, project: int, limit: int) -> int:
+    """Delete about `limit` rows of a project, records first; how many, 0 when nothing is left."""
+    lock(conn, project)
+    ids = list(conn.scalars(select(S.id).where(S.project == project).limit(limit)))
+    if ids:
+        _delete_spans(conn, ids)
+        return len(ids)
+    for table in (traces, session_aliases):
+        count = _delete_some(conn, table, table.c.project == project, limit)
+        if count:
+            return count
+    numbers = list(conn.scalars(select(sessions.c.id).where(sessions.c.project == project).limit(limit)))
+    for some in _some(numbers):
+        conn.execute(delete(session_environments).where(session_environments.c.session.in_(some)))
+        conn.execute(delete(sessions).where(sessions.c.id.in_(some)))
+    if numbers:
+        return len(numbers)
+    for table in (strings, usage):
+        count = _delete_some(conn, table, table.c.project == project, limit)
+        if count:
+            return count
+    return conn.execute(delete(span_projects).where(span_projects.c.id == project)).rowcount
+
+
+def give_back(conn: Connection) -> None:
+    """Give some free pages of a SQLite file back to the disk."""
+    if conn.dialect.name == "sqlite":
+        # By the driver: each step gives one page back, and SQLAlchemy takes none when no rows are announced.
+        cursor = conn.connection.cursor()
+        cursor.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_AT_ONCE})")
+        cursor.fetchall()
+        cursor.close()
+
+
+# Below ---------------------------------------------------------------------------------------------------------------
+def _count_aliases(conn: Connection, sessions_of: dict[int, int], lost: dict[int, Share]) -> None:
+    """Note in `lost` which aliases these spans have, where their sessions have any: bodies are read only then."""
+    has_some = set()
+    for some in _some(list(lost)):
+        has_some |= set(conn.scalars(select(session_aliases.c.session).where(session_aliases.c.session.in_(some))))
+    wanted = [number for number, session in sessions_of.items() if session in has_some]
+    for some in _some(wanted):
+        query = select(span_bodies.c.id, span_bodies.c.body).where(span_bodies.c.id.in_(some))
+        for number, body in conn.execute(query):
+            lost[sessions_of[number]].aliases.update(aliases_in(body))
+
+
+def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
+    for some in _some(ids):
+        conn.execute(delete(spans).where(S.id.in_(some)))
+        conn.execute(delete(span_bodies).where(span_bodies.c.id.in_(some)))
+
+
+def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> None:
+    has_span = exists().where(S.project == traces.c.project, S.trace_id == traces.c.trace_id)
+    for some in _some(sorted(trace_ids)):
+        conn.execute(delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span))
+
+
+def _delete_some(conn: Connection, table: Table, is_its: ColumnElement[bool], limit: int) -> int:
+    keys = conn.execute(select(*table.primary_key.columns).where(is_its).limit(limit)).all()
+    if keys:
+        conditions = " AND ".join(f"{column.name} = :its_{column.name}" for column in table.primary_key.columns)
+        conn.execute(
+            text(f"DELETE FROM {table.name} WHERE {conditions}"),  # noqa: S608 - names of ours
+            [{f"its_{name}": value for name, value in key._mapping.items()} for key in keys],  # noqa: SLF001 - public
+        )
+    return len(keys)
+
+
+def _some(values: Sequence[Any]) -> list[Sequence[Any]]:
+    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]

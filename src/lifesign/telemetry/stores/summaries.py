@@ -1,0 +1,217 @@
+"""Sessions in short. What somebody reads is worked out once after a change, and kept.
+
+The list is read from `sessions` alone; records are read only of those sessions that changed since they were last read.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, and_, case, exists, func, or_, select, text
+
+from lifesign.clock import EpochMs
+from lifesign.telemetry.records import Narrow
+from lifesign.telemetry.sessions import Summary, summary_of
+from lifesign.telemetry.store import Activity
+from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores.codes import FAILING, SIGNALS, narrow_of, numbers_of
+from lifesign.telemetry.stores.dictionary import Dictionary
+from lifesign.telemetry.stores.members import members_of
+from lifesign.telemetry.stores.tables import session_aliases, session_environments, sessions, spans, traces
+
+MOST_RECORDS: Final = 20_000
+"""Of a session that are looked at one by one; of a longer one the rest is only counted."""
+_AT_ONCE: Final = 50_000
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Summary).decode
+C = sessions.c
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A summary that was worked out. version: of the session that it is true of."""
+
+    number: int
+    version: int
+    summary: Summary
+
+
+def listed(
+    conn: Connection,
+    known: Dictionary,
+    project: int,
+    arrived: tuple[EpochMs, EpochMs],
+    *,
+    environment: str | None,
+    limit: int,
+    after: Activity | None,
+) -> tuple[list[Summary], list[Worked]]:
+    """Sessions of a window, see SpanStore.sessions; and what is to be kept of them. Index: ix_sessions_activity."""
+    query = _in_window(project, arrived)
+    if environment is not None:
+        number = dictionary.string_number(conn, project, environment)
+        if number is None:
+            return [], []
+        is_from = (session_environments.c.session == C.id) & (session_environments.c.environment == number)
+        query = query.where(exists().where(is_from))
+    if after is not None:
+        is_behind = and_(C.last_received_at == after.last_received_at, C.session_id > after.session_id)
+        query = query.where(
+            C.last_received_at <= after.last_received_at, or_(C.last_received_at < after.last_received_at, is_behind)
+        )
+    rows = conn.execute(query.order_by(C.last_received_at.desc(), C.session_id).limit(limit)).all()
+    return _summaries(conn, known, rows)
+
+
+def one(conn: Connection, known: Dictionary, number: int) -> tuple[Summary, list[Worked]]:
+    """The summary of a session that has records; and what is to be kept of it."""
+    rows = conn.execute(select(*_COLUMNS).where(C.id == number)).all()
+    [summary], worked = _summaries(conn, known, rows)
+    return summary, worked
+
+
+def of_trace(conn: Connection, known: Dictionary, project: int, trace_id: str) -> Summary:
+    """The summary of one trace by itself, under the id and the aliases of its session."""
+    is_it = (spans.c.project == project) & (spans.c.trace_id == bytes.fromhex(trace_id))
+    rows = conn.execute(select(spans).where(is_it).order_by(spans.c.id).limit(MOST_RECORDS)).all()
+    is_its = (traces.c.project == project) & (traces.c.trace_id == bytes.fromhex(trace_id))
+    session = conn.execute(select(C.id, C.session_id).join(traces, traces.c.session == C.id).where(is_its)).one()
+    aliases = _aliases(conn, [session.id]).get(session.id, ())
+    return summary_of(session.session_id, _narrow(conn, known, rows), aliases)
+
+
+def by_alias(conn: Connection, project: int, alias: str) -> int | None:
+    """The number of the last active session with this alias."""
+    a = session_aliases.c
+    query = select(C.id).join(session_aliases, a.session == C.id).where(a.project == project, a.alias == alias)
+    newest = query.where(C.turns > 0).order_by(C.last_received_at.desc(), C.session_id).limit(1)
+    found: int | None = conn.scalar(newest)
+    return found
+
+
+def count_in_window(conn: Connection, project: int, arrived: tuple[EpochMs, EpochMs]) -> int:
+    """How many sessions something of arrived in a window."""
+    return conn.scalar(select(func.count()).select_from(_in_window(project, arrived).subquery())) or 0
+
+
+def keep(conn: Connection, worked: Sequence[Worked]) -> None:
+    """Keep summaries of sessions that did not change meanwhile."""
+    rows = [
+        {"its_id": each.number, "its_version": each.version, "summary": _encode(each.summary).decode()}
+        for each in worked
+    ]
+    conn.execute(text("UPDATE sessions SET summary = :summary WHERE id = :its_id AND version = :its_version"), rows)
+
+
+# Below ---------------------------------------------------------------------------------------------------------------
+_COLUMNS: Final = (C.id, C.session_id, C.turns, C.last_received_at, C.version, C.summary)
+
+
+def _in_window(project: int, arrived: tuple[EpochMs, EpochMs]) -> Select[Any]:
+    since, until = arrived
+    in_window = and_(spans.c.received_at >= since, spans.c.received_at < until)
+    own = exists().where(spans.c.own_session == C.id, in_window)
+    is_of_trace = and_(spans.c.project == traces.c.project, spans.c.trace_id == traces.c.trace_id)
+    inherited = exists().where(traces.c.session == C.id, is_of_trace, spans.c.own_session.is_(None), in_window)
+    # Of what arrived last after the window, something may have arrived in it; mostly the window ends now.
+    is_in = or_(C.last_received_at < until, own, inherited)
+    return select(*_COLUMNS).where(C.project == project, C.turns > 0, C.last_received_at >= since, is_in)
+
+
+def _summaries(
+    conn: Connection, known: Dictionary, rows: Sequence[Any]
+) -> tuple[list[Summary], list[Worked]]:  # Any: rows of _COLUMNS
+    stale = [row for row in rows if row.summary is None]
+    worked = {row.id: _worked_large(conn, known, row) for row in stale if row.turns > MOST_RECORDS}
+    for some in _in_parts(row for row in stale if row.turns <= MOST_RECORDS):
+        worked |= _worked(conn, known, some)
+    summaries = [worked[row.id].summary if row.id in worked else _decode(row.summary) for row in rows]
+    return summaries, list(worked.values())
+
+
+def _in_parts(rows: Iterable[Row[Any]]) -> Iterable[list[Row[Any]]]:
+    """So few sessions at once that their records fit into memory."""
+    part: list[Row[Any]] = []
+    turns = 0
+    for row in rows:
+        if part and turns + row.turns > _AT_ONCE:
+            yield part
+            part, turns = [], 0
+        part.append(row)
+        turns += row.turns
+    if part:
+        yield part
+
+
+def _worked(conn: Connection, known: Dictionary, rows: Sequence[Row[Any]]) -> dict[int, Worked]:
+    """Summaries of sessions from all their records, by number."""
+    numbers = [row.id for row in rows]
+    members: dict[int, list[Row[Any]]] = {number: [] for number in numbers}
+    for member in conn.execute(members_of(numbers, *spans.c)):
+        members[member.session].append(member)
+    aliases = _aliases(conn, numbers)
+    texts = known.texts(conn, {number for of in members.values() for number in numbers_of(of, with_origin=False)})
+    return {
+        row.id: Worked(
+            row.id,
+            row.version,
+            summary_of(
+                row.session_id, [narrow_of(each, None, texts) for each in members[row.id]], aliases.get(row.id, ())
+            ),
+        )
+        for row in rows
+        # On one snapshot there are as many as are counted.
+        if members[row.id]
+    }
+
+
+def _worked_large(conn: Connection, known: Dictionary, row: Row[Any]) -> Worked:
+    """The summary of a session of many records: its first ones tell of it, and the others are counted."""
+    members = members_of([row.id], *spans.c).subquery("members")
+    m = members.c
+    narrow = _narrow(conn, known, conn.execute(select(members).order_by(m.id).limit(MOST_RECORDS)).all())
+    summary = summary_of(row.session_id, narrow, _aliases(conn, [row.id]).get(row.id, ()))
+    ended = func.max(case((m.end_ns > m.start_ns, m.end_ns), else_=m.start_ns))
+    whole = conn.execute(
+        select(
+            func.count().label("turns"),
+            func.count(m.trace_id.distinct()).label("traces"),
+            func.sum(case((m.status == FAILING, 1), else_=0)).label("failures"),
+            func.min(m.start_ns).label("started_ns"),
+            ended.label("ended_ns"),
+            func.max(m.received_at).label("last_received_at"),
+        )
+    ).one()
+    signals = {
+        SIGNALS[code]: count
+        for code, count in conn.execute(select(m.signal_type, func.count()).group_by(m.signal_type))
+    }
+    return Worked(
+        row.id,
+        row.version,
+        replace(
+            summary,
+            turns=whole.turns,
+            traces=whole.traces,
+            failures=int(whole.failures),
+            signals={signal: signals[signal] for signal in sorted(signals)},
+            started_ns=whole.started_ns,
+            ended_ns=whole.ended_ns,
+            last_received_at=EpochMs(whole.last_received_at),
+        ),
+    )
+
+
+def _narrow(conn: Connection, known: Dictionary, rows: Sequence[Row[Any]]) -> list[Narrow]:
+    texts = known.texts(conn, numbers_of(rows, with_origin=False))
+    return [narrow_of(row, None, texts) for row in rows]
+
+
+def _aliases(conn: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    a = session_aliases.c
+    for number, alias in conn.execute(select(a.session, a.alias).where(a.session.in_(numbers))):
+        found.setdefault(number, []).append(alias)
+    return found
