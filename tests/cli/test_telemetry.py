@@ -4,11 +4,15 @@ import http.server
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-from tests.cli.conftest import Ran, lifesign_command, listening
+from lifesign.telemetry.otlp import Span, decode_json
+from tests.cli.conftest import Ran, Server, lifesign_command, listening
+from tests.telemetry.requests import as_otlp_json, sdk_spans
 
 Json = dict[str, Any]
 TRACE = "5b8efff798038103d269b633813fc60c"
@@ -141,3 +145,50 @@ def test_a_file_that_is_not_there_is_told() -> None:
     ran = lifesign_command("telemetry", "import", "nowhere.jsonl", env={"LIFESIGN_API_KEY": "k"})
 
     assert (ran.code, ran.err) == (2, "lifesign: cannot read nowhere.jsonl: No such file or directory\n")
+
+
+def test_what_is_imported_is_exported_whole_and_counts_once_when_it_comes_again(server: Server, tmp_path: Path) -> None:
+    sdk = as_otlp_json(encode_spans(sdk_spans()))
+    given = tmp_path / "given.jsonl"
+    given.write_text("\n".join([json.dumps(sdk), line(1, 2, attributes=[{"key": "n", "value": {"intValue": "7"}}])]))
+    first = server.command("telemetry", "import", str(given))
+    out = tmp_path / "out.jsonl"
+
+    exported = server.command("telemetry", "export", "--out", str(out))
+    again = server.command("telemetry", "import", str(out))
+    piped = server.command("telemetry", "export", "--since-minutes", "43200")
+
+    assert (first.code, first.text) == (0, "4 accepted, 0 rejected\n")
+    assert (exported.code, exported.out, exported.err) == (0, b"", "lifesign: 4 spans written\n")
+    assert (again.code, again.text) == (0, "4 accepted, 0 rejected\n")
+    assert piped.out == out.read_bytes()
+    assert spans_in(out.read_bytes()) == spans_in(given.read_bytes())
+
+
+def spans_in(lines: bytes) -> list[Span]:
+    found = [span for each in lines.splitlines() for span in decode_json(each, arrival_ns=1).spans]
+    return sorted(found, key=lambda span: (span.trace_id, span.span_id))
+
+
+def test_a_key_of_the_other_kind_is_told(server: Server) -> None:
+    made = server.told(
+        "keys", "create", "--name", "reader", "--scope", "telemetry:read", "--data-dir", str(server.data_dir)
+    )
+    env = server.env | {"LIFESIGN_KEY": made["token"]}
+
+    ran = lifesign_command("telemetry", "import", "-", env=env, stdin=line(1).encode())
+
+    assert ran.code == 4
+    assert ran.err.startswith("lifesign: line 1: This route needs a producer key")
+
+
+def test_an_export_that_fails_leaves_the_file_before(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("before")
+    env = server.env | {"LIFESIGN_KEY": "lk_agent_nobody"}
+
+    ran = lifesign_command("telemetry", "export", "--out", str(out), env=env)
+
+    assert ran.code == 4
+    assert out.read_text() == "before"
+    assert [each.name for each in tmp_path.iterdir()] == ["out.jsonl"]
