@@ -475,7 +475,7 @@ def test_the_doctor_finds_a_running_server_well(server: Server) -> None:
     found = {row["check"]: row["found"] for row in ran.json["checks"]}
     assert ran.code == 0
     assert found["lock"] == f"held by process {server.pid}, a server"
-    for check in ("python", "data directory", "lock", "database", "secret key", "server", "ready", "clock"):
+    for check in ("python", "data directory", "lock", "database", "records", "secret key", "server", "ready", "clock"):
         assert results[check] == "ok", check
 
 
@@ -487,7 +487,7 @@ def test_the_doctor_fails_for_a_readable_secret_and_for_a_named_server_that_is_a
     ran = lifesign_command("doctor", "--data-dir", str(tmp_path), "--url", NOWHERE)
 
     assert ran.code == 1
-    assert "2 of 11 checks failed: secret key, server" in ran.err
+    assert "2 of 12 checks failed: secret key, server" in ran.err
     assert f"chmod 600 {tmp_path / 'secret.key'}" in ran.text
 
 
@@ -509,6 +509,21 @@ def test_the_doctor_knows_a_database_of_a_later_version(tmp_path: Path) -> None:
 
     assert ran.code == 1
     assert "schema 9999 is newer than" in ran.text
+
+
+def test_the_doctor_knows_records_of_a_later_version(tmp_path: Path) -> None:
+    assert lifesign_command("migrate", "--data-dir", str(tmp_path)).code == 0
+    connection = sqlite3.connect(tmp_path / "telemetry.db")
+    with connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    connection.close()
+
+    ran = lifesign_command("doctor", "--data-dir", str(tmp_path), "--json")
+
+    [records] = [row for row in ran.json["checks"] if row["check"] == "records"]
+    assert records["result"] == "fail"
+    assert "schema 9999 is newer than" in records["found"]
 
 
 @pytest.mark.parametrize(("ahead_s", "result"), [(0, "ok"), (4, "ok"), (-30, "warn"), (300, "fail")])

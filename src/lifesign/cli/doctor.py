@@ -82,6 +82,8 @@ def _findings(data_dir: str | None, url: str | None) -> Iterator[tuple[str, Find
         if settings.database_url is None:
             yield "lock", _lock_finding(settings.data_dir, holder)
         yield "database", schema(settings)
+        if settings.database_url is None and settings.telemetry_url is None:
+            yield "records", records(settings)
     yield "secret key", secret_key(settings)
     yield "e-mail", _smtp(settings)
     yield from _server(url)
@@ -180,17 +182,32 @@ def schema(settings: "Settings") -> Finding:
         return Finding(
             "fail", f"cannot be opened: {storage_failure(error)}", "restore a backup, or correct LIFESIGN_DATABASE_URL"
         )
-    if current == newest():
+    return _compared(current, newest(), "lifesign migrate, or the next start, brings it up")
+
+
+def records(settings: "Settings") -> Finding:
+    """The file of telemetry in the data directory."""
+    from lifesign.db.migrate import newest
+    from lifesign.telemetry.stores.open import CHAIN, SQLITE_FILE
+
+    path = settings.data_dir / SQLITE_FILE
+    if not path.exists():
+        return Finding("warn", f"{path} does not exist", "the next start makes it")
+    try:
+        current = _sqlite_revision(path)
+    except Exception as error:  # noqa: BLE001 - as for the database
+        return Finding("fail", f"cannot be opened: {storage_failure(error)}", f"restore a backup of {path.name}")
+    return _compared(current, newest(CHAIN), "the next start brings it up")
+
+
+def _compared(current: str | None, newest: str, todo: str) -> Finding:
+    if current == newest:
         return Finding("ok", f"opens; schema {current} is current")
-    if current is None or current < newest():
-        return Finding(
-            "warn",
-            f"schema {current or 'none'} is older than {newest()}",
-            "lifesign migrate, or the next start, brings it up",
-        )
+    if current is None or current < newest:
+        return Finding("warn", f"schema {current or 'none'} is older than {newest}", todo)
     return Finding(
         "fail",
-        f"schema {current} is newer than {newest()}",
+        f"schema {current} is newer than {newest}",
         "start the version of Lifesign that wrote it, or a later one",
     )
 

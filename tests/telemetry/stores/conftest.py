@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -45,9 +46,8 @@ def opened(settings: Settings) -> Iterator[Opened]:
             runner.run(store.close())
 
 
-@pytest.fixture(scope="module", params=STORES)
-def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    settings = SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("store")})
+@contextmanager
+def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Opened]:
     if request.param == "sqlite":
         with opened(settings) as store:
             yield store
@@ -60,4 +60,18 @@ def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return
     cluster: Databases = request.getfixturevalue("cluster")
     with cluster.new_database() as url, opened(settings.model_copy(update={"database_url": SecretStr(url)})) as store:
+        yield store
+
+
+@pytest.fixture(scope="module", params=STORES)
+def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """One for all tests of a module."""
+    with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("store")})) as store:
+        yield store
+
+
+@pytest.fixture(params=STORES)
+def lone_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """One of its own, for tests that count what is in it."""
+    with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path})) as store:
         yield store

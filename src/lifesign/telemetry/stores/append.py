@@ -44,10 +44,9 @@ def month_of(now: EpochMs) -> int:
     return at.year * 100 + at.month
 
 
-def lock(conn: Connection, project: int) -> None:
-    """Nobody else changes the records of a project until the transaction ends."""
-    if conn.dialect.name != "sqlite":
-        conn.execute(select(span_projects.c.id).where(span_projects.c.id == project).with_for_update())
+def lock(conn: Connection, project: int) -> bool:
+    """Nobody else changes the records of a project until the transaction ends. False: it was erased."""
+    return conn.scalar(select(span_projects.c.id).where(span_projects.c.id == project).with_for_update()) is not None
 
 
 def append(
@@ -55,7 +54,10 @@ def append(
 ) -> tuple[Appended, Learned]:
     """Store what is new and fits; see SpanStore.append. And what to learn once that has committed."""
     project = known.project(project_id) or dictionary.number_of_project(conn, project_id)
-    lock(conn, project)
+    if not lock(conn, project):
+        # Another node erased the project. Under its old number records would stay for ever: nothing looks there.
+        project = dictionary.number_of_project(conn, project_id)
+        lock(conn, project)
     month = month_of(now)
     by_key: dict[Key, Record] = {}
     for record in records:

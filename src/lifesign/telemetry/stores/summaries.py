@@ -112,11 +112,13 @@ _COLUMNS: Final = (C.id, C.session_id, C.turns, C.last_received_at, C.version, C
 def _in_window(project: int, arrived: tuple[EpochMs, EpochMs]) -> Select[Any]:
     since, until = arrived
     in_window = and_(spans.c.received_at >= since, spans.c.received_at < until)
-    own = exists().where(spans.c.own_session == C.id, in_window)
+    own = select(spans.c.id).where(spans.c.own_session == C.id, in_window)
     is_of_trace = and_(spans.c.project == traces.c.project, spans.c.trace_id == traces.c.trace_id)
-    inherited = exists().where(traces.c.session == C.id, is_of_trace, spans.c.own_session.is_(None), in_window)
+    inherited = select(spans.c.id).join(traces, is_of_trace)
+    inherited = inherited.where(traces.c.session == C.id, spans.c.own_session.is_(None), in_window)
     # Of what arrived last after the window, something may have arrived in it; mostly the window ends now.
-    is_in = or_(C.last_received_at < until, own, inherited)
+    # The offset keeps PostgreSQL from working both out for all sessions at once, of all projects, by reading all spans.
+    is_in = or_(C.last_received_at < until, exists(own.offset(0)), exists(inherited.offset(0)))
     return select(*_COLUMNS).where(C.project == project, C.turns > 0, C.last_received_at >= since, is_in)
 
 

@@ -1,0 +1,134 @@
+"""Hot statements on records find their rows by an index, on both databases, in tables that are full."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from lifesign.clock import EpochMs
+from lifesign.telemetry.store import Filter
+from lifesign.telemetry.stores import append, reads, removal, summaries
+from lifesign.telemetry.stores.dictionary import Dictionary
+from lifesign.telemetry.stores.sql import SqlStore
+from tests.telemetry.stores.builder import NOW, record
+from tests.telemetry.stores.conftest import Opened
+
+_PROJECTS, _TRACES, _SPANS = 40, 30, 6
+_HOUR = 3_600_000
+# The newest of the arrivals; each trace comes an hour after the one before.
+_RECENT = (EpochMs(NOW + (_TRACES - 2) * _HOUR), EpochMs(NOW + _TRACES * _HOUR))
+_PAST = (EpochMs(NOW), EpochMs(NOW + 2 * _HOUR))
+
+
+@pytest.fixture(scope="module")
+def full(a_store: Opened) -> Engine:
+    """7,200 spans of 40 projects; every second trace is in a session of another name."""
+    store = a_store.store
+    assert isinstance(store, SqlStore)
+    for project in range(_PROJECTS):
+        for trace in range(_TRACES):
+            at = EpochMs(NOW + trace * _HOUR)
+            some = [
+                record(
+                    trace_id=f"{trace:032x}",
+                    span_id=f"{span:016x}",
+                    received_at=at,
+                    own_session=f"s{trace}" if trace % 2 and span == 1 else None,
+                )
+                for span in range(1, _SPANS + 1)
+            ]
+            a_store.runner.run(store.append(f"p{project}", some, quota=0, now=at))
+    a_store.runner.run(store.db.write(lambda conn: conn.execute(text("ANALYZE"))))
+    return store.db.engine
+
+
+def _window(conn: Connection) -> object:
+    return reads.window(conn, Dictionary(), 3, _RECENT, only=Filter(), limit=50, after=None)
+
+
+def _repeats(conn: Connection) -> object:
+    records = [record(trace_id=f"{7:032x}", span_id=f"{span:016x}") for span in (1, 2)]
+    return append.append(conn, Dictionary(), "p3", records, quota=10, now=NOW)
+
+
+def _recent_sessions(conn: Connection) -> object:
+    return summaries.listed(conn, Dictionary(), 3, _RECENT, environment=None, limit=50, after=None)
+
+
+def _past_sessions(conn: Connection) -> object:
+    return summaries.listed(conn, Dictionary(), 3, _PAST, environment=None, limit=50, after=None)
+
+
+def _session(conn: Connection) -> object:
+    number = reads.session_number(conn, 3, "s7")
+    assert number is not None
+    return reads.of_session(conn, Dictionary(), 3, number, limit=50, after=None)
+
+
+def _trace(conn: Connection) -> object:
+    return reads.trace(conn, Dictionary(), 3, f"{7:032x}", limit=50)
+
+
+def _purge(conn: Connection) -> object:
+    return removal.delete_old(conn, 3, EpochMs(NOW + 1), 100)
+
+
+@pytest.mark.parametrize(
+    ("run", "index"),
+    [
+        (_window, "ix_spans_arrival"),
+        (_repeats, "uq_spans_identity"),
+        (_recent_sessions, "ix_sessions_activity"),
+        (_past_sessions, "ix_traces_session"),
+        (_session, "ix_traces_session"),
+        (_trace, "uq_spans_identity"),
+        (_purge, "ix_spans_arrival"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_a_statement_on_records_is_planned_by_index(
+    full: Engine, run: Callable[[Connection], object], index: str
+) -> None:
+    plans = _plans(full, run)
+
+    assert any(index in plan for plan in plans), "\n".join(plans)
+    assert not any(_reads_all_spans(plan) for plan in plans), "\n".join(plans)
+
+
+def _plans(engine: Engine, run: Callable[[Connection], object]) -> list[str]:
+    """How the database goes about each statement of `run`, which leaves nothing behind."""
+    with engine.connect() as conn:
+        with _caught(conn) as statements:
+            run(conn)
+        found = [_plan(conn, statement, parameters) for statement, parameters in statements]
+        conn.rollback()
+    return found
+
+
+@contextmanager
+def _caught(conn: Connection) -> Iterator[list[tuple[str, Any]]]:  # Any, here and below: parameters of a driver
+    statements: list[tuple[str, Any]] = []
+
+    def catch(_conn: Connection, _cursor: object, statement: str, parameters: Any, _context: object, many: Any) -> None:
+        if not many:
+            statements.append((statement, parameters))
+
+    event.listen(conn, "before_cursor_execute", catch)
+    yield statements
+    event.remove(conn, "before_cursor_execute", catch)
+
+
+def _plan(conn: Connection, statement: str, parameters: Any) -> str:
+    is_sqlite = conn.dialect.name == "sqlite"
+    rows = conn.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}", parameters)
+    return "\n".join(str(row[3 if is_sqlite else 0]) for row in rows)
+
+
+def _reads_all_spans(plan: str) -> bool:
+    lines = [line.strip().removeprefix("->  ") for line in plan.splitlines()]
+    return any(
+        line.startswith(("SCAN spans", "SCAN span_bodies", "Seq Scan on spans", "Seq Scan on span_bodies"))
+        for line in lines
+    )
