@@ -117,6 +117,7 @@ class ClickHouseStore:
         """How long a question waits for what is in the spool."""
         self.many_rows = 50_000
         """An environment with more records than these is a common one."""
+        self._is_closed = False
         self._max_bytes = max_bytes
         self._clickhouse = ClickHouse(address, retention_days=retention_days)
         self._lock = spool.SpoolLock(directory)
@@ -129,6 +130,9 @@ class ClickHouseStore:
 
     async def close(self) -> None:
         """Carry over what can be carried over in 5 s. The rest is durable, and goes when the spool is opened again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._flusher.stop()
         await self._spool.close()
         await self._clickhouse.close()
