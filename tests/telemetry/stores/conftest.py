@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import clickhouse_connect
 import pytest
 from pydantic import SecretStr
 
@@ -18,7 +19,8 @@ from tests.harness import SETTINGS
 from tests.postgres import Databases
 
 SQL_STORES = ("sqlite", "postgresql")
-STORES = (*SQL_STORES, "chdb")
+# For tests that ask for `a_store` and know nothing but the protocol.
+every_store = pytest.mark.parametrize("a_store", [*SQL_STORES, "chdb"], indirect=True, scope="module")
 
 
 @dataclass
@@ -47,6 +49,14 @@ def opened(settings: Settings) -> Iterator[Opened]:
             runner.run(store.close())
 
 
+def _empty(chdb_url: str) -> None:
+    """Let nothing be left of tests before: they have the engine in common, and names of projects."""
+    client = clickhouse_connect.get_client(dsn=chdb_url)
+    for table in ("spans", "traces"):
+        client.command(f"TRUNCATE TABLE IF EXISTS {table}")
+    client.close()
+
+
 @contextmanager
 def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Opened]:
     if request.param == "sqlite":
@@ -55,6 +65,7 @@ def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Op
         return
     if request.param == "chdb":
         address = request.getfixturevalue("chdb_url")
+        _empty(address)
         changes = {"telemetry_url": SecretStr(address), "telemetry_retention_days": 3650}
         with opened(settings.model_copy(update=changes)) as store:
             yield store
@@ -64,14 +75,14 @@ def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Op
         yield store
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module", params=SQL_STORES)
 def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """One for all tests of a module."""
     with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("store")})) as store:
         yield store
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=SQL_STORES)
 def lone_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """One of its own, for tests that count what is in it."""
     with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path})) as store:

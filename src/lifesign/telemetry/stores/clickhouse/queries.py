@@ -95,6 +95,8 @@ GROUP BY trace_id HAVING named != ''
 """
 """Of these traces, those in which somebody names a session, and the session."""
 
+COUNT_OF_ENVIRONMENT: Final = f"SELECT count() FROM spans WHERE {_IN_PROJECT} AND environment = {{environment:String}}"
+
 RECORDS: Final = f"""
 SELECT {_SELECTED}, body FROM spans
 WHERE {_IN_PROJECT} AND trace_id IN {{traces:Array(String)}} AND {_KEY} IN {{keys:Array(String)}}
@@ -190,6 +192,12 @@ WHERE session_id IN {{sessions:Array(String)}} GROUP BY session_id
 HEAD_OF_TRACE: Final = f"""
 SELECT {{trace:String}} AS session_id, {_HEAD} FROM {_members(_COUNTED, "({trace:String})")} HAVING turns > 0
 """
+
+IN_ENVIRONMENT: Final = f"""
+SELECT DISTINCT session_id FROM {_members((*_MEMBERSHIP, "environment"), _OF_SESSIONS)}
+WHERE session_id IN {{sessions:Array(String)}} AND environment = {{environment:String}}
+"""
+"""Of these sessions, those with a record of an environment."""
 
 WITH_ALIAS: Final = f"""
 SELECT DISTINCT session_id FROM {_members((*_MEMBERSHIP, "aliases"), _traces_with("has(aliases, {alias:String})"))}

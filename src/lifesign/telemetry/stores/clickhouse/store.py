@@ -42,6 +42,10 @@ _WHOLE_S: Final = 60.0
 _MARKED: Final = {"lightweight_deletes_sync": 2, "allow_nondeterministic_mutations": 1}
 _REWRITTEN: Final = {"mutations_sync": 2}
 _LATEST: Final = 2**63 - 1
+_FIRST_PLACE: Final = (_LATEST, "")
+_COMMON_AT_ONCE: Final = 500
+# A server takes parameters of 128 kB each, and a key has 51 characters.
+_KEYS_AT_ONCE: Final = 2000
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"rec_([0-9a-f]{48})")
 _TRACE_DIGITS: Final = 32
@@ -112,6 +116,9 @@ class ClickHouseStore:
         """
         self.drain_s = _DRAIN_S
         """How long a question waits for what is in the spool."""
+        self.many_rows = 50_000
+        """An environment with more records than these is a common one."""
+        self._is_closed = False
         self._max_bytes = max_bytes
         self._clickhouse = ClickHouse(address, retention_days=retention_days)
         self._lock = spool.SpoolLock(directory)
@@ -124,6 +131,9 @@ class ClickHouseStore:
 
     async def close(self) -> None:
         """Carry over what can be carried over in 5 s. The rest is durable, and goes when the spool is opened again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._flusher.stop()
         await self._spool.close()
         await self._clickhouse.close()
@@ -151,13 +161,16 @@ class ClickHouseStore:
         return Lag(waiting.records, newest[0][0] if newest else None)
 
     async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - to delete fewer would be more work
-        # Nearly always in vain: ClickHouse drops whole days by itself.
         await self._flusher.drained(None, within_s=self.drain_s)
-        with _as_unavailable():
+        try:
             ((rows,),) = await self._clickhouse.rows(queries.COUNT_BEFORE, {"before": before})
             if rows:
                 await self._clickhouse.command(queries.DELETE_BEFORE, {"before": before}, _MARKED)
             await self._clickhouse.command(queries.FORGET_SOURCES, {"before": before}, _MARKED)
+        except StoreUnavailable:
+            # The tables have a lifetime, so that nothing stays for long; and a server whose ClickHouse is away has
+            # nothing to be alarmed about.
+            return 0
         await self._spool.write(spool.forget_before, before)
         return int(rows)
 
@@ -188,7 +201,7 @@ class ClickHouseStore:
             "signal_type": only.signal_type or "",
             "trace": only.trace_id or "",
         }
-        place = (_LATEST, "") if after is None else (after.received_at, after.record_id.removeprefix(_PREFIX))
+        place = _FIRST_PLACE if after is None else (after.received_at, after.record_id.removeprefix(_PREFIX))
         found: list[Stored] = []
         # A page may hold rows that do not count: repetitions of what arrived before. Then another is needed.
         while len(found) < limit:
@@ -228,17 +241,20 @@ class ClickHouseStore:
 
     async def _stored(self, project_id: str, keys: Sequence[str]) -> dict[str, Stored]:
         """Whole records and their sessions, by trace and span id in one text."""
-        if not keys:
-            return {}
-        traces = sorted({key[:_TRACE_DIGITS] for key in keys})
-        parameters = {"project": project_id, "traces": traces, "keys": list(keys)}
-        sources = await self._clickhouse.rows(queries.SESSIONS_OF_TRACES, parameters)
-        named = {str(trace_id): str(session_id) for trace_id, session_id in sources}
         stored: dict[str, Stored] = {}
-        for row in await self._clickhouse.rows(queries.RECORDS, parameters):
-            record = record_of(row, row[-1])
-            session_id = record.own_session or named.get(record.trace_id) or record.trace_id
-            stored[f"{record.trace_id}{record.span_id}"] = Stored(record, session_id)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[start : start + _KEYS_AT_ONCE]
+            parameters = {
+                "project": project_id,
+                "traces": sorted({key[:_TRACE_DIGITS] for key in some}),
+                "keys": list(some),
+            }
+            sources = await self._clickhouse.rows(queries.SESSIONS_OF_TRACES, parameters)
+            named = {str(trace_id): str(session_id) for trace_id, session_id in sources}
+            for row in await self._clickhouse.rows(queries.RECORDS, parameters):
+                record = record_of(row, row[-1])
+                session_id = record.own_session or named.get(record.trace_id) or record.trace_id
+                stored[f"{record.trace_id}{record.span_id}"] = Stored(record, session_id)
         return stored
 
     # Reading sessions -----------------------------------------------------------------------------------------------
@@ -253,19 +269,47 @@ class ClickHouseStore:
         after: Activity | None,
     ) -> list[Summary]:
         await self._drained(project_id)
-        parameters = {
-            "project": project_id,
-            "since": since,
-            "until": until,
-            "environment": environment or "",
-            "limit": limit,
-            "after_at": _LATEST if after is None else after.last_received_at,
-            "after_id": "" if after is None else after.session_id,
-        }
-        page = await self._clickhouse.rows(queries.active(has_environment=environment is not None), parameters)
-        ids = [session_id for session_id, _last in page]
+        parameters = {"project": project_id, "since": since, "until": until, "environment": environment or ""}
+        rows = 0
+        if environment is not None:
+            ((rows,),) = await self._clickhouse.rows(queries.COUNT_OF_ENVIRONMENT, parameters)
+            if not rows:
+                return []
+        is_common = rows > self.many_rows
+        is_rare = environment is not None and not is_common
+        ids = await self._active(parameters, limit, after, is_rare=is_rare, is_common=is_common)
         summaries = await self._summaries(project_id, ids)
         return [summaries[session_id] for session_id in ids if session_id in summaries]
+
+    async def _active(
+        self, parameters: Parameters, limit: int, after: Activity | None, *, is_rare: bool, is_common: bool
+    ) -> list[str]:
+        """A page of sessions. is_rare, is_common: the environment that is asked for; neither: any will do.
+
+        Of a rare one all records are looked for. Of a common one that would take too long: sessions are looked at
+        instead, the last active first, until enough of them have it.
+        """
+        sql = queries.active(has_environment=is_rare)
+        at_once = _COMMON_AT_ONCE if is_common else limit
+        place = _FIRST_PLACE if after is None else (after.last_received_at, after.session_id)
+        found: list[str] = []
+        while True:
+            after_at, after_id = place
+            page = await self._clickhouse.rows(
+                sql, {**parameters, "limit": at_once, "after_at": after_at, "after_id": after_id}
+            )
+            ids = [str(session_id) for session_id, _last in page]
+            found += await self._in_environment(parameters, ids) if is_common else ids
+            if not is_common or len(found) >= limit or len(page) < at_once:
+                return found[:limit]
+            place = page[-1][1], page[-1][0]
+
+    async def _in_environment(self, parameters: Parameters, ids: Sequence[str]) -> list[str]:
+        """Those of some sessions that have a record of the environment, in their order."""
+        chosen = _of_sessions(parameters["project"], ids)
+        found = await self._clickhouse.rows(queries.IN_ENVIRONMENT, {**parameters, **chosen})
+        with_it = {session_id for (session_id,) in found}
+        return [session_id for session_id in ids if session_id in with_it]
 
     async def session(
         self, project_id: str, ref: str, since: EpochMs, until: EpochMs, *, limit: int, after: Start | None
