@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -82,12 +83,14 @@ class Server:
 
 
 @contextmanager
-def program(arguments: Sequence[str], environment: dict[str, str], ready: re.Pattern[str]) -> Iterator[Server]:
+def program(
+    arguments: Sequence[str], environment: dict[str, str], ready: re.Pattern[str], *, python: str = sys.executable
+) -> Iterator[Server]:
     """Run a Python program that prints its address; it is ended with the block, by its process id."""
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [python, *arguments],
             env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ} | environment,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -111,6 +114,13 @@ def program(arguments: Sequence[str], environment: dict[str, str], ready: re.Pat
                 process.kill()
                 process.wait()
             process.stdout.close()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses, for programs that cannot choose one themselves."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from lifesign.envelopes.edge import Edge
 from tests.harness import ADMIN_KEY, Lifesign, client_of
 
 AUTHORIZED = {"Authorization": f"Bearer {ADMIN_KEY}"}
+SENDING = AUTHORIZED | {"Content-Type": "application/json"}
 TOO_LARGE = b" " * 262_145
 
 
@@ -37,6 +38,15 @@ TOO_LARGE = b" " * 262_145
         ("POST", "/api/systems/heartbeat", {"Authorization": "Basic YTpi"}, TOO_LARGE, 401),
         ("POST", "/api/systems/heartbeat/", AUTHORIZED, b"", 404),
         ("GET", "/api/systems/heartbeat", AUTHORIZED, b"", 405),
+        ("POST", "/v1/traces", SENDING, b'{"resourceSpans":[]}', 202),
+        ("POST", "/v1/traces", SENDING, b"{", 400),
+        ("POST", "/v1/traces", SENDING | {"Content-Type": "application/x-protobuf"}, b"x", 400),
+        ("POST", "/v1/traces", {}, b"", 401),
+        ("POST", "/v1/traces", AUTHORIZED, b"", 415),
+        ("POST", "/v1/traces/", SENDING, b"", 404),
+        ("GET", "/v1/traces", SENDING, b"", 405),
+        ("HEAD", "/v1/traces", SENDING, b"", 405),
+        ("OPTIONS", "/v1/traces", {}, b"", 405),
     ],
 )
 async def test_both_ways_give_the_same_answer(

@@ -85,6 +85,10 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
+from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import routes as telemetry_routes
+from lifesign.telemetry import schemas as telemetry_schemas
+from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
 
@@ -114,6 +118,7 @@ _HOT = (
     _Hot("/ping/{rest:path}", ping_routes.ping, None, "Pings", ping_routes.METHODS),
     _Hot("/api/systems/heartbeat", machine_routes.system_heartbeat, machine_routes.HEARTBEAT, "Machines"),
     _Hot("/v1/heartbeats/{idOrSlug}/runs/{runId}/progress", run_routes.report_progress, run_routes.PROGRESS, "Runs"),
+    _Hot(otlp_routes.PATH, otlp_routes.export_traces, telemetry_schemas.EXPORT_TRACES, "Telemetry"),
 )
 
 
@@ -126,6 +131,7 @@ class Node:
     clock: Clock
     db: Database
     store: SpanStore
+    receiver: Receiver
     keyring: Keyring
     courier: Courier
     driver: Driver
@@ -137,6 +143,7 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.courier.kit.outbound.aclose()
+        await self.receiver.close()
         await self.store.close()
         await self.db.close()
 
@@ -163,6 +170,7 @@ async def open_node(
     store: SpanStore | None = None
     try:
         store = open_store(settings, failpoints)
+        receiver = Receiver(settings, clock, db, store)
         if isinstance(clock, CorrectedClock):
             await offset.correct(db, clock)
         now = clock.now()
@@ -191,6 +199,8 @@ async def open_node(
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
     api.state.store = store
+    api.state.receiver = receiver
+    api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
     api.state.codes = codes
     api.state.courier = courier
@@ -210,8 +220,11 @@ async def open_node(
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
     api.state.channel_users = [heartbeats, PoliciesAsChannelUsers(), SettingsAsChannelUser()]
     hot = [HotRoute(api, each.methods, each.pattern, each.endpoint) for each in _HOT]
+    if settings.otlp_cors_origins:
+        # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
+        hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
     edge = Edge(api, clock, hot)
-    return Node(node_id, settings, clock, db, store, keyring, courier, driver, edge, api, new_admin_key)
+    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, edge, api, new_admin_key)
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -320,6 +333,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
+        telemetry_routes.router,
+        document_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -337,8 +352,14 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
     def describe() -> dict[str, Any]:
         if api.openapi_schema is None:
             described = get_openapi(
-                title=api.title, version=api.version, description=ABOUT, routes=api.routes, tags=list(TAGS)
+                title=api.title,
+                version=api.version,
+                description=ABOUT,
+                routes=api.routes,
+                tags=list(TAGS),
             )
+            # Not through the framework, which takes no path for an address.
+            described["externalDocs"] = {"url": "/llms.txt", "description": "The same in short, and where to read on."}
             models: set[type[BaseModel]] = set()
             for hot in _HOT:
                 if hot.described is None:

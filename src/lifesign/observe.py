@@ -19,10 +19,11 @@ from lifesign.engine.driver import Driver
 from lifesign.faults import Fault, InvalidInput
 from lifesign.http.answers import json_answer, without_absent
 from lifesign.http.body import parse_object, read_body, validate
-from lifesign.http.context import context_of
+from lifesign.http.context import base_url, context_of
 from lifesign.http.fields import Body, Integer
 from lifesign.http.llms import llms_text
 from lifesign.incidents import service as incidents
+from lifesign.telemetry import documents
 
 router = APIRouter(tags=["Server"])
 testing_router = APIRouter(include_in_schema=False)
@@ -139,7 +140,7 @@ def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]],
 @router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")
 async def show_llms(request: Request) -> Response:
     """Tell what this API can do, in plain text."""
-    return PlainTextResponse(llms_text(request.app.openapi()))
+    return PlainTextResponse(llms_text(request.app.openapi(), documents.links(base_url(request))))
 
 
 # For black-box tests ------------------------------------------------------------------------------------------------

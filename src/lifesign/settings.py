@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#]+")
+
 MAX_PORT = 65535
 _MANY = 10**15
 _STORES = ("sqlite", "postgresql", "clickhouse", "clickhouses", "chdb")
@@ -82,6 +84,27 @@ class Settings(BaseSettings):
         "", description="CIDRs, comma-separated, of proxies whose X-Forwarded-For is believed."
     )
 
+    # Telemetry that is sent here
+    otlp_max_body_bytes: int = Field(
+        20_971_520, ge=1, le=_MANY, description="Bytes of a request with spans, as sent and as inflated."
+    )
+    otlp_inflight_bytes: int = Field(
+        50_331_648, ge=1, le=_MANY, description="Bytes of such requests, inflated, that are in hand at once."
+    )
+    otlp_json_success_status: int = Field(202, description="Status of success for spans in JSON; 200 for strict peers.")
+    otlp_cors_origins: str = Field(
+        "", description="Origins, comma-separated, of pages that may send spans from browsers; `*` for any."
+    )
+    contact_email: str | None = Field(None, description="Whom to write to, as `/contact.json` tells it.")
+    contact_url: str | None = Field(None, description="Where to ask, as `/contact.json` tells it.")
+    prices_file: Path | None = Field(None, description="JSON file of what models cost, for calls that tell no cost.")
+    slow_ms_tool: int = Field(30_000, ge=0, le=_MANY, description="Milliseconds from which on a tool call is slow.")
+    slow_ms_llm: int = Field(60_000, ge=0, le=_MANY, description="The same of a call of a language model.")
+    slow_ms_http: int = Field(
+        10_000, ge=0, le=_MANY, description="The same of HTTP requests, retrieval, embedding and memory."
+    )
+    slow_ms_agent: int = Field(600_000, ge=0, le=_MANY, description="The same of agents and workflows.")
+    slow_ms_other: int = Field(60_000, ge=0, le=_MANY, description="The same of anything else.")
     # Telemetry in ClickHouse
     spool_max_bytes: int = Field(
         1_073_741_824, ge=1_048_576, le=_MANY, description="Bytes of records that may wait on disk for ClickHouse."
@@ -224,6 +247,22 @@ class Settings(BaseSettings):
                 "nor that more than LIFESIGN_SYSTEM_ALERT_SECONDS"
             )
         return self
+
+    @field_validator("otlp_json_success_status")
+    @classmethod
+    def _is_success(cls, value: int) -> int:
+        if value not in {200, 202}:
+            raise ValueError("must be 200 or 202")
+        return value
+
+    @field_validator("otlp_cors_origins")
+    @classmethod
+    def _origins_parse(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            if entry != "*" and not _ORIGIN.fullmatch(entry):
+                msg = f"entry {entry!r} is no origin, such as https://app.example.org"
+                raise ValueError(msg)
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -57,6 +57,8 @@ EXPLAINED = [
     (r"provisionProject|signUp", r"project_name_(required|invalid)|operator_invalid", r".+"),
     (r"upgradeProject", r"code_required", r".+"),
     (r"recoverProject", r"recovery_fields_required", r".+"),
+    (r"readTelemetry|readSession|listSessions", r"invalid_cursor", r".+"),
+    (r"readTelemetry", r"invalid_parameter", r"ids must be .+"),
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),

@@ -19,7 +19,16 @@ from sqlalchemy import Connection, create_engine, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from lifesign.clock import EpochMs
-from lifesign.db import Database, ReadersBusy, StorageUnavailable, WriterBusy, database, migrate, open_database
+from lifesign.db import (
+    Database,
+    ReadersBusy,
+    StorageUnavailable,
+    WriterBusy,
+    database,
+    is_writing,
+    migrate,
+    open_database,
+)
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import (
     LOCK_FILE,
@@ -216,6 +225,18 @@ async def test_an_exception_among_the_results_is_raised_to_its_caller_alone(db: 
     assert (a, b) == ("a", "b")
     assert isinstance(bad, Refused)
     assert await db.read(names) == ["a", "b"]
+
+
+async def test_it_is_known_while_somebody_writes(db: Database) -> None:
+    seen: list[bool] = []
+
+    def look(_conn: Connection) -> None:
+        seen.append(is_writing())
+
+    await db.write(look)
+    await db.read(lambda _: seen.append(is_writing()))
+
+    assert seen == [True, False]
 
 
 async def test_when_a_batch_fails_each_item_is_tried_alone(db: Database) -> None:

@@ -19,6 +19,7 @@ from lifesign.cli import (
     projects,
     serve,
     systems,
+    telemetry,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.add_typer(incidents.notifications, name="notifications")
 app.command("apply")(config.apply)
 app.command("export")(config.export)
 app.add_typer(importing.app, name="import")
+app.add_typer(telemetry.app, name="telemetry")
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")

@@ -11,7 +11,7 @@ import typer
 
 from lifesign.cli import options
 from lifesign.cli.errors import CommandFailed, Refused, WrongUsage
-from lifesign.cli.output import print_bytes, print_json, safe
+from lifesign.cli.output import print_bytes, print_json, safe, whole_file
 from lifesign.cli.values import Json
 
 if TYPE_CHECKING:
@@ -83,23 +83,13 @@ def export(
     if out is None:
         print_bytes(text.encode())
     else:
-        _written(out, text)
+        with whole_file(out) as write:
+            write(text.encode())
     if present.without_slug:
         left_out = ", ".join(present.without_slug)
         print(f"lifesign: without a slug, and so not in the file: {left_out}", file=sys.stderr)
     if variables:
         print(f"lifesign: set these before applying it: {', '.join(variables)}", file=sys.stderr)
-
-
-def _written(path: Path, text: str) -> None:
-    """The whole file or, when that fails, the one before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(text.encode())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
 
 
 def _applied(

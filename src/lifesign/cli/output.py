@@ -1,12 +1,16 @@
 """What commands show: tables for people, plain columns for pipes, JSON for scripts."""
 
 import json
+import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import NewType
 
+from lifesign.cli.errors import CommandFailed
 from lifesign.cli.values import Json
 
 # Colour only for states; everything else keeps the colours of the terminal.
@@ -43,6 +47,24 @@ def print_bytes(content: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Write a file piece by piece: the whole of it or, when that fails, the one before. Raises CommandFailed."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+
+            def write(content: bytes) -> None:
+                file.write(content)
+
+            yield write
+        part.replace(path)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def print_rows(rows: Sequence[dict[str, Json]], columns: Sequence[Column], *, empty: str) -> None:

@@ -4,7 +4,7 @@
 transaction is durable. The tables are in `schema`, their history in `migrations`. Spec "Engine", sections 2 and 8.
 """
 
-from lifesign.db.database import Database, ReadersBusy, StorageUnavailable, WriterBusy
+from lifesign.db.database import Database, ReadersBusy, StorageUnavailable, WriterBusy, is_writing
 from lifesign.db.open import open_database
 
-__all__ = ["Database", "ReadersBusy", "StorageUnavailable", "WriterBusy", "open_database"]
+__all__ = ["Database", "ReadersBusy", "StorageUnavailable", "WriterBusy", "is_writing", "open_database"]

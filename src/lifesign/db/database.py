@@ -56,6 +56,18 @@ class ReadersBusy(StorageUnavailable):
     """Too many reads wait already."""
 
 
+_writing: set[int] = set()
+
+
+def is_writing() -> bool:
+    """Whether some thread of this process is at work on a commit, of whatever database. Old once it is given.
+
+    For work that can wait: Python lets one thread work at a time, and a writer, which lets go at each call of the
+    database, waits for its turn dozens of times in one commit.
+    """
+    return bool(_writing)
+
+
 # Any, here and below: one queue holds the callers of every function; `write` and `write_batched` restore the types.
 @dataclass(slots=True)
 class _Caller:
@@ -160,6 +172,7 @@ class Database:
     def _write_forever(self) -> None:
         while callers := self._next_callers():
             try:
+                _writing.add(threading.get_ident())
                 results = self._commit_with_retries(callers)
             except SimulatedCrash as crash:
                 # The node is dead from here on: nobody is answered, nothing more is written.
@@ -168,6 +181,8 @@ class Database:
                     self._stopping = True
                     self._queue.clear()
                 return
+            finally:
+                _writing.discard(threading.get_ident())
             # What was left out to answer the others sooner goes first next time.
             done = callers[: len(results)]
             with self._ready:

@@ -1,11 +1,12 @@
-"""What `/metrics` tells of the engine. Names are listed in the reference; a test keeps that true."""
+"""What `/metrics` tells. Names are listed in the reference; a test keeps that true."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lifesign.telemetry.stores.clickhouse.flusher import SPOOL_RECORDS
+from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS
 
 REGISTRY = CollectorRegistry()
-REGISTRY.register(SPOOL_RECORDS)
+for _metric in (OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS):
+    REGISTRY.register(_metric)
 
 LOOP_ERRORS = Counter("lifesign_loop_errors", "Ticks that failed.", ["loop"], registry=REGISTRY)
 LATENESS = Histogram(

@@ -1,5 +1,7 @@
 """The edge of the app: request ids, the log line of each request, and the last resort for errors."""
 
+import asyncio
+import contextlib
 import random
 import re
 import time
@@ -29,6 +31,9 @@ _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
 _COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
 _METHOD_NOT_ALLOWED = 405
+_CLOSING = {408, 413}
+_CLOSE = (b"connection", b"close")
+_LAST_WORDS_S = 2.0
 # Whoever knows what follows may do something.
 _MANAGEMENT = re.compile(r"/api/v[123]/")
 _PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -81,12 +86,17 @@ class Edge:
         header = (_HEADER, request_id.encode())
         began = time.perf_counter()
         status = 0
+        is_closing = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_closing
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], header]
+                is_closing = status in _CLOSING and _CLOSE in message["headers"]
+                message["headers"] = [*message["headers"], *scope["state"].get("headers", ()), header]
+            elif is_closing and not message.get("more_body", False):
+                await _last_words(message, receive, send)
+                return
             await send(message)
 
         try:
@@ -122,6 +132,20 @@ class Edge:
             # No object has such a name, and PostgreSQL cannot even be asked for it.
             return _nowhere
         return next((hot for hot in self._hot if hot.matches(scope)), self._app)
+
+
+async def _last_words(message: Message, receive: Receive, send: Send) -> None:
+    """Send the end of an answer after which the connection is closed while a body is still coming in.
+
+    Whoever is still sending into a closed connection is told that it is broken, and often never reads the answer: so
+    what comes is read and forgotten for a moment.
+    """
+    await send({**message, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_S):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _without_body(send: Send) -> Send:

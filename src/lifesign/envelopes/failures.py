@@ -53,6 +53,19 @@ from lifesign.systems.rules import (
     SystemNotFound,
     ValidationFailed,
 )
+from lifesign.telemetry.otlp import InvalidOtlp
+from lifesign.telemetry.rules import (
+    InflatesTooFar,
+    InvalidCursor,
+    InvalidEncoding,
+    Overloaded,
+    QuotaExceeded,
+    SessionNotFound,
+    TooSlow,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
+from lifesign.telemetry.store import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,9 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
 
 
+# Parsers may quote what they could not read.
+_LONGEST_REASON = 1000
+
 # Any: each entry is called with its own exception only.
 TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidInput: _invalid,
@@ -173,6 +189,30 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     NotSandbox: lambda _: Failure(403, "not_sandbox", "This project did not make itself: it has no codes"),
     WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
     WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
+    SessionNotFound: lambda _: Failure(404, "session_not_found", "Session not found in window"),
+    InvalidCursor: lambda _: Failure(400, "invalid_cursor", "cursor is not a cursor of this list"),
+    StoreUnavailable: lambda _: Failure(
+        503,
+        "store_unavailable",
+        "The store of telemetry is not available, try again",
+        headers={"Retry-After": "5"},
+    ),
+    UnsupportedMediaType: lambda _: Failure(
+        415, "unsupported_media_type", "Content-Type must be application/json or application/x-protobuf"
+    ),
+    UnsupportedEncoding: lambda _: Failure(
+        415, "unsupported_encoding", "Content-Encoding must be one of identity, gzip and deflate, or absent"
+    ),
+    Overloaded: lambda _: Failure(
+        503, "overloaded", "Too much is being received at this moment, try again", headers={"Retry-After": "1"}
+    ),
+    TooSlow: lambda _: Failure(408, "body_too_slow", "The body comes too slowly", headers={"Connection": "close"}),
+    InflatesTooFar: lambda _: Failure(413, "body_too_large", "The body is too large once it is inflated"),
+    InvalidEncoding: lambda error: Failure(400, "invalid_encoding", str(error)),
+    InvalidOtlp: lambda error: Failure(400, "invalid_otlp", str(error)[:_LONGEST_REASON]),
+    QuotaExceeded: lambda error: Failure(
+        429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),

@@ -40,7 +40,7 @@ _PROTOBUF = frozenset({"application/x-protobuf", "application/protobuf"})
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lifesign"'}
 _NOT_FOUND = 404
 # From HTTP to google.rpc.Code, as exporters know it.
-_RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 12, 405: 12, 409: 6, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
+_RPC_CODES = {400: 3, 401: 16, 403: 7, 404: 12, 405: 12, 408: 4, 409: 6, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
 _UNKNOWN = 2
 
 

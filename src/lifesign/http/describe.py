@@ -125,6 +125,7 @@ _PATH_PARAMETERS = {
     "maintenance": "Id, `mw_...`.",
     "notifications": "Id, `ntf_...`.",
     "keys": "Id, `key_...`.",
+    "sessions": "Id of a session, another id that its records have, or a trace id.",
     "systems": "Id (a UUID) or key (`SYS-...`), in any case.",
 }
 ABOUT = """\
@@ -150,6 +151,7 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Systems", "description": "Machines with credentials, their liveness and their inventories."},
     {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
     {"name": "Projects", "description": "Projects that make themselves, with a producer key and an agent key each."},
+    {"name": "Telemetry", "description": "Spans of OpenTelemetry in; records, sessions and overviews out."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
@@ -315,7 +317,7 @@ def correct(paths: Mapping[str, Any]) -> None:
 def _with_nulls(response: dict[str, Any]) -> None:
     """Give back to examples the `data` that is null, which the framework takes for absent."""
     for example in response.get("content", {}).get("application/json", {}).get("examples", {}).values():
-        if {"code", "message"} <= set(example["value"]):
+        if {"code", "message"} <= set(example["value"]) and "ok" not in example["value"]:
             example["value"].setdefault("data", None)
 
 

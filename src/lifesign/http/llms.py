@@ -15,15 +15,15 @@ faulty field in `details`; 401 no or bad key; 403 missing scope; 404 unknown; 40
 `Retry-After` when to try again. Calls of projects and telemetry answer `{"ok": false, "error", "message"}` instead."""
 
 
-def llms_text(document: Document) -> str:
-    """The operations of `document` by tag, each in one line, with an example of its body."""
+def llms_text(document: Document, further: str) -> str:
+    """The operations of `document` by tag, each in one line, with an example of its body; and where to read on."""
     info = document["info"]
     parts = [f"# {info['title']}\n\n{info['description'].strip()}\n\nEvery detail: [/openapi.json](/openapi.json)."]
     for tag in document["tags"]:
         lines = "\n".join(_lines(document, tag["name"]))
         if lines:
             parts.append(f"## {tag['name']}\n\n{tag['description']}\n\n{lines}")
-    return "\n\n".join([*parts, _ERRORS]) + "\n"
+    return "\n\n".join([*parts, _ERRORS, further]) + "\n"
 
 
 def _lines(document: Document, tag: str) -> Iterator[str]:

@@ -34,6 +34,14 @@ class InvalidParameter(Exception):
         self.name = name
 
 
+class MalformedParameter(InvalidParameter):
+    """Another parameter that is none of what it may be. rule: how the sentence goes on after its name."""
+
+    def __init__(self, name: str, rule: str) -> None:
+        Exception.__init__(self, f"{name} {rule}")
+        self.name = name
+
+
 # In -----------------------------------------------------------------------------------------------------------------
 async def read_object(request: Request, *, is_required: bool = True) -> Json:
     """The members of the body that have a value, whatever its Content-Type says. Raises BodyTooLarge, InvalidJson.

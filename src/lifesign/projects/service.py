@@ -28,7 +28,7 @@ from lifesign.projects.rules import (
     RateLimited,
     WrongUpgradeCode,
 )
-from lifesign.projects.store import Project
+from lifesign.projects.store import Project as Project  # noqa: PLC0414 - what is answered here has this type
 from lifesign.secretfile import kept_secret
 from lifesign.settings import Settings
 
@@ -76,6 +76,14 @@ def id_of(conn: Connection, ref: str) -> str:
     found = store.project_id(conn, ref)
     if found is None:
         raise ProjectNotFound(ref)
+    return found
+
+
+def project(conn: Connection, project_id: str) -> Project:
+    """The project with this id. Raises ProjectNotFound."""
+    found = store.project(conn, project_id)
+    if found is None:
+        raise ProjectNotFound(project_id)
     return found
 
 

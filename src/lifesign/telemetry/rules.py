@@ -1,12 +1,15 @@
 """What is true of one record: whether it fails, what kind of signal it is, what its duration and its result mean.
 
-Spec "Telemetry", section 4.
+And why spans are not taken. Spec "Telemetry", sections 3 and 4.
 """
 
 import json
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
+
+from lifesign.clock import EpochMs, from_datetime, to_datetime
 
 _MS: Final = 1_000_000
 _BUCKET_LOG: Final = math.log(1.05)
@@ -21,8 +24,56 @@ MOST_TOKENS: Final = 10**12
 MOST_NANO_USD: Final = 4 * 10**12
 """4,000 USD for one call; the same is true of their sum."""
 LARGEST_ATTEMPT: Final = 2**16 - 1
+_LONGEST_RETRY_S: Final = 3600
 
 
+# Refusals -----------------------------------------------------------------------------------------------------------
+class UnsupportedMediaType(Exception):
+    """Spans come as JSON or as protobuf, and the request does not say which, or says something else."""
+
+
+class UnsupportedEncoding(Exception):
+    """The body is compressed in a way that is not read here, or several times over."""
+
+
+class Overloaded(Exception):
+    """So much is in hand that there is no room for this request, and none came free in time."""
+
+
+class TooSlow(Exception):
+    """The body comes so slowly that its room is given to others."""
+
+
+class InflatesTooFar(Exception):
+    """The body was read to its end, and inflates to more than a body may have."""
+
+
+class InvalidEncoding(Exception):
+    """The body does not inflate: it is broken, truncated, or followed by something else."""
+
+
+class QuotaExceeded(Exception):
+    """The month's records of the project are used up; none of the new ones was stored."""
+
+    def __init__(self, now: EpochMs) -> None:
+        super().__init__("The quota of this project is used up for this month; nothing was stored")
+        self.retry_after_s = quota_retry_s(now)
+
+
+class SessionNotFound(Exception):
+    """There is no such session, nothing of it arrived in the window, or it is another project's."""
+
+
+class InvalidCursor(Exception):
+    """Not a cursor of this list."""
+
+
+def quota_retry_s(now: EpochMs) -> int:
+    """Seconds until the calendar month (UTC) is over and quotas begin anew; at least 1, at most an hour."""
+    return min(max(1, -(-(next_month(now) - now) // 1000)), _LONGEST_RETRY_S)
+
+
+# Durations ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class SlowAfter:
     """From how many milliseconds on an operation is slow (`LIFESIGN_SLOW_MS_*`).
@@ -144,3 +195,11 @@ def is_negative_feedback(value: Any) -> bool:
 def is_negative_score(value: Any) -> bool:
     """Whether a score of feedback is below zero."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value < 0
+
+
+# Months --------------------------------------------------------------------------------------------------------------
+def next_month(now: EpochMs) -> EpochMs:
+    """When the calendar month (UTC) of an instant is over."""
+    at = to_datetime(now)
+    first = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return from_datetime((first + timedelta(days=32)).replace(day=1))

@@ -102,6 +102,14 @@ class Stats:
     pending_records: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far reads are behind. pending_records: answered, and not yet where reads look. The newest that is there."""
+
+    pending_records: int
+    last_received_at: EpochMs | None
+
+
 class SpanStore(Protocol):
     """Keeps the records of all projects. Reads raise StoreUnavailable; writes raise db.StorageUnavailable."""
 
@@ -121,6 +129,10 @@ class SpanStore(Protocol):
 
     async def used(self, project_id: str, now: EpochMs) -> int:
         """How many records were charged in the calendar month (UTC) of `now`, deleted ones too."""
+        ...
+
+    async def lag(self, project_id: str) -> Lag:
+        """How far reads of a project are behind what was answered."""
         ...
 
     async def window(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from lifesign.clock import EpochMs
+from lifesign.telemetry.metrics import SPOOL_RECORDS
 from lifesign.telemetry.store import Filter, StoreUnavailable
 from lifesign.telemetry.stores.clickhouse.client import Address
-from lifesign.telemetry.stores.clickhouse.flusher import SPOOL_RECORDS
 from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from tests.peers.clickhouse import ClickHousePeer
 from tests.telemetry.clickhouse.conftest import Nodes

@@ -1,11 +1,13 @@
 """OTLP in protobuf, through the generated classes of OpenTelemetry."""
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from lifesign.telemetry.otlp.pieces import pieces_of_protobuf, without_pause
 from lifesign.telemetry.otlp.spans import (
     LAST_KIND,
     LAST_STATUS,
@@ -35,17 +37,25 @@ from lifesign.telemetry.otlp.spans import (
 )
 
 
-def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
+def decode_protobuf(body: bytes, *, arrival_ns: int, give_way: Callable[[], None] = without_pause) -> Batch:
     """The spans of an ExportTraceServiceRequest. arrival_ns: stands in for times that are missing.
 
-    Raises InvalidOtlp.
+    give_way: called again and again, by whoever lets others work in between. Raises InvalidOtlp.
     """
-    request = ExportTraceServiceRequest()
-    try:
-        request.ParseFromString(body)
-    except (DecodeError, RecursionError) as error:
-        raise InvalidOtlp(f"The body is not an ExportTraceServiceRequest: {error}") from None
     batch = Batch()
+    for piece in pieces_of_protobuf(body):
+        request = ExportTraceServiceRequest()
+        try:
+            request.ParseFromString(piece)
+        except (DecodeError, RecursionError) as error:
+            raise InvalidOtlp(f"The body is not an ExportTraceServiceRequest: {error}") from None
+        _add_spans(batch, request, arrival_ns)
+        give_way()
+    return batch
+
+
+# Any, throughout: the generated classes have no types.
+def _add_spans(batch: Batch, request: Any, arrival_ns: int) -> None:
     cutter = Cutter()
     for group in request.resource_spans:
         cutter.is_cut = False
@@ -62,10 +72,8 @@ def decode_protobuf(body: bytes, *, arrival_ns: int) -> Batch:
                     batch.spans.append(cutter.fit_span(span))
                 else:
                     batch.reject(span, each.name)
-    return batch
 
 
-# Any, throughout: the generated classes have no types.
 def _resource(group: Any, cutter: Cutter) -> Resource:
     told = group.resource
     attributes, left_out = _attributes(told.attributes, cutter)

@@ -138,7 +138,8 @@ class Batch:
         if not count:
             return ""
         reasons = ", ".join(f"{reason} ({number})" for reason, number in self.rejected.items())
-        return f"{count} span{'s' if count > 1 else ''} rejected: {reasons}; first: {self.first_rejected[:100]!r}"
+        first = f"; first: {self.first_rejected[:100]!r}" if self.first_rejected else ""
+        return f"{count} span{'s' if count > 1 else ''} rejected: {reasons}{first}"
 
 
 @dataclass(slots=True)

@@ -167,9 +167,8 @@ def well_formed(body: bytes) -> Request | None:
 
 
 # From the request to spans -------------------------------------------------------------------------------------------
-def batch_of(request: Request, *, arrival_ns: int, is_clean: bool) -> Batch:
-    """Its spans within the limits. is_clean: no text in it has NUL or lone surrogates."""
-    batch = Batch()
+def add_spans(batch: Batch, request: Request, *, arrival_ns: int, is_clean: bool) -> None:
+    """Add its spans within the limits to a batch. is_clean: no text in it has NUL or lone surrogates."""
     cutter = Cutter(is_clean)
     for group in request.resource_spans:
         cutter.is_cut = False
@@ -186,7 +185,6 @@ def batch_of(request: Request, *, arrival_ns: int, is_clean: bool) -> Batch:
                     batch.spans.append(cutter.fit_span(span))
                 else:
                     batch.reject(span, (each is not None and each.name) or "")
-    return batch
 
 
 def _resource(group: ResourceSpans, cutter: Cutter) -> Resource:

@@ -86,6 +86,12 @@ def of_session(
     return _stored(conn, known, _by_start(query, limit, after))
 
 
+def last_arrival(conn: Connection, project: int) -> EpochMs | None:
+    """The newest arrival of a project. Index: ix_spans_arrival."""
+    at: EpochMs | None = conn.scalar(select(func.max(S.received_at)).where(S.project == project))
+    return at
+
+
 def session_number(conn: Connection, project: int, session_id: str) -> int | None:
     """The number of a session that has records."""
     is_it = (sessions.c.project == project) & (sessions.c.session_id == session_id) & (sessions.c.turns > 0)

@@ -15,6 +15,7 @@ from lifesign.telemetry.store import (
     Appended,
     Arrival,
     Filter,
+    Lag,
     SessionPage,
     Start,
     Stats,
@@ -58,6 +59,10 @@ class SqlStore:
             return append.used(conn, project, append.month_of(now))
 
         return await self._of_project(project_id, read) or 0
+
+    async def lag(self, project_id: str) -> Lag:
+        """See SpanStore. What is answered can be read."""
+        return Lag(0, await self._of_project(project_id, reads.last_arrival))
 
     async def window(
         self, project_id: str, since: EpochMs, until: EpochMs, *, only: Filter, limit: int, after: Arrival | None

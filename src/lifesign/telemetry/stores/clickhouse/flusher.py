@@ -5,10 +5,10 @@ import contextlib
 from typing import Final
 
 import structlog
-from prometheus_client import Gauge
 
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
+from lifesign.telemetry.metrics import SPOOL_RECORDS
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.telemetry.stores.clickhouse import spool
 from lifesign.telemetry.stores.clickhouse.client import ClickHouse
@@ -20,8 +20,6 @@ _EVERY_S: Final = 1.0
 _LONGEST_REST_S: Final = 5.0
 _LOOKS_EVERY_S: Final = 10.0
 _LAST_TRY_S: Final = 5.0
-
-SPOOL_RECORDS = Gauge("lifesign_spool_records", "Records that are not yet in ClickHouse.", registry=None)
 
 log = structlog.get_logger("lifesign.telemetry")
 

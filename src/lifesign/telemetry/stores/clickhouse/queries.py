@@ -234,6 +234,7 @@ WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
 """Numbers of the records that arrived in a window."""
 
 OLDEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at LIMIT 1"
+NEWEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at DESC LIMIT 1"
 COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {_instant('before')}"
 DELETE_BEFORE: Final = f"DELETE FROM spans WHERE received_at < {_instant('before')}"
 _EARLIER: Final = f"SELECT trace_id FROM traces WHERE received_at < {_instant('before')}"

@@ -20,6 +20,7 @@ from lifesign.telemetry.store import (
     Appended,
     Arrival,
     Filter,
+    Lag,
     Scope,
     SessionPage,
     Start,
@@ -152,6 +153,12 @@ class ClickHouseStore:
             return await self._spool.read(spool.used, project_id, now)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
+
+    async def lag(self, project_id: str) -> Lag:
+        await self._drained(project_id)
+        newest = await self._clickhouse.rows(queries.NEWEST, {"project": project_id})
+        waiting = await self._pending(project_id)
+        return Lag(waiting.records, newest[0][0] if newest else None)
 
     async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - to delete fewer would be more work
         await self._flusher.drained(None, within_s=self.drain_s)

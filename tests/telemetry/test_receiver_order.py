@@ -1,0 +1,119 @@
+"""Which refusal wins when several apply. Spec "Telemetry", section 3, the table."""
+
+import asyncio
+import gzip
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+
+import httpx2
+
+from tests.harness import Lifesign, MakeLifesign
+from tests.telemetry.senders import JSON, Sender, json_of, receiver_of, saturated, sender, spans
+from tests.wire import until
+
+MOST = 4000
+GOOD = json_of(*spans(1))
+FULL = json_of(*spans(1, first=99))
+# Row by row: what is wrong, and how it is refused.
+ROWS = {
+    "key": (401, "missing_key"),
+    "type": (415, "unsupported_media_type"),
+    "encoding": (415, "unsupported_encoding"),
+    "announced": (413, "body_too_large"),
+    "saturated": (503, "overloaded"),
+    "long": (413, "body_too_large"),
+    "inflates": (413, "body_too_large"),
+    "broken": (400, "invalid_encoding"),
+    "undecodable": (400, "invalid_otlp"),
+    "quota": (429, "quota_exceeded"),
+}
+# What cannot be wrong at once: each row is about a body of its own.
+BODIES = ("announced", "long", "inflates", "broken", "undecodable", "quota")
+
+
+def body_with(wrong: Sequence[str]) -> bytes:
+    match next((each for each in wrong if each in BODIES), None):
+        case "announced" | "long":
+            return b" " * (MOST + 1)
+        case "inflates":
+            # What follows is broken, too, and inflating stops before it.
+            return gzip.compress(b"x" * (MOST + 1)) + b"rubbish"
+        case "broken":
+            # It inflates to what is no OTLP either.
+            return gzip.compress(b"{")[:-1]
+        case "undecodable":
+            return b"{"
+        case _:
+            return FULL
+
+
+async def in_parts(body: bytes) -> AsyncIterator[bytes]:
+    """A body whose length is not announced."""
+    yield body[: len(body) // 2]
+    yield body[len(body) // 2 :]
+
+
+async def sent(ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+    body = body_with(wrong)
+    headers = {}
+    if "encoding" in wrong:
+        headers["Content_Encoding"] = "br"
+    elif {"inflates", "broken"} & {*wrong}:
+        headers["Content_Encoding"] = "gzip"
+    return await ours.post(
+        in_parts(body) if "announced" not in wrong else body,
+        "text/plain" if "type" in wrong else JSON,
+        key=None if "key" in wrong else "",
+        **headers,
+    )
+
+
+def combinations() -> list[tuple[str, ...]]:
+    every = [
+        wrong for size in (1, 2, 3) for wrong in itertools.combinations(ROWS, size) if len({*BODIES} & {*wrong}) <= 1
+    ]
+    assert len(every) == 80
+    return every
+
+
+async def test_of_all_that_is_wrong_the_first_row_of_the_table_is_told(start_lifesign: MakeLifesign) -> None:
+    told: dict[tuple[str, ...], tuple[int, str]] = {}
+    async with (
+        start_lifesign(otlp_max_body_bytes=MOST, quota_spans=1) as lifesign,
+        sender(lifesign) as ours,
+    ):
+        await ours.told(*spans(1))
+        for wrong in combinations():
+            answer = await _refused(lifesign, ours, wrong)
+            assert answer.json()["ok"] is False
+            told[wrong] = (answer.status_code, answer.json()["error"])
+
+        assert await ours.span_ids() == [1]
+
+    assert told == {wrong: ROWS[wrong[0]] for wrong in told}
+
+
+async def _refused(lifesign: Lifesign, ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+    async with AsyncExitStack() as stack:
+        if "saturated" in wrong:
+            await stack.enter_async_context(saturated(lifesign))
+        if wrong[0] != "saturated":
+            return await sent(ours, wrong)
+        return await after_two_seconds(lifesign, ours, wrong)
+
+
+async def after_two_seconds(lifesign: Lifesign, ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+    """The answer to whoever waits for room, for as long as that is tried."""
+    budget = receiver_of(lifesign).budget
+    asking = asyncio.create_task(sent(ours, wrong))
+    await until(lambda: budget.waiting > 0)
+    await lifesign.advance(2)
+    return await asking
+
+
+async def test_whoever_finds_no_room_is_told_to_come_back_in_a_second(lifesign: Lifesign) -> None:
+    async with sender(lifesign) as ours, saturated(lifesign):
+        answer = await after_two_seconds(lifesign, ours, ())
+
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (503, "1", 14)
