@@ -19,8 +19,7 @@ from tests.harness import SETTINGS
 from tests.postgres import Databases
 
 SQL_STORES = ("sqlite", "postgresql")
-# For tests that ask for `a_store` and know nothing but the protocol.
-every_store = pytest.mark.parametrize("a_store", [*SQL_STORES, "chdb"], indirect=True, scope="module")
+STORES = (*SQL_STORES, "chdb")
 
 
 @dataclass
@@ -75,14 +74,14 @@ def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Op
         yield store
 
 
-@pytest.fixture(scope="module", params=SQL_STORES)
+@pytest.fixture(scope="module", params=STORES)
 def a_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """One for all tests of a module."""
     with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("store")})) as store:
         yield store
 
 
-@pytest.fixture(params=SQL_STORES)
+@pytest.fixture(params=STORES)
 def lone_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """One of its own, for tests that count what is in it."""
     with _store_of(request, SETTINGS.model_copy(update={"data_dir": tmp_path})) as store:

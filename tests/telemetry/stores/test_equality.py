@@ -11,7 +11,7 @@ from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Body, Record
 from lifesign.telemetry.store import Activity, Arrival, Filter, Start, Stored
 from tests.telemetry.stores.builder import record
-from tests.telemetry.stores.conftest import Opened, every_store
+from tests.telemetry.stores.conftest import Opened
 from tests.telemetry.stores.model import Model
 
 NOW = 1_767_614_400_000
@@ -74,7 +74,6 @@ _STEPS = st.lists(
 
 
 # The store is the same for all examples; each has a project of its own.
-@every_store
 def test_every_answer_is_that_of_the_plain_list(a_store: Opened) -> None:
     # ClickHouse takes a thousand times as long over a handful of records: to find that they differ is enough.
     is_slow = a_store.store.kind == "clickhouse"

@@ -10,11 +10,12 @@ import pytest
 from lifesign.clock import EpochMs
 from tests.telemetry.stores.appending import BATCH, PROJECT, batch
 from tests.telemetry.stores.builder import NOW
-from tests.telemetry.stores.conftest import Opened, opened
+from tests.telemetry.stores.conftest import SQL_STORES, Opened, opened
 
 _ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 @pytest.mark.parametrize("answered", [1, 7])
 def test_batches_that_were_answered_are_whole_after_a_kill(lone_store: Opened, answered: int) -> None:
     settings = lone_store.settings

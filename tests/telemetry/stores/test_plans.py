@@ -13,7 +13,7 @@ from lifesign.telemetry.stores import append, reads, removal, summaries
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.sql import SqlStore
 from tests.telemetry.stores.builder import NOW, record
-from tests.telemetry.stores.conftest import Opened
+from tests.telemetry.stores.conftest import SQL_STORES, Opened
 
 _PROJECTS, _TRACES, _SPANS = 40, 30, 6
 _HOUR = 3_600_000
@@ -75,6 +75,7 @@ def _purge(conn: Connection) -> object:
     return removal.delete_old(conn, 3, EpochMs(NOW + 1), 100)
 
 
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 @pytest.mark.parametrize(
     ("run", "index"),
     [

@@ -14,7 +14,7 @@ from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.sql import SqlStore
 from lifesign.telemetry.stores.tables import metadata
 from tests.telemetry.stores.builder import NOW, record
-from tests.telemetry.stores.conftest import Opened, every_store
+from tests.telemetry.stores.conftest import SQL_STORES, Opened
 
 EVER = (EpochMs(0), EpochMs(NOW * 2))
 TRACE = "0" * 31 + "a"
@@ -43,7 +43,6 @@ def rows_left(store: SqlStore) -> dict[str, int]:
     return asyncio.run(store.db.read(count))
 
 
-@every_store
 def test_of_15_records_ten_fit_a_quota_of_ten_and_repeats_are_free(a_store: Opened) -> None:
     project = a_store.new_project()
 
@@ -55,7 +54,6 @@ def test_of_15_records_ten_fit_a_quota_of_ten_and_repeats_are_free(a_store: Open
     assert a_store.runner.run(a_store.store.used(project, NOW)) == 10
 
 
-@every_store
 def test_a_new_month_has_its_quota_to_itself(a_store: Opened) -> None:
     project = a_store.new_project()
     later = EpochMs(NOW + 31 * DAY)
@@ -67,7 +65,6 @@ def test_a_new_month_has_its_quota_to_itself(a_store: Opened) -> None:
     assert a_store.runner.run(a_store.store.used(project, later)) == 2
 
 
-@every_store
 def test_children_that_came_first_follow_their_root_into_its_session(a_store: Opened) -> None:
     project, store = a_store.new_project(), a_store.store
     children = [record(trace_id=TRACE, span_id=f"{n:016x}", parent_id=f"{1:016x}") for n in (2, 3)]
@@ -80,7 +77,6 @@ def test_children_that_came_first_follow_their_root_into_its_session(a_store: Op
     assert [(each.session_id, each.turns) for each in listed] == [("chat-1", 3)]
 
 
-@every_store
 def test_a_session_of_700_records_is_told_whole_with_one_of_them(a_store: Opened) -> None:
     project = a_store.new_project()
     a_store.runner.run(a_store.store.append(project, some(700), quota=0, now=NOW))
@@ -91,7 +87,6 @@ def test_a_session_of_700_records_is_told_whole_with_one_of_them(a_store: Opened
     assert (page.summary.turns, len(page.records)) == (700, 1)
 
 
-@every_store
 def test_a_project_is_never_told_of_another(a_store: Opened) -> None:
     mine, foreign, store = a_store.new_project(), a_store.new_project(), a_store.store
     [hidden] = some(1)
@@ -104,6 +99,7 @@ def test_a_project_is_never_told_of_another(a_store: Opened) -> None:
     assert len(a_store.runner.run(store.window(mine, *EVER, only=Filter(), limit=9, after=None))) == 1
 
 
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 def test_two_writers_of_one_batch_store_each_record_once(a_store: Opened) -> None:
     project = a_store.new_project()
     other = open_store(a_store.settings)
@@ -123,6 +119,7 @@ def test_two_writers_of_one_batch_store_each_record_once(a_store: Opened) -> Non
     assert a_store.runner.run(a_store.store.used(project, NOW)) == 200
 
 
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 def test_records_after_an_erasure_elsewhere_are_found_from_everywhere(a_store: Opened) -> None:
     project, store = a_store.new_project(), a_store.store
     a_store.runner.run(store.append(project, some(2), quota=0, now=NOW))
@@ -138,6 +135,7 @@ def test_records_after_an_erasure_elsewhere_are_found_from_everywhere(a_store: O
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_nothing_of_an_erased_project_is_left_in_any_table(lone_store: Opened) -> None:
     store = lone_store.store
     assert isinstance(store, SqlStore)
@@ -149,6 +147,7 @@ def test_nothing_of_an_erased_project_is_left_in_any_table(lone_store: Opened) -
     assert rows_left(store) == {}
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_nothing_but_what_was_charged_is_left_of_records_that_grew_old(lone_store: Opened) -> None:
     store = lone_store.store
     assert isinstance(store, SqlStore)
@@ -160,6 +159,7 @@ def test_nothing_but_what_was_charged_is_left_of_records_that_grew_old(lone_stor
     assert rows_left(store) == {"span_projects": 1, "usage": 1}
 
 
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_what_was_answered_is_there_when_the_store_is_opened_again(lone_store: Opened) -> None:
     lone_store.runner.run(lone_store.store.append("p", some(3), quota=0, now=NOW))
     again = open_store(lone_store.settings)
