@@ -3,12 +3,18 @@
 import itertools
 from typing import Any
 
-from lifesign.diagnosis.preparation import Placed
+from lifesign.clock import EpochMs
+from lifesign.diagnosis.details import details_of
+from lifesign.diagnosis.facts import facts_of
+from lifesign.diagnosis.issues import Known
+from lifesign.diagnosis.packet import examined, packet_of
+from lifesign.diagnosis.preparation import Key, Placed
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import Narrow
 from lifesign.telemetry.rules import duration_bucket
 
-UNTIL_MS = 1_767_614_400_000
+UNTIL_MS = EpochMs(1_767_614_400_000)
+SINCE_MS = EpochMs(UNTIL_MS - 3_600_000)
 START_NS = 1_767_614_000_000_000_000
 _SECOND_NS = 1_000_000_000
 
@@ -56,3 +62,28 @@ def spans(first: int, how_many: int, **fields: Any) -> list[Placed]:
 
 def ids(*placed: Placed) -> list[str]:
     return [each.record.record_id for each in placed]
+
+
+# Any: JSON.
+def diagnosed(
+    current: list[Placed],
+    baseline: list[Placed] | None = None,
+    *,
+    ledger: dict[str, Known] | None = None,
+    messages: dict[Key, str] | None = None,
+) -> dict[str, Any]:
+    """The packet of these records."""
+    seen = examined(facts_of(current, baseline or []))
+    details = details_of(current, seen.wanted, messages or {})
+    return packet_of(seen, details, ledger=ledger or {}, window_start=SINCE_MS)
+
+
+# Any: JSON.
+def issues(current: list[Placed], baseline: list[Placed] | None = None) -> dict[str, dict[str, Any]]:
+    """The issues by title."""
+    return {each["title"]: each for each in diagnosed(current, baseline)["issues"]}
+
+
+def counts(current: list[Placed], baseline: list[Placed] | None = None) -> dict[str, int]:
+    """The counts of issues by title."""
+    return {title: each["count"] for title, each in issues(current, baseline).items()}
