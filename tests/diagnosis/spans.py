@@ -15,7 +15,7 @@ from lifesign.telemetry.rules import duration_bucket
 
 UNTIL_MS = EpochMs(1_767_614_400_000)
 SINCE_MS = EpochMs(UNTIL_MS - 3_600_000)
-START_NS = 1_767_614_000_000_000_000
+START_NS = 1_767_612_400_000_000_000
 _SECOND_NS = 1_000_000_000
 
 
