@@ -4,11 +4,13 @@ A store computes the sums where the records are and streams the rest; `facts_of`
 says what the answer of every store must be. Spec "Diagnosis", section 3.
 """
 
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from lifesign.clock import EpochMs
 from lifesign.diagnosis.preparation import Key, Placed, in_order, key_of
 from lifesign.telemetry.masks import masked_operation
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
@@ -90,6 +92,13 @@ class WindowFacts:
     sessions_cut: int = 0
 
 
+class Newest(NamedTuple):
+    """The records of a window that are read. effective_since: arrival of the oldest, when others were left out."""
+
+    records: list[Placed]
+    effective_since: EpochMs | None
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Both windows. notices: counts of the current one by code, as the store can tell them."""
@@ -109,6 +118,14 @@ def facts_of(
         window_facts(before, most_of_a_session=most_of_a_session),
         _notices(now, {key_of(placed) for placed in (*now, *before)}),
     )
+
+
+def newest(records: Sequence[Placed], most: int) -> Newest:
+    """At most so many records, those that arrived last; of equals the larger trace and span id."""
+    if len(records) <= most:
+        return Newest(list(records), None)
+    kept = heapq.nlargest(most, records, key=lambda placed: (placed.record.received_at, *key_of(placed)))
+    return Newest(kept, kept[-1].record.received_at if kept else None)
 
 
 def window_facts(ordered: Sequence[Placed], *, most_of_a_session: int = MOST_OF_A_SESSION) -> WindowFacts:
