@@ -185,6 +185,24 @@ def test_the_ledger_says_what_is_new_and_what_came_back(known: Known, expected: 
     assert only(diagnosed(failing, ledger={fingerprint: known}))["state"] == expected
 
 
+@pytest.mark.parametrize(
+    ("number", "fields", "expected"),
+    [
+        (5, {"failing": True}, "high"),
+        (4, {"failing": True}, "medium"),
+        (5, {"signal_type": "slow_operation"}, "medium"),
+    ],
+    ids=["five came back", "four", "of a kind that is medium at most"],
+)
+def test_what_came_back_often_is_worse(number: int, fields: dict[str, Any], expected: str) -> None:
+    records = spans(1, number, trace=1, **fields)
+    fingerprint = only(diagnosed(records))["fingerprint"]
+
+    issue = only(diagnosed(records, ledger={fingerprint: Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000))}))
+
+    assert (issue["state"], issue["severity"]) == ("regressed", expected)
+
+
 # Notices and bad data ------------------------------------------------------------------------------------------------
 def test_oddities_are_notices_and_never_issues() -> None:
     packet = diagnosed(

@@ -80,12 +80,13 @@ def details_of(records: Iterable[Placed], wanted: Wanted, messages: Mapping[Key,
     """The details of records in hand; what every store must answer."""
     ordered = in_order(records)
     selected = {each: [placed for placed in ordered if is_selected(placed, each)] for each in wanted.selectors}
+    by_operation: dict[int | None, list[Placed]] = {each: [] for each in wanted.op_hashes}
+    for placed in ordered:
+        for op_hash in {None, placed.record.op_hash} & wanted.op_hashes:
+            by_operation[op_hash].append(placed)
     return Details(
         {each: summed(found, each.rank) for each, found in selected.items() if found},
-        {
-            op_hash: values_of(placed for placed in ordered if op_hash in {None, placed.record.op_hash})
-            for op_hash in wanted.op_hashes
-        },
+        {op_hash: values_of(found) for op_hash, found in by_operation.items()},
         {key: messages[key] for key in wanted.messages if key in messages},
     )
 

@@ -51,7 +51,8 @@ def shift(now: Histogram, before: Histogram) -> Shift:
         twice_u += here * (2 * below + there)
         below += there
         ties += (here + there) ** 3 - (here + there)
-    delta = twice_u / (many * few) - 1
+    # One division of whole numbers, so that a fifth is a fifth.
+    delta = (twice_u - many * few) / (many * few)
     total = many + few
     variance = many * few / 12 * (total + 1 - ties / (total * (total - 1)))
     if variance <= 0:
