@@ -321,6 +321,22 @@ def test_the_seed_of_hashes_changes_no_byte() -> None:
     assert len(json.loads(said.pop())["issues"]) > 5
 
 
+def test_thousands_of_storms_in_thousands_of_operations_are_placed_in_seconds() -> None:
+    names = [f"{chr(97 + n // 676)}{chr(97 + n // 26 % 26)}{chr(97 + n % 26)}" for n in range(4000)]
+    failing = [
+        span(3 * n + each, trace=n + 1, parent=99_999, operation=name, failing=True)
+        for n, name in enumerate(names)
+        for each in (1, 2, 3)
+    ]
+
+    started = time.perf_counter()
+    packet = diagnosed(failing)
+
+    assert (packet["failures"], packet["omitted_issues"]) == (12_000, 3900)
+    assert {tuple(each["patterns"]) for each in packet["issues"]} == {("retry_storm",)}
+    assert time.perf_counter() - started < 5
+
+
 def test_ten_thousand_long_messages_are_read_in_seconds() -> None:
     failing = spans(1, 10_000, failing=True)
     messages = {key_of(placed): f"{n} " + "a0" * 16_000 for n, placed in enumerate(failing)}

@@ -1,11 +1,12 @@
 """Findings that tell of the same records are told once. Spec "Diagnosis", section 5, "Folding"."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from lifesign.diagnosis.findings import Finding, keys_of
-from lifesign.diagnosis.preparation import key_of
+from lifesign.diagnosis.preparation import Key, key_of
 
 FAILURES: Final = frozenset({1, 2})
 _SLOW, _GUARDRAIL, _RATE, _LATENCY = 3, 14, 8, 9
@@ -51,33 +52,51 @@ def without_blocked(findings: Sequence[Finding]) -> list[Finding]:
 
 def folded(findings: Sequence[Finding]) -> list[Kept]:
     """The findings that are listed, each with those that went into it."""
-    keepers = [each for each in findings if each.rule.number in FAILURES]
-    latencies = [each for each in findings if each.rule.number == _LATENCY]
-    targets = {id(each): _target(each, keepers, latencies) for each in findings}
-    into: dict[int, list[Finding]] = {id(each): [] for each in findings}
-    for finding in findings:
-        target = targets[id(finding)]
+    places = _Places(findings)
+    targets = [places.target(each) for each in findings]
+    into: dict[int, list[Finding]] = defaultdict(list)
+    for finding, target in zip(findings, targets, strict=True):
         if target is not None:
-            into[id(target)].append(finding)
-    return [Kept(each, tuple(into[id(each)])) for each in findings if targets[id(each)] is None]
+            into[target].append(finding)
+    return [Kept(each, tuple(into[place])) for place, each in enumerate(findings) if targets[place] is None]
 
 
-def _target(finding: Finding, keepers: Sequence[Finding], latencies: Sequence[Finding]) -> Finding | None:
-    if finding.rule.number in _PATTERNS:
-        shared = [(_shared(finding, each), each) for each in keepers]
-        most, keeper = _largest(shared)
-        return keeper if most * 2 >= len(finding.records) else None
-    if finding.rule.number == _RATE:
-        return _largest([(each.count, each) for each in keepers if each.op_hashes & finding.op_hashes])[1]
-    if finding.rule.number == _SLOW:
-        return next((each for each in latencies if finding.op_hashes <= each.op_hashes), None)
-    return None
+class _Places:
+    """Where findings may go, by what they share, so that thousands of them are placed in one go."""
 
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = findings
+        # A failure that counts is in one finding of R1 or R2 only.
+        self.keeper_of: dict[Key, int] = {}
+        self.keepers_of: dict[int, list[int]] = defaultdict(list)
+        self.latency_of: dict[int, int] = {}
+        for place, finding in enumerate(findings):
+            if finding.rule.number in FAILURES:
+                self.keeper_of.update((key_of(placed), place) for placed in finding.records)
+                for op_hash in finding.op_hashes:
+                    self.keepers_of[op_hash].append(place)
+            if finding.rule.number == _LATENCY:
+                self.latency_of.update((op_hash, place) for op_hash in finding.op_hashes)
 
-def _shared(finding: Finding, keeper: Finding) -> int:
-    return len(keys_of(finding.records) & keys_of(keeper.records))
+    def target(self, finding: Finding) -> int | None:
+        """The place of the finding that this one goes into; None when it stands by itself."""
+        if finding.rule.number in _PATTERNS:
+            shared = Counter(self.keeper_of.get(key_of(placed), -1) for placed in finding.records)
+            del shared[-1]
+            target = self._largest(shared)
+            return target if target is not None and shared[target] * 2 >= len(finding.records) else None
+        if finding.rule.number == _RATE:
+            places = {place for op_hash in finding.op_hashes for place in self.keepers_of.get(op_hash, ())}
+            return self._largest({place: self.findings[place].count for place in places})
+        if finding.rule.number == _SLOW:
+            latencies = {self.latency_of.get(op_hash) for op_hash in finding.op_hashes}
+            return latencies.pop() if len(latencies) == 1 else None
+        return None
 
-
-def _largest(sized: Sequence[tuple[int, Finding]]) -> tuple[int, Finding | None]:
-    """The largest, of equals the first by group."""
-    return min(sized, key=lambda each: (-each[0], each[1].rule.number, each[1].parts), default=(-1, None))
+    def _largest(self, sizes: Mapping[int, int]) -> int | None:
+        """The largest, of equals the first by group."""
+        order = {
+            place: (-size, self.findings[place].rule.number, self.findings[place].parts)
+            for place, size in sizes.items()
+        }
+        return min(order, key=order.__getitem__, default=None)
