@@ -1,12 +1,16 @@
 """Each rule fires from its threshold on, and not below."""
 
+from pathlib import Path
+
 # Any: fields of records.
 from typing import Any
 
 import pytest
 
+from lifesign.diagnosis import rules
 from lifesign.diagnosis.preparation import Placed
 from lifesign.diagnosis.rules import all_rules
+from lifesign.diagnosis.texts import percent
 from lifesign.telemetry.records import BLOCKED, EMPTY_RESULT
 from tests.diagnosis.spans import counts, diagnosed, issues, span, spans
 
@@ -28,6 +32,38 @@ def test_there_are_sixteen_rules_each_with_its_own_name() -> None:
 
     assert [rule.number for rule in rules] == list(range(1, 17))
     assert len({rule.signal_type for rule in rules}) == 16
+
+
+def test_a_new_file_is_a_new_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "added_by_a_test.py").write_text(
+        "from lifesign.diagnosis.findings import Rule\nRULE = Rule(17, 'added', '')\n"
+    )
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
+    rules.all_rules.cache_clear()
+
+    try:
+        assert [rule.signal_type for rule in all_rules()][-2:] == ["empty_result", "added"]
+    finally:
+        rules.all_rules.cache_clear()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.145, "15"), (0.144, "14"), (1.0, "100"), (0.0, "0"), (1e-9, "0")])
+def test_percents_are_whole_and_half_goes_up(share: float, expected: str) -> None:
+    assert percent(share) == expected
+
+
+def test_a_rate_is_told_in_percents_when_no_failure_issue_has_it() -> None:
+    # A guardrail's failures are blocks, so its rate stands by itself.
+    now = [span(n, kind="guardrail", operation="pii", failing=n <= 50) for n in range(1, 101)]
+    before = [span(1000 + n, kind="guardrail", operation="pii", failing=n < 2) for n in range(100)]
+
+    found = issues(now, before)
+
+    assert set(found) == {"guardrail_block on pii", "error_rate_regression on pii"}
+    assert found["error_rate_regression on pii"]["next_action"] == (
+        "Compare pii before and after 2026-01-05T11:43:20.001Z: failures rose from 2 % to 50 %."
+    )
+    assert found["error_rate_regression on pii"]["baseline_count"] == 2
 
 
 # R1 to R4 ------------------------------------------------------------------------------------------------------------

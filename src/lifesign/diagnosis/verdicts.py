@@ -8,6 +8,7 @@ from typing import Final, Literal
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.findings import View
 from lifesign.diagnosis.issues import Issue
+from lifesign.diagnosis.preparation import clean
 from lifesign.diagnosis.statistics import wilson
 from lifesign.diagnosis.versions import highest
 
@@ -88,7 +89,7 @@ def exposure_of(past: Past, now: View, *, of_operations: bool) -> int:
     return sum(
         each.records
         for each in now.facts.operations
-        if each.operation == past.operation and _fits(past.signal_type, each.kind)
+        if clean(each.operation) == past.operation and _fits(past.signal_type, each.kind)
     )
 
 
