@@ -1,0 +1,24 @@
+"""R1: a tool failed, and not because of what it called."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from lifesign.diagnosis.findings import Hit, Rule, View
+from lifesign.diagnosis.preparation import normal_error_type
+
+
+def _hits(view: View) -> Iterator[Hit]:
+    for leaf in view.failures.leaves:
+        if leaf.record.kind == "tool":
+            yield Hit((view.operation(leaf), normal_error_type(leaf.record.error_type)), leaf)
+
+
+RULE: Final = Rule(
+    1,
+    "tool_call_failed",
+    "Reproduce {subject} with the arguments of {evidence} and fix the cause of {error_type}.{discriminator}",
+    own=frozenset({"tool"}),
+    of_operations=True,
+    has_error_type=True,
+    hits=_hits,
+)

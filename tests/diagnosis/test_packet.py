@@ -1,0 +1,348 @@
+"""A packet tells what happened, how bad it is and where to look, in the same bytes for the same records."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Any: JSON.
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifesign.clock import EpochMs
+from lifesign.diagnosis import rules
+from lifesign.diagnosis.findings import Finding, Groups, Rule, View
+from lifesign.diagnosis.issues import Known
+from lifesign.diagnosis.preparation import Placed, key_of
+from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
+
+
+def only(packet: dict[str, Any]) -> dict[str, Any]:
+    [issue] = packet["issues"]
+    found: dict[str, Any] = issue
+    return found
+
+
+# What is told --------------------------------------------------------------------------------------------------------
+def test_nothing_gives_a_packet_of_nothing() -> None:
+    packet = diagnosed([])
+
+    assert (packet["status"], packet["issues"], packet["notices"]) == ("observe_more", [], [])
+    assert (packet["telemetry_read"], packet["failures"], packet["approval_required"]) == (0, 0, True)
+
+
+def test_three_failures_of_one_kind_are_one_issue_with_all_its_evidence() -> None:
+    failing = spans(1, 3, operation="/checkout", failing=True)
+
+    packet = diagnosed(failing)
+
+    issue = only(packet)
+    assert packet["status"] == "ready_for_issue_diagnosis"
+    assert (issue["title"], issue["count"], issue["sessions_hit"]) == ("tool_call_failed on /checkout", 3, 3)
+    assert issue["evidence_ids"] == ids(*failing)
+    assert issue["traces"] == [placed.record.trace_id for placed in failing]
+    assert issue["exposure"] == {"current": 3, "baseline": 0}
+    assert issue["next_action"] == (
+        f"Reproduce /checkout with the arguments of {ids(failing[0])[0]} and fix the cause of Timeout."
+    )
+
+
+def test_one_failure_is_told_and_watched() -> None:
+    packet = diagnosed([span(1, failing=True), span(2)])
+
+    assert (packet["status"], packet["failures"], packet["telemetry_read"]) == ("observe_more", 1, 2)
+    assert only(packet)["next_action"].startswith("Keep observing: one occurrence only. Look at rec_")
+
+
+def test_success_is_no_issue() -> None:
+    packet = diagnosed([span(1), span(2, kind="llm"), span(3, kind="agent")])
+
+    assert (packet["failures"], packet["issues"]) == (0, [])
+
+
+def test_a_failure_is_counted_where_it_began() -> None:
+    root = span(1, trace=1, kind="agent", operation="run", failing=True)
+    step = span(2, trace=1, parent=1, kind="workflow", operation="step", failing=True)
+    tool = span(3, trace=1, parent=2, failing=True)
+
+    packet = diagnosed([root, step, tool])
+
+    assert packet["failures"] == 1
+    assert only(packet)["evidence_ids"] == ids(tool)
+
+
+def test_fifty_failures_give_twenty_ids_with_the_first_and_the_last() -> None:
+    failing = spans(1, 50, failing=True)
+
+    issue = only(diagnosed(failing))
+
+    assert issue["count"] == 50
+    assert len(set(issue["evidence_ids"])) == 20
+    assert issue["evidence_ids"][0] == ids(failing[0])[0]
+    assert issue["evidence_ids"][-1] == ids(failing[-1])[0]
+    assert issue["evidence_ids"] == sorted(issue["evidence_ids"])
+    assert len(issue["traces"]) == 10
+
+
+def test_messages_that_differ_in_numbers_are_one() -> None:
+    failing = spans(1, 4, failing=True)
+    messages = {key_of(placed): f"order {n} lost at 2026-01-0{n}" for n, placed in enumerate(failing[:3], 1)}
+
+    issue = only(diagnosed(failing, messages={**messages, key_of(failing[3]): "gone"}))
+
+    assert issue["messages"] == [{"text": "order <n> lost at <date>", "count": 3}, {"text": "gone", "count": 1}]
+
+
+def test_what_failures_have_in_common_is_told() -> None:
+    failing = spans(1, 6, failing=True, version="2.0.0")
+    good = [*spans(7, 9, version="1.0.0"), *spans(16, 1, version="2.0.0")]
+
+    issue = only(diagnosed([*failing, *good]))
+
+    assert issue["discriminator"] == {"field": "version", "value": "2.0.0", "share": 1.0, "rest_share": 0.1}
+    assert issue["next_action"].endswith(" 100 % have version=2.0.0 (elsewhere 10 %).")
+    assert issue["versions"] == ["2.0.0"]
+
+
+@pytest.mark.parametrize(("failing", "good"), [(4, 9), (6, 4)])
+def test_too_few_records_have_nothing_in_common(failing: int, good: int) -> None:
+    records = [*spans(1, failing, failing=True, version="2"), *spans(100, good, version="1")]
+
+    assert only(diagnosed(records))["discriminator"] is None
+
+
+def test_a_difference_below_three_tenths_is_none() -> None:
+    failing = [*spans(1, 7, failing=True, version="2"), *spans(8, 3, failing=True, version="1")]
+    alike = [*spans(11, 5, version="2"), *spans(16, 5, version="1")]
+    unlike = [*spans(11, 4, version="2"), *spans(15, 6, version="1")]
+
+    assert only(diagnosed([*failing, *alike]))["discriminator"] is None
+    assert only(diagnosed([*failing, *unlike]))["discriminator"]["value"] == "2"
+
+
+# How bad -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("sessions", "ended", "expected"),
+    [(12, 4, "critical"), (12, 3, "critical"), (12, 2, "high"), (12, 1, "low"), (9, 9, "medium"), (2, 2, "medium")],
+)
+def test_severity_goes_by_the_sessions_that_were_ended(sessions: int, ended: int, expected: str) -> None:
+    records = []
+    for number in range(1, sessions + 1):
+        fails = number <= ended
+        records.append(span(number, trace=number, kind="agent", operation="run", failing=fails))
+        records.append(span(100 + number, trace=number, parent=number, failing=fails))
+
+    assert only(diagnosed(records))["severity"] == expected
+
+
+def test_a_pattern_raises_the_severity_by_one_level() -> None:
+    siblings = [span(number, trace=1, parent=9, failing=True) for number in (1, 2, 3)]
+
+    assert issues(siblings)["tool_call_failed on search"]["severity"] == "high"
+    assert issues(spans(1, 3, trace=1, failing=True))["tool_call_failed on search"]["severity"] == "medium"
+
+
+def test_the_worst_comes_first_and_at_most_a_hundred_are_listed() -> None:
+    often = spans(1, 3, operation="often", failing=True)
+    once = [span(10 + n, operation=f"once-{chr(97 + n // 26)}{chr(97 + n % 26)}", failing=True) for n in range(120)]
+
+    packet = diagnosed([*once, *often])
+
+    assert packet["issues"][0]["operation"] == "often"
+    assert (len(packet["issues"]), packet["omitted_issues"]) == (100, 21)
+
+
+# States --------------------------------------------------------------------------------------------------------------
+def test_what_was_there_before_is_ongoing() -> None:
+    assert only(diagnosed([span(1, failing=True)]))["state"] == "new"
+    issue = only(diagnosed([span(1, failing=True)], [span(100, failing=True), span(101, failing=True)]))
+    assert (issue["state"], issue["baseline_count"]) == ("ongoing", 2)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (Known(SINCE_MS), "new"),
+        (Known(EpochMs(SINCE_MS - 1)), "ongoing"),
+        (Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000)), "regressed"),
+        (Known(EpochMs(SINCE_MS - 1), UNTIL_MS), "ongoing"),
+        (Known(EpochMs(SINCE_MS - 1), EpochMs(UNTIL_MS - 2_000_000), "2.0.0"), "ongoing"),
+        (Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000), "1.2.0"), "regressed"),
+    ],
+    ids=["first told now", "told before", "after the fix", "before the fix", "an older version", "the fixed version"],
+)
+def test_the_ledger_says_what_is_new_and_what_came_back(known: Known, expected: str) -> None:
+    failing = [span(1, failing=True, version="1.2.0")]
+    fingerprint = only(diagnosed(failing))["fingerprint"]
+
+    assert only(diagnosed(failing, ledger={fingerprint: known}))["state"] == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "fields", "expected"),
+    [
+        (5, {"failing": True}, "high"),
+        (4, {"failing": True}, "medium"),
+        (5, {"signal_type": "slow_operation"}, "medium"),
+    ],
+    ids=["five came back", "four", "of a kind that is medium at most"],
+)
+def test_what_came_back_often_is_worse(number: int, fields: dict[str, Any], expected: str) -> None:
+    records = spans(1, number, trace=1, **fields)
+    fingerprint = only(diagnosed(records))["fingerprint"]
+
+    issue = only(diagnosed(records, ledger={fingerprint: Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000))}))
+
+    assert (issue["state"], issue["severity"]) == ("regressed", expected)
+
+
+# Notices and bad data ------------------------------------------------------------------------------------------------
+def test_oddities_are_notices_and_never_issues() -> None:
+    packet = diagnosed(
+        [
+            Placed(f"{1:032x}", span(1, parent=77).record),
+            span(2, flags=CLOCK_SKEW),
+            span(3, kind="agent"),
+            span(4, start_ns=(UNTIL_MS + 400_000) * 1_000_000),
+        ]
+    )
+
+    assert {each["code"]: each["count"] for each in packet["notices"]} == {
+        "clock_skew": 1,
+        "future_spans": 1,
+        "no_session_id": 1,
+        "orphan_parents": 1,
+        "unknown_convention": 1,
+    }
+    assert (packet["status"], packet["issues"]) == ("observe_more", [])
+
+
+def test_a_rule_that_raises_is_left_out_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(_rule: Rule, _groups: Groups, _now: View, _before: View | None) -> list[Finding]:
+        raise ZeroDivisionError
+
+    broken = Rule(99, "broken", "", findings=raises)
+    with_broken = (*rules.all_rules(), broken)
+    monkeypatch.setattr(rules, "all_rules", lambda: with_broken)
+
+    packet = diagnosed(spans(1, 2, failing=True))
+
+    assert only(packet)["count"] == 2
+    assert packet["notices"] == [{"code": "rule_failed", "count": 1, "message": "Left out: R99."}]
+
+
+def test_text_of_telemetry_cannot_fill_templates_or_turn_titles() -> None:
+    issue = only(diagnosed(spans(1, 2, operation="{evidence}\u202e\x00{0}\ud800", failing=True)))
+
+    assert issue["title"] == "tool_call_failed on {evidence}{<n>}"
+    assert "{evidence}" in issue["next_action"]
+    json.dumps(issue, ensure_ascii=False).encode()
+
+
+names = st.sampled_from(["", "a", "b\u202e", "\ud800", "<script>", "x" * 1024, "7"])
+hostile = st.builds(
+    lambda number, trace, parent, **fields: span(number, trace=trace, parent=parent, **fields),
+    st.integers(1, 30),
+    st.integers(1, 4),
+    st.integers(0, 30),
+    session=names,
+    failing=st.booleans(),
+    kind=st.sampled_from(["tool", "llm", "agent", "guardrail", "http"]),
+    operation=names,
+    agent=st.none() | names,
+    model=st.none() | names,
+    version=st.none() | names,
+    error_type=st.none() | names,
+    args_hash=st.none() | st.integers(1, 2),
+    result_hash=st.none() | st.integers(1, 2),
+    attempt=st.none() | st.integers(1, 2**16),
+    flags=st.sampled_from([0, EMPTY_RESULT, 2, 31]),
+    start_ns=st.sampled_from([0, 1, 5, 2**62]),
+    input_tokens=st.none() | st.sampled_from([0, 5, 10**12]),
+    total_tokens=st.none() | st.sampled_from([0, 10**12]),
+    cost_nano=st.none() | st.sampled_from([0, 4 * 10**12]),
+    finish_reason=st.none() | st.sampled_from(["length", "REFUSAL", ""]),
+)
+
+
+def unique(records: list[Placed]) -> list[Placed]:
+    return list({key_of(placed): placed for placed in records}.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(hostile, max_size=25), st.lists(hostile, max_size=10), st.randoms(use_true_random=False))
+def test_whatever_is_stored_gives_a_packet_and_order_changes_no_byte(
+    current: list[Placed], baseline: list[Placed], dice: random.Random
+) -> None:
+    current, baseline = unique(current), unique(baseline)
+    told = json.dumps(diagnosed(current, baseline), ensure_ascii=False).encode()
+    dice.shuffle(current)
+    dice.shuffle(baseline)
+
+    assert json.dumps(diagnosed(current, baseline), ensure_ascii=False).encode() == told
+    assert b"rule_failed" not in told
+
+
+_SEEDED = """
+import json
+from tests.diagnosis.spans import diagnosed, span
+kinds = ["tool", "llm", "agent", "http", "guardrail"]
+records = [
+    span(n, trace=n % 40 + 1, parent=n // 2, kind=kinds[n % 5], operation=f"op{chr(97 + n % 7)}", failing=n % 3 == 0,
+         version=f"1.{n % 4}.0", agent=f"a{n % 3}", args_hash=n % 4 + 1, result_hash=1)
+    for n in range(1, 600)
+]
+print(json.dumps(diagnosed(records[200:], records[:200])))
+"""
+
+
+def test_the_seed_of_hashes_changes_no_byte() -> None:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root / "src"), str(root)])
+
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", _SEEDED],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("0", "1", "4242")
+    }
+
+    assert len(said) == 1
+    assert len(json.loads(said.pop())["issues"]) > 5
+
+
+def test_thousands_of_storms_in_thousands_of_operations_are_placed_in_seconds() -> None:
+    names = [f"{chr(97 + n // 676)}{chr(97 + n // 26 % 26)}{chr(97 + n % 26)}" for n in range(4000)]
+    failing = [
+        span(3 * n + each, trace=n + 1, parent=99_999, operation=name, failing=True)
+        for n, name in enumerate(names)
+        for each in (1, 2, 3)
+    ]
+
+    started = time.perf_counter()
+    packet = diagnosed(failing)
+
+    assert (packet["failures"], packet["omitted_issues"]) == (12_000, 3900)
+    assert {tuple(each["patterns"]) for each in packet["issues"]} == {("retry_storm",)}
+    assert time.perf_counter() - started < 5
+
+
+def test_ten_thousand_long_messages_are_read_in_seconds() -> None:
+    failing = spans(1, 10_000, failing=True)
+    messages = {key_of(placed): f"{n} " + "a0" * 16_000 for n, placed in enumerate(failing)}
+
+    started = time.perf_counter()
+    issue = only(diagnosed(failing, messages=messages))
+
+    assert [each["count"] for each in issue["messages"]] == [10_000]
+    assert time.perf_counter() - started < 5

@@ -1,0 +1,406 @@
+"""Each rule fires from its threshold on, and not below."""
+
+from pathlib import Path
+
+# Any: fields of records.
+from typing import Any
+
+import pytest
+
+from lifesign.diagnosis import rules
+from lifesign.diagnosis.preparation import Placed
+from lifesign.diagnosis.rules import all_rules
+from lifesign.diagnosis.texts import percent
+from lifesign.telemetry.records import BLOCKED, EMPTY_RESULT
+from tests.diagnosis.spans import counts, diagnosed, issues, span, spans
+
+
+def calls(*args: tuple[str, int | None], results: list[int] | None = None) -> list[Placed]:
+    """Calls of tools with arguments, in one trace."""
+    return [
+        span(number, trace=1, operation=tool, args_hash=args_hash, result_hash=results[number - 1] if results else 5)
+        for number, (tool, args_hash) in enumerate(args, 1)
+    ]
+
+
+def llm(number: int, **fields: Any) -> Placed:
+    return span(number, kind="llm", operation="chat", **fields)
+
+
+def test_there_are_sixteen_rules_each_with_its_own_name() -> None:
+    rules = all_rules()
+
+    assert [rule.number for rule in rules] == list(range(1, 17))
+    assert len({rule.signal_type for rule in rules}) == 16
+
+
+def test_a_new_file_is_a_new_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "added_by_a_test.py").write_text(
+        "from lifesign.diagnosis.findings import Rule\nRULE = Rule(17, 'added', '')\n"
+    )
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
+    rules.all_rules.cache_clear()
+
+    try:
+        assert [rule.signal_type for rule in all_rules()][-2:] == ["empty_result", "added"]
+    finally:
+        rules.all_rules.cache_clear()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.145, "15"), (0.144, "14"), (1.0, "100"), (0.0, "0"), (1e-9, "0")])
+def test_percents_are_whole_and_half_goes_up(share: float, expected: str) -> None:
+    assert percent(share) == expected
+
+
+def test_a_rate_is_told_in_percents_when_no_failure_issue_has_it() -> None:
+    # A guardrail's failures are blocks, so its rate stands by itself.
+    now = [span(n, kind="guardrail", operation="pii", failing=n <= 50) for n in range(1, 101)]
+    before = [span(1000 + n, kind="guardrail", operation="pii", failing=n < 2) for n in range(100)]
+
+    found = issues(now, before)
+
+    assert set(found) == {"guardrail_block on pii", "error_rate_regression on pii"}
+    assert found["error_rate_regression on pii"]["next_action"] == (
+        "Compare pii before and after 2026-01-05T11:43:20.001Z: failures rose from 2 % to 50 %."
+    )
+    assert found["error_rate_regression on pii"]["baseline_count"] == 2
+
+
+# R1 to R4 ------------------------------------------------------------------------------------------------------------
+def test_failures_are_told_by_operation_and_type() -> None:
+    packet = diagnosed(
+        [
+            span(1, failing=True),
+            span(2, failing=True, error_type="a.b.Timeout"),
+            span(3, failing=True, error_type="ValueError"),
+            span(4, kind="http", operation="/users/17", failing=True),
+            span(5, kind="http", operation="/users/18", failing=True),
+            span(6),
+        ]
+    )
+
+    assert sorted((each["title"], each["error_type"], each["count"]) for each in packet["issues"]) == [
+        ("error on /users/<n>", "Timeout", 2),
+        ("tool_call_failed on search", "Timeout", 2),
+        ("tool_call_failed on search", "ValueError", 1),
+    ]
+
+
+def test_slow_records_and_unhappy_people_are_told() -> None:
+    slow = span(1, kind="http", operation="/pay", signal_type="slow_operation", duration_ms=12_000)
+    unhappy = span(2, kind="agent", signal_type="user_signal", agent=None)
+
+    found = issues([slow, unhappy])
+
+    assert {title: each["count"] for title, each in found.items()} == {
+        "slow_operation on /pay": 1,
+        "user_signal on unknown": 1,
+    }
+
+
+def test_many_slow_records_are_medium_at_most() -> None:
+    slow = spans(1, 60, kind="http", operation="/pay", signal_type="slow_operation", duration_ms=12_000)
+
+    [found] = issues(slow).values()
+
+    assert found["severity"] == "medium"
+    assert found["next_action"].startswith("Profile /pay: p95 is 12")
+    assert found["next_action"].endswith("(baseline unknown).")
+
+
+# R5 ------------------------------------------------------------------------------------------------------------------
+SAME = ("search", 7)
+OTHER = ("search", 8)
+FETCH = ("fetch", 7)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ([SAME] * 2, {}),
+        ([SAME] * 3, {"tool_loop on search": 3}),
+        ([SAME] * 6, {"tool_loop on search": 6}),
+        ([SAME, SAME, OTHER, SAME], {}),
+        ([SAME, SAME, OTHER, SAME, SAME, FETCH, SAME], {"tool_loop on search": 5}),
+        ([SAME, SAME, ("search", None), SAME], {}),
+        ([("search", None)] * 6, {}),
+        ([SAME, SAME, OTHER, SAME, SAME], {}),
+        ([SAME, SAME, FETCH] * 3, {"tool_loop on search": 6}),
+        ([SAME, FETCH] * 2, {}),
+        ([SAME, FETCH] * 3, {"tool_loop on search": 3, "tool_loop on fetch": 3}),
+        ([SAME, OTHER, FETCH] * 3, {"tool_loop on search": 6, "tool_loop on fetch": 3}),
+        ([SAME, OTHER, FETCH, ("fetch", 8)] * 3, {"tool_loop on search": 6, "tool_loop on fetch": 6}),
+        ([SAME, OTHER, FETCH, ("fetch", 8), ("x", 1)] * 3, {}),
+        ([OTHER, SAME, FETCH, SAME, FETCH, SAME], {}),
+    ],
+)
+def test_loops_are_three_in_a_row_five_in_all_or_three_cycles(
+    made: list[tuple[str, int | None]], expected: dict[str, int]
+) -> None:
+    assert counts(calls(*made)) == expected
+
+
+def test_polling_is_no_loop() -> None:
+    assert counts(calls(*[SAME] * 6, results=[1, 2, 3, 4, 5, 6])) == {}
+    assert counts(calls(*[SAME] * 6, results=[1, 2, 3, 4, 5, 5])) == {"tool_loop on search": 6}
+
+
+def test_equal_calls_in_different_traces_are_no_loop() -> None:
+    assert counts(spans(1, 6, args_hash=7, result_hash=5)) == {}
+
+
+# R6, R7 --------------------------------------------------------------------------------------------------------------
+def test_a_third_attempt_is_a_storm_and_a_second_is_not() -> None:
+    assert counts([span(1, attempt=2)]) == {}
+    found = issues([span(1, attempt=3), span(2, attempt=4)])
+    assert found["retry_storm on search"]["next_action"].endswith("the highest attempt was 4.")
+
+
+def test_three_failing_siblings_are_a_storm_within_their_failure() -> None:
+    two = [span(number, trace=1, parent=9, failing=True) for number in (1, 2)]
+    third = span(3, trace=1, parent=9, failing=True)
+
+    assert issues(two)["tool_call_failed on search"]["patterns"] == []
+    [found] = issues([*two, third]).values()
+    assert (found["title"], found["patterns"]) == ("tool_call_failed on search", ["retry_storm"])
+
+
+def test_a_storm_is_within_a_failure_when_half_of_it_failed() -> None:
+    half = [*spans(1, 2, attempt=3, failing=True), *spans(3, 2, attempt=3)]
+    less = [*spans(1, 1, attempt=3, failing=True), *spans(3, 3, attempt=3)]
+
+    assert list(issues(half)) == ["tool_call_failed on search"]
+    assert counts(less) == {"retry_storm on search": 4, "tool_call_failed on search": 1}
+
+
+def test_failing_roots_have_no_parent_in_common() -> None:
+    assert issues(spans(1, 3, trace=1, failing=True))["tool_call_failed on search"]["patterns"] == []
+
+
+def run_with_failure(*, root_failing: bool = False, later_calls: int = 2, success: bool = False) -> list[Placed]:
+    root = span(1, trace=1, kind="agent", operation="run", failing=root_failing)
+    tool = span(2, trace=1, parent=1, failing=True)
+    again = [span(3, trace=1, parent=7)] if success else []
+    return [root, tool, *again, *(llm(10 + each, trace=1, parent=1) for each in range(later_calls))]
+
+
+def test_a_failure_that_nobody_minded_is_told() -> None:
+    assert issues(run_with_failure())["tool_call_failed on search"]["patterns"] == ["ignored_error"]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        run_with_failure(root_failing=True),
+        run_with_failure(later_calls=1),
+        run_with_failure(success=True),
+        run_with_failure()[1:],
+    ],
+    ids=["the root failed", "one call of a model", "success later", "no root"],
+)
+def test_a_failure_that_somebody_minded_is_not_ignored(run: list[Placed]) -> None:
+    assert issues(run)["tool_call_failed on search"]["patterns"] == []
+
+
+# R8, R9 --------------------------------------------------------------------------------------------------------------
+def calls_with_failures(first: int, number: int, failing: int) -> list[Placed]:
+    return [span(first + each, failing=each < failing) for each in range(number)]
+
+
+def test_a_rate_that_rose_beyond_chance_is_told() -> None:
+    risen = issues(calls_with_failures(1, 100, 30), calls_with_failures(1001, 100, 2))
+    assert risen["tool_call_failed on search"]["patterns"] == ["error_rate_regression"]
+    assert risen["tool_call_failed on search"]["severity"] == "critical"
+
+    steady = issues(calls_with_failures(1, 100, 4), calls_with_failures(1001, 100, 2))
+    assert steady["tool_call_failed on search"]["patterns"] == []
+
+
+def test_nineteen_calls_are_too_few_for_a_rate() -> None:
+    enough = issues(calls_with_failures(1, 20, 19), calls_with_failures(1001, 20, 0))
+    few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 20, 0))
+
+    assert enough["tool_call_failed on search"]["patterns"] == ["error_rate_regression"]
+    assert few["tool_call_failed on search"]["patterns"] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "before_ms", "now_ms", "fires"),
+    [
+        (30, 1000, 1600, True),
+        (29, 1000, 1600, False),
+        (30, 1000, 1400, False),
+        (30, 100, 190, False),
+        (30, 100, 250, True),
+        (30, 1600, 1000, False),
+    ],
+    ids=["half as long again", "too few", "not by half", "not by 100 ms", "by 100 ms", "faster"],
+)
+def test_a_latency_that_rose_by_much_is_told(number: int, before_ms: int, now_ms: int, *, fires: bool) -> None:
+    found = counts(spans(1, number, duration_ms=now_ms), spans(1001, number, duration_ms=before_ms))
+
+    assert found == ({"latency_regression on search": number} if fires else {})
+
+
+def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
+    now = [*spans(1, 90, duration_ms=100), *spans(91, 10, duration_ms=9000)]
+
+    assert counts(now, spans(1001, 100, duration_ms=100)) == {}
+
+
+def test_a_shift_that_may_be_chance_is_no_regression() -> None:
+    before = spans(1001, 30, duration_ms=100)
+
+    # Worked out by hand: z is 2.78 for seven of thirty, 3.42 for ten.
+    assert counts([*spans(1, 7, duration_ms=900), *spans(8, 23, duration_ms=100)], before) == {}
+    assert counts([*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)], before) == {
+        "latency_regression on search": 10
+    }
+
+
+def test_among_many_operations_it_takes_less_chance_to_believe_one() -> None:
+    now = [*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)]
+    steady = [span(5000 + n, operation=f"op-{chr(97 + n % 50 // 25)}{chr(97 + n % 25)}") for n in range(1500)]
+
+    assert counts([*now, *steady], [*spans(1001, 30, duration_ms=100), *steady]) == {}
+
+
+def test_slow_operations_go_into_the_regression_of_their_operation() -> None:
+    now = spans(1, 30, duration_ms=40_000, signal_type="slow_operation")
+
+    [found] = issues(now, spans(1001, 30, duration_ms=1000)).values()
+
+    assert (found["title"], found["patterns"]) == ("latency_regression on search", ["slow_operation"])
+    assert len(found["evidence_ids"]) == 20
+    assert found["severity"] == "high"
+
+
+# R10, R11 ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("tokens", "sessions", "fires"),
+    [(50_001, 20, True), (50_000, 20, False), (50_001, 19, False)],
+)
+def test_a_session_beyond_all_others_is_told(tokens: int, sessions: int, *, fires: bool) -> None:
+    found = counts([llm(1, total_tokens=tokens)], [llm(100 + each, total_tokens=900) for each in range(sessions)])
+
+    assert found == ({"token_runaway on clerk": 1} if fires else {})
+
+
+def test_a_session_among_heavy_ones_is_none() -> None:
+    assert (
+        counts([llm(1, total_tokens=60_000)], [llm(100 + n, total_tokens=40_000 + 3000 * n) for n in range(20)]) == {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "fires"),
+    [
+        ([5000, 8000, 11_000, 14_000, 17_000, 20_000], True),
+        ([5000, 8000, 11_000, 14_000, 17_000, 19_999], False),
+        ([5001, 8000, 11_000, 14_000, 17_000, 20_000], False),
+        ([5000, 8000, 11_000, 14_000, 20_000], False),
+        ([5000, 8000, 8000, 14_000, 17_000, 20_000], False),
+    ],
+    ids=["six rising to four times", "19,999", "less than four times", "five", "not rising"],
+)
+def test_a_context_that_grows_with_every_call_is_told(inputs: list[int], *, fires: bool) -> None:
+    found = issues([llm(number, trace=1, input_tokens=tokens) for number, tokens in enumerate(inputs, 1)])
+
+    assert list(found) == (["token_runaway on clerk"] if fires else [])
+
+
+@pytest.mark.parametrize(
+    ("number", "before_usd", "now_usd", "fires"),
+    [
+        (20, 1.0, 2.0, True),
+        (19, 1.0, 2.0, False),
+        (20, 1.0, 1.9, False),
+        (20, 0.5, 1.4, False),
+        (20, 0.5, 1.5, True),
+        (20, 4.0, 7.9, False),
+    ],
+)
+def test_a_cost_that_doubled_by_a_dollar_is_told(
+    number: int, before_usd: float, now_usd: float, *, fires: bool
+) -> None:
+    now, before = (round(usd * 1_000_000_000) // number for usd in (now_usd, before_usd))
+    found = issues(
+        [llm(each, cost_nano=now + (now_usd == 2.0)) for each in range(1, number + 1)],
+        [llm(1000 + each, cost_nano=before) for each in range(number)],
+    )
+
+    assert list(found) == (["cost_spike on gpt-5"] if fires else [])
+
+
+def test_a_cost_that_was_not_known_before_has_not_risen() -> None:
+    assert counts([llm(n, cost_nano=10**9) for n in range(1, 21)], [llm(100 + n) for n in range(20)]) == {}
+
+
+# R12 to R14 ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [
+        ("length", "output_truncated on gpt-5"),
+        ("MAX_TOKENS", "output_truncated on gpt-5"),
+        ("max_output_tokens", "output_truncated on gpt-5"),
+        ("refusal", "refusal on gpt-5"),
+        ("content_filter", "refusal on gpt-5"),
+        ("Safety", "refusal on gpt-5"),
+    ],
+)
+def test_two_abnormal_ends_of_a_model_are_told_and_one_is_not(reason: str, title: str) -> None:
+    assert counts([llm(1, finish_reason=reason), llm(2, finish_reason=reason), llm(3)]) == {title: 2}
+    assert counts([llm(1, finish_reason=reason), llm(3, finish_reason="stop")]) == {}
+
+
+def test_truncated_answers_below_one_percent_are_not_told() -> None:
+    cut = [llm(number, finish_reason="length") for number in (1, 2)]
+
+    assert counts([*cut, *(llm(number) for number in range(3, 201))]) == {"output_truncated on gpt-5": 2}
+    assert counts([*cut, *(llm(number) for number in range(3, 202))]) == {}
+
+
+def test_blocks_are_told_once_and_not_as_errors() -> None:
+    failing = spans(1, 2, kind="guardrail", operation="pii", failing=True)
+
+    assert counts(failing) == {"guardrail_block on pii": 2}
+    assert counts(failing[:1]) == {"error on pii": 1}
+    assert counts(spans(1, 2, operation="pay", flags=BLOCKED)) == {"guardrail_block on pay": 2}
+    assert counts(spans(1, 1, operation="pay", flags=BLOCKED)) == {}
+
+
+# R15, R16 ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("agents", "expected"),
+    [
+        ("abab", {"agent_pingpong on a <-> b": 4}),
+        ("baba", {"agent_pingpong on a <-> b": 4}),
+        ("aba", {}),
+        ("aaaa", {}),
+        ("aabab", {"agent_pingpong on a <-> b": 4}),
+        ("abcabc", {}),
+        ("abac", {}),
+        ("cabab", {"agent_pingpong on a <-> b": 4}),
+        ("ababcbcb", {"agent_pingpong on a <-> b": 4, "agent_pingpong on b <-> c": 5}),
+    ],
+)
+def test_agents_that_alternate_twice_are_told(agents: str, expected: dict[str, int]) -> None:
+    run = [span(n, trace=1, kind="agent", operation="run", agent=agent) for n, agent in enumerate(agents, 1)]
+
+    assert counts(run) == expected
+
+
+def test_nobody_plays_with_an_agent_without_a_name() -> None:
+    run = [span(n, trace=1, kind="agent", agent="a" if n % 2 else None) for n in range(1, 7)]
+
+    assert counts(run) == {}
+
+
+@pytest.mark.parametrize(
+    ("empty", "expected"), [("ee.", 2), ("eee", 3), ("ee", 0), ("e..", 0), ("e.e", 0), ("e.e.", 2)]
+)
+def test_two_empty_results_and_another_call_are_told(empty: str, expected: int) -> None:
+    run = [span(n, trace=1, args_hash=n, flags=EMPTY_RESULT if each == "e" else 0) for n, each in enumerate(empty, 1)]
+
+    assert counts(run) == ({"empty_result on search": expected} if expected else {})
+    assert counts([span(n, trace=1, flags=EMPTY_RESULT) for n in range(1, 5)]) == {}
