@@ -24,8 +24,9 @@ from benchmarks.stage import (
 from lifesign.channels import email, pagerduty, slack, sms, webhook
 from lifesign.channels.config import generate_webhook_secret
 from lifesign.channels.email import Reply
-from lifesign.channels.guard import GuardPolicy, is_allowed, literal_address
+from lifesign.channels.guard import policy_of
 from lifesign.channels.sender import HttpReply
+from lifesign.channels.targets import GuardPolicy, is_allowed, literal_address
 from lifesign.clock import EpochMs
 from lifesign.db import schema
 from lifesign.settings import Settings
@@ -142,7 +143,7 @@ def _decisions(options: Options) -> list[Figure]:
         Figure(f"{name}: build and judge", _each_us(call, options.rounds), "us", Goal(200))
         for name, call in calls.items()
     ]
-    policy = GuardPolicy.from_settings(settings)
+    policy = policy_of(settings)
     return [
         *figures,
         Figure("guard: a literal address", _each_us(lambda: _decide(policy), options.rounds), "us", Goal(20)),

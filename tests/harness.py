@@ -13,10 +13,9 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from lifesign.app import Node, open_node
-from lifesign.clock import EpochMs, ManualClock
+from lifesign.clock import EpochMs, ManualClock, parse_timestamp
 from lifesign.db import migrate
 from lifesign.db.open import SQLITE_FILE, is_postgres, sqlite_engine
-from lifesign.http.fields import parse_timestamp
 from lifesign.settings import Settings
 from lifesign.telemetry.stores.open import CHAIN
 from lifesign.telemetry.stores.open import SQLITE_FILE as SPANS_FILE

@@ -37,11 +37,11 @@ from lifesign.auth.service import Keyring
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
-from lifesign.channels.guard import GuardPolicy, Resolver
+from lifesign.channels.guard import Resolver, policy_of
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.secrets import SecretBox, derived_key, master_secrets
 from lifesign.channels.service import Kit
-from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemClock
+from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemClock, parse_timestamp
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
@@ -63,7 +63,6 @@ from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
-from lifesign.http.fields import parse_timestamp
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
 from lifesign.incidents.fallback import SettingsAsChannelUser
@@ -174,7 +173,7 @@ async def open_node(
         if isinstance(clock, CorrectedClock):
             await offset.correct(db, clock)
         now = clock.now()
-        guard = GuardPolicy.from_settings(settings)
+        guard = policy_of(settings)
         kit = Kit(
             SecretBox.from_settings(settings.data_dir, settings),
             guard,

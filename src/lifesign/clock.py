@@ -5,6 +5,7 @@ process and, with `LIFESIGN_CLOCK=manual`, in a real one.
 """
 
 import asyncio
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -13,9 +14,11 @@ from typing import NewType, Protocol
 EpochMs = NewType("EpochMs", int)
 """An instant: milliseconds since 1970-01-01T00:00Z."""
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = EpochMs(253_402_300_799_999)
 """The last instant that RFC 3339 can name: the end of year 9999."""
+_EARLIEST = -62_135_596_800_000
 _LONGEST_SLEEP_S = 3600.0
 
 
@@ -88,6 +91,20 @@ class ManualClock:
         self._now = at
         self._turned.set()
         self._turned = asyncio.Event()
+
+
+def parse_timestamp(value: object) -> EpochMs:
+    """RFC 3339 with an offset, as epoch ms. Raises ValueError."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with an offset, like 2026-03-08T07:00:00Z")
+    try:
+        at = from_datetime(datetime.fromisoformat(value.upper().replace(" ", "T")))
+    except (ValueError, OverflowError):
+        raise ValueError("is not a date that exists") from None
+    # An offset can carry a date past the years that can be shown.
+    if not _EARLIEST <= at <= LATEST:
+        raise ValueError("is not a date between year 1 and year 9999 in UTC")
+    return at
 
 
 def rfc3339(at: EpochMs) -> str:

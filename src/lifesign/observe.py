@@ -18,10 +18,11 @@ from lifesign.engine import metrics
 from lifesign.engine.driver import Driver
 from lifesign.faults import Fault, InvalidInput
 from lifesign.http.answers import json_answer, without_absent
-from lifesign.http.body import parse_object, read_body, validate
+from lifesign.http.body import parse_object, read_body
 from lifesign.http.context import base_url, context_of
 from lifesign.http.fields import Body, Integer
 from lifesign.http.llms import llms_text
+from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
 from lifesign.telemetry import documents
 

@@ -5,9 +5,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from lifesign.channels import config as configs
-from lifesign.channels.guard import GuardPolicy
-from lifesign.channels.secrets import SecretBox, SecretUnreadable
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.rules import ChannelType, SecretUnreadable
+from lifesign.channels.secrets import SecretBox
+from lifesign.channels.targets import GuardPolicy
 from lifesign.faults import InvalidInput
 
 STRICT = GuardPolicy()

@@ -14,7 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from lifesign.channels.email import EmailSender, Lost, Reply, build, can_carry, judge, may_log_in
+from lifesign.channels.email import EmailSender, Lost, Reply, build, judge, may_log_in
+from lifesign.channels.mailbox import can_carry
 from lifesign.channels.message import Message
 from lifesign.channels.sender import Outcome, Permanent, Retry, Sent, Unknown
 from lifesign.clock import EpochMs

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifesign.channels import guard
-from lifesign.channels.guard import AddressRefused, GuardedBackend, GuardPolicy, Verdict
+from lifesign.channels import guard, targets
+from lifesign.channels.guard import GuardedBackend, policy_of
+from lifesign.channels.targets import AddressRefused, GuardPolicy, Verdict
 from lifesign.settings import Settings
 from tests.peers.names import ScriptedResolver
 
@@ -17,11 +18,11 @@ PRIVATE = GuardPolicy(allow_private=True)
 
 
 def _policy(**settings: object) -> GuardPolicy:
-    return GuardPolicy.from_settings(Settings.model_validate(settings))
+    return policy_of(Settings.model_validate(settings))
 
 
 def _allowed(text: str, policy: GuardPolicy, name: str | None = None) -> bool:
-    return guard.is_allowed(ipaddress.ip_address(text), policy, name)
+    return targets.is_allowed(ipaddress.ip_address(text), policy, name)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def _allowed(text: str, policy: GuardPolicy, name: str | None = None) -> bool:
     ["8.8.8.8", "1.1.1.1", "172.15.255.255", "172.32.0.0", "100.63.255.255", "2606:4700::1111", "64:ff9b::808:808"],
 )
 def test_a_public_address_is_public(address: str) -> None:
-    assert guard.judge_address(ipaddress.ip_address(address)) is Verdict.PUBLIC
+    assert targets.judge_address(ipaddress.ip_address(address)) is Verdict.PUBLIC
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_public_address_is_public(address: str) -> None:
     ],
 )
 def test_an_inner_address_is_forbidden_but_may_be_allowed(address: str) -> None:
-    assert guard.judge_address(ipaddress.ip_address(address)) is Verdict.FORBIDDEN
+    assert targets.judge_address(ipaddress.ip_address(address)) is Verdict.FORBIDDEN
     assert not _allowed(address, STRICT)
     assert _allowed(address, PRIVATE)
 
@@ -111,12 +112,12 @@ def test_a_metadata_or_link_local_address_stays_forbidden_under_every_allowance(
         names=frozenset({"metadata.internal"}),
     )
 
-    assert guard.judge_address(ipaddress.ip_address(address)) is Verdict.ALWAYS_FORBIDDEN
+    assert targets.judge_address(ipaddress.ip_address(address)) is Verdict.ALWAYS_FORBIDDEN
     assert not _allowed(address, listed, "metadata.internal")
 
 
 def test_an_address_with_a_zone_is_refused_even_where_private_ones_are_allowed() -> None:
-    assert not guard.is_allowed(ipaddress.IPv6Address("fd12::1%eth0"), PRIVATE)
+    assert not targets.is_allowed(ipaddress.IPv6Address("fd12::1%eth0"), PRIVATE)
 
 
 def test_a_listed_range_is_allowed_and_its_neighbour_is_not() -> None:
@@ -150,7 +151,7 @@ def test_hiding_an_address_in_ipv6_never_makes_it_more_welcome(inner: ipaddress.
 
     for policy in (STRICT, PRIVATE):
         for address in hidden:
-            assert guard.is_allowed(inner, policy) or not guard.is_allowed(address, policy)
+            assert targets.is_allowed(inner, policy) or not targets.is_allowed(address, policy)
 
 
 @pytest.mark.parametrize(
@@ -170,21 +171,21 @@ def test_hiding_an_address_in_ipv6_never_makes_it_more_welcome(inner: ipaddress.
     ],
 )
 def test_an_inner_target_is_refused_at_save(url: str) -> None:
-    assert guard.check_at_save(url, STRICT) == "address is not allowed"
+    assert targets.check_at_save(url, STRICT) == "address is not allowed"
 
 
 def test_private_targets_may_be_saved_where_allowed_but_metadata_never() -> None:
-    assert guard.check_at_save("http://127.0.0.1:9/", PRIVATE) is None
-    assert guard.check_at_save("http://localhost:9/", PRIVATE) is None
-    assert guard.check_at_save("http://169.254.169.254/", PRIVATE) == "address is not allowed"
+    assert targets.check_at_save("http://127.0.0.1:9/", PRIVATE) is None
+    assert targets.check_at_save("http://localhost:9/", PRIVATE) is None
+    assert targets.check_at_save("http://169.254.169.254/", PRIVATE) == "address is not allowed"
 
 
 def test_a_listed_loopback_range_covers_its_name_at_save() -> None:
     policy = _policy(egress_allow="127.0.0.0/8")
 
-    assert guard.check_at_save("http://127.0.0.1:9/", policy) is None
-    assert guard.check_at_save("http://localhost:9/", policy) is None
-    assert guard.check_at_save("http://10.0.0.1/", policy) == "address is not allowed"
+    assert targets.check_at_save("http://127.0.0.1:9/", policy) is None
+    assert targets.check_at_save("http://localhost:9/", policy) is None
+    assert targets.check_at_save("http://10.0.0.1/", policy) == "address is not allowed"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_a_listed_loopback_range_covers_its_name_at_save() -> None:
     ],
 )
 def test_a_well_formed_public_url_passes(url: str) -> None:
-    assert guard.check_at_save(url, STRICT) is None
+    assert targets.check_at_save(url, STRICT) is None
 
 
 @pytest.mark.parametrize(
@@ -249,21 +250,21 @@ def test_a_well_formed_public_url_passes(url: str) -> None:
     ],
 )
 def test_an_ill_formed_url_is_refused_even_where_private_targets_are_allowed(url: str, fault: str) -> None:
-    assert guard.check_url(url) == fault
-    assert guard.check_at_save(url, PRIVATE) == fault
+    assert targets.check_url(url) == fault
+    assert targets.check_at_save(url, PRIVATE) == fault
 
 
 def test_a_scheme_that_the_type_does_not_take_is_refused() -> None:
-    assert guard.check_at_save("http://example.com/", STRICT, schemes=("https",)) == "must begin with https://"
+    assert targets.check_at_save("http://example.com/", STRICT, schemes=("https",)) == "must begin with https://"
 
 
 def test_a_url_is_taken_apart_as_it_will_be_used() -> None:
-    target = guard.parse_url("HTTP://EXAMPLE.com:8080/a b".replace(" ", "%20") + "?q=1#frag")
+    target = targets.parse_url("HTTP://EXAMPLE.com:8080/a b".replace(" ", "%20") + "?q=1#frag")
 
     assert (target.scheme, target.host, target.port) == ("http", "example.com", 8080)
     assert target.raw_path == b"/a%20b?q=1"
     assert target.host_header == "example.com:8080"
-    assert guard.parse_url("https://[2606:4700::1]:443/").host_header == "[2606:4700::1]"
+    assert targets.parse_url("https://[2606:4700::1]:443/").host_header == "[2606:4700::1]"
 
 
 @pytest.fixture

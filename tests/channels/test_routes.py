@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from lifesign.app import open_node
-from lifesign.clock import ManualClock
+from lifesign.clock import ManualClock, parse_timestamp
 from lifesign.db.schema import channels, metadata
-from lifesign.http.fields import parse_timestamp
 from lifesign.settings import Settings
 from tests.harness import ADMIN_KEY, Json, Lifesign, MakeLifesign, client_of
 from tests.peers.fixtures import ENQUEUE, ROUTING_KEY

@@ -8,12 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifesign.channels.secrets import (
-    SecretBox,
-    SecretUnreadable,
-    derived_key,
-    load_or_make_secret_key,
-)
+from lifesign.channels.rules import SecretUnreadable
+from lifesign.channels.secrets import SecretBox, derived_key, load_or_make_secret_key
 from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
 

@@ -1,6 +1,6 @@
 from typing import get_args
 
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.rules import ChannelType
 from lifesign.channels.senders import CHANNEL_CAP, IS_IDEMPOTENT, IS_MACHINE, SENDERS, SLOTS
 
 

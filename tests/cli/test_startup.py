@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,17 @@ from lifesign.cli.app import app
 from tests.cli.conftest import environment
 
 # Each takes longer to load than the whole check-in takes to travel.
-HEAVY = ["alembic", "asyncio", "fastapi", "httpx2", "pydantic", "rich", "sqlalchemy", "starlette", "structlog", "typer"]
+HEAVY = [
+    *("aiosmtplib", "alembic", "asyncio", "cryptography", "fastapi", "httpx2", "jinja2", "msgspec", "pydantic"),
+    *("pydantic_settings", "rich", "sqlalchemy", "starlette", "structlog", "typer", "uvicorn"),
+]
+PROJECT = """
+channels: {ops: {type: webhook, config: {url: "https://example.org/hook"}}, mail: {type: email, config: {to: a@b.de}}}
+policies: {critical: {steps: [{channels: [ops]}]}}
+heartbeats: {nightly: {mode: scheduled, schedule: "0 2 * * *", policy: critical}}
+maintenance: [{name: reboot, startsAt: "2030-01-01T00:00:00Z", endsAt: "2030-01-02T00:00:00Z", all: true}]
+systems: {db1: {interval: 60}}
+"""
 
 
 def loaded_by(arguments: list[str]) -> list[str]:
@@ -34,6 +45,17 @@ def test_what_jobs_call_loads_nothing_heavy(arguments: list[str]) -> None:
 def test_a_client_command_loads_nothing_of_the_server() -> None:
     # The full parser brings pydantic along.
     assert loaded_by(["heartbeats", "list"]) == ["pydantic", "typer"]
+
+
+def test_an_apply_judges_every_kind_without_the_server(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text(PROJECT)
+
+    # Models to judge by, and a client that keeps its connection: nothing else.
+    assert loaded_by(["apply", "-f", str(tmp_path)]) == ["asyncio", "httpx2", "pydantic", "typer"]
+
+
+def test_an_export_loads_nothing_of_the_server() -> None:
+    assert loaded_by(["export"]) == ["asyncio", "httpx2", "pydantic", "typer"]
 
 
 @pytest.mark.parametrize("name", ["checkin", "run", "agent"])

@@ -7,7 +7,8 @@ import pytest
 from lifesign.config import apply as applying
 from lifesign.config import document as documents
 from lifesign.config.apply import Progress
-from lifesign.config.kinds import present_of, wanted_of
+from lifesign.config.forms import present_of
+from lifesign.config.kinds import wanted_of
 from lifesign.config.rules import plan_of
 
 BEAT = {"mode": "recurring", "interval": 60, "grace": 60, "timezone": "UTC", "stickyPause": True}

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from lifesign.config import document as documents
 from lifesign.config.document import BadDocument
 from lifesign.config.export import exported
+from lifesign.config.forms import present_of
 from lifesign.config.items import Ambiguous, Present
-from lifesign.config.kinds import present_of, wanted_of
+from lifesign.config.kinds import wanted_of
 from lifesign.config.rules import Change, Plan, plan_of
 
 Row = dict[str, Any]  # JSON

@@ -4,9 +4,8 @@ from datetime import date
 
 import pytest
 
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, parse_timestamp
 from lifesign.heartbeats.past import Day, Happened, Span, days, periods
-from lifesign.http.fields import parse_timestamp
 
 
 def at(text: str) -> EpochMs:

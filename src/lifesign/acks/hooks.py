@@ -19,8 +19,7 @@ from lifesign.acks.service import Seen
 from lifesign.channels import outbox, slack
 from lifesign.channels import service as channels
 from lifesign.channels.delivery import courier_of
-from lifesign.channels.rules import ChannelNotFound
-from lifesign.channels.secrets import SecretUnreadable
+from lifesign.channels.rules import ChannelNotFound, SecretUnreadable
 from lifesign.channels.sender import HttpReply, HttpRequest
 from lifesign.clock import rfc3339
 from lifesign.http.body import BodyTooLarge, read_body

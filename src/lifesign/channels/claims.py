@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 from lifesign.channels import history, outbox, rules, store
 from lifesign.channels.attempts import Claimed, begun
 from lifesign.channels.limits import Limits
-from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket, ChannelType
 from lifesign.channels.senders import CHANNEL_CAP, HAS_ONE_ADDRESS, IS_MACHINE
 from lifesign.channels.store import Channel, Lane, Notification
 from lifesign.clock import EpochMs

@@ -9,13 +9,11 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
-from lifesign.channels import guard
-from lifesign.channels.email import can_carry
-from lifesign.channels.guard import GuardPolicy
-from lifesign.channels.secrets import SecretBox, SecretUnreadable
-from lifesign.channels.sender import ChannelType, Config
+from lifesign.channels.mailbox import can_carry
+from lifesign.channels.rules import ChannelType, SecretUnreadable
+from lifesign.channels.targets import GuardPolicy, check_at_save
 from lifesign.faults import Fault, InvalidInput
 
 MAX_ADDRESSES: Final = 10
@@ -51,6 +49,19 @@ _KEYS: Final[Mapping[ChannelType, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 # Any: settings are JSON of a shape that `validate` finds out.
 Json = Any
+Config = Mapping[str, Json]
+
+
+class Box(Protocol):
+    """What seals: `channels.secrets.SecretBox`."""
+
+    def seal(self, text: str, channel_id: str, path: str) -> str:
+        """`text`, bound to this field of this channel."""
+        ...
+
+    def open(self, token: str, channel_id: str, path: str) -> str:
+        """What `seal` was given. Raises SecretUnreadable."""
+        ...
 
 
 def validate(channel_type: ChannelType, config: Json, policy: GuardPolicy) -> dict[str, Json]:
@@ -117,19 +128,19 @@ def secret_paths(channel_type: ChannelType, config: Config) -> list[str]:
     return [*paths, "url"] if channel_type == "webhook" and "url" in config else paths
 
 
-def seal_config(box: SecretBox, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
+def seal_config(box: Box, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
     """Return the settings as they go to the database."""
     paths = secret_paths(channel_type, config)
     return _mapped(config, paths, lambda path, value: box.seal(value, channel_id, path))
 
 
-def open_config(box: SecretBox, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
+def open_config(box: Box, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
     """Return the settings in clear, for one send or one answer. Raises SecretUnreadable."""
     paths = secret_paths(channel_type, config)
     return _mapped(config, paths, lambda path, value: box.open(value, channel_id, path))
 
 
-def masked_sealed(box: SecretBox, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
+def masked_sealed(box: Box, channel_id: str, channel_type: ChannelType, config: Config) -> dict[str, Json]:
     """Return stored settings as answers show them; a secret that cannot be opened is all mask, the rest is readable."""
 
     def shown(path: str, value: str) -> str:
@@ -216,7 +227,7 @@ def _is_webhook_secret(text: str) -> bool:
 def _url_faults(key: str, value: Json, policy: GuardPolicy, schemes: tuple[str, ...]) -> list[Fault]:
     if not isinstance(value, str):
         return [Fault(f"config.{key}", "must be a URL")]
-    wrong = guard.check_at_save(value, policy, schemes=schemes)
+    wrong = check_at_save(value, policy, schemes=schemes)
     return [] if wrong is None else [Fault(f"config.{key}", wrong)]
 
 

@@ -16,8 +16,7 @@ from lifesign.channels.acklinks import AckGrant
 from lifesign.channels.attempts import Claimed
 from lifesign.channels.config import addresses, secret_paths
 from lifesign.channels.message import Message
-from lifesign.channels.rules import ALARMS
-from lifesign.channels.secrets import SecretUnreadable
+from lifesign.channels.rules import ALARMS, SecretUnreadable
 from lifesign.channels.sender import SEND_TIMEOUT_S, Outcome, Permanent, Retry, SendContext, Sent, Unknown
 from lifesign.channels.senders import IS_IDEMPOTENT, IS_MACHINE, SENDERS
 from lifesign.channels.service import Kit

@@ -24,13 +24,14 @@ from zoneinfo import ZoneInfo
 import aiosmtplib
 import jinja2
 
+from lifesign.channels.config import Config
+from lifesign.channels.mailbox import can_carry, with_ascii_domain
 from lifesign.channels.message import Message
 from lifesign.channels.outbound import clean_text
 from lifesign.channels.rules import ALARMS
 from lifesign.channels.sender import (
     CONNECT_TIMEOUT_S,
     SEND_TIMEOUT_S,
-    Config,
     Outcome,
     Permanent,
     Retry,
@@ -67,10 +68,6 @@ _COLOURS = {
 }
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-# Narrower than RFC 5321, which nobody uses whole: no quoted local parts and no address literals. What passes can
-# neither break out of its command nor trip the header parser of the standard library. Whether the local part is too
-# long (64) is for the receiving server to say.
-_ADDRESS = re.compile(r"[^\s\x00-\x1f\x7f-\x9f@<>()\[\]:;,\"\\]{1,252}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 
 # The standard library folds a long id in these two by encoding it (RFC 2047), which cuts the thread; as a Message-ID
@@ -130,7 +127,7 @@ def build(message: Message, config: Config, context: SendContext) -> Mail:  # no
     `context.dest` and the sender of the settings must be addresses that `can_carry` admits.
     """
     sender = context.settings.smtp_from
-    recipient = _with_ascii_domain(context.dest or "")
+    recipient = with_ascii_domain(context.dest or "")
     domain = _ascii_domain(parseaddr(sender)[1])
     mail = EmailMessage(policy=_POLICY)
     mail["From"] = _one_line(sender)
@@ -156,7 +153,7 @@ def build(message: Message, config: Config, context: SendContext) -> Mail:  # no
     mail.set_boundary(f"=_{context.notification_id}")
     needs_utf8 = not (recipient.isascii() and parseaddr(sender)[1].rpartition("@")[0].isascii())
     return Mail(
-        sender=_with_ascii_domain(parseaddr(sender)[1]),
+        sender=with_ascii_domain(parseaddr(sender)[1]),
         recipient=recipient,
         content=mail.as_bytes(policy=_POLICY.clone(utf8=needs_utf8)),
         needs_utf8=needs_utf8,
@@ -186,11 +183,6 @@ def judge(reply: Reply | Lost) -> Outcome:
     if reply.stage == "final_dot":
         return Unknown(f"after the message: {why}")
     return Retry(f"unexpected reply to {reply.stage.upper()}: {why}", code="bad_reply")
-
-
-def can_carry(address: str) -> bool:
-    """Whether SMTP and a mail header can carry this address."""
-    return _ADDRESS.fullmatch(_with_ascii_domain(address)) is not None
 
 
 def may_log_in(peer_address: str, *, is_tls: bool) -> bool:
@@ -377,16 +369,8 @@ def _one_line(text: str) -> str:
     return _CONTROLS.sub(" ", text).strip()
 
 
-def _with_ascii_domain(address: str) -> str:
-    """`address` with its domain as IDNA, where it can be; what cannot is left for the server to refuse."""
-    local, at, domain = address.rpartition("@")
-    with contextlib.suppress(UnicodeError):
-        domain = domain.encode("idna").decode()
-    return f"{local}{at}{domain}"
-
-
 def _ascii_domain(address: str) -> str:
-    domain = _with_ascii_domain(address).rpartition("@")[2]
+    domain = with_ascii_domain(address).rpartition("@")[2]
     return domain if domain and domain.isascii() else "localhost"
 
 

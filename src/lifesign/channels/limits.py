@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from lifesign.channels.rules import Rate
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.rules import ChannelType, Rate
 from lifesign.settings import Settings
 
 _DIGEST_LENGTH = 16

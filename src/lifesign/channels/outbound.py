@@ -23,7 +23,7 @@ import httpcore2
 import httpx2
 
 from lifesign import __version__
-from lifesign.channels.guard import REFUSED, AddressRefused, BadUrl, GuardedBackend, GuardPolicy, Resolver, parse_url
+from lifesign.channels.guard import GuardedBackend, Resolver, policy_of
 from lifesign.channels.sender import (
     CONNECT_TIMEOUT_S,
     MAX_ERROR_CHARACTERS,
@@ -34,6 +34,7 @@ from lifesign.channels.sender import (
     Retry,
     Unknown,
 )
+from lifesign.channels.targets import REFUSED, AddressRefused, BadUrl, parse_url
 from lifesign.channels.wire import WireBackend
 from lifesign.clock import EpochMs, from_datetime
 from lifesign.settings import Settings
@@ -112,7 +113,7 @@ class OutboundClient:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         tls = _tls_context(settings.ca_file)
-        self._guarded = _pool(tls, GuardedBackend(GuardPolicy.from_settings(settings), resolver))
+        self._guarded = _pool(tls, GuardedBackend(policy_of(settings), resolver))
         self._unguarded = _pool(tls, WireBackend())
         self._on_written = on_written
         self._total_timeout_s = total_timeout_s

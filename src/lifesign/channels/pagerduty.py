@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
+from lifesign.channels.config import Config
 from lifesign.channels.message import Message
 from lifesign.channels.outbound import clean_text, judge_common
 from lifesign.channels.sender import (
     SEND_TIMEOUT_S,
-    Config,
     HttpReply,
     HttpRequest,
     Outcome,

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.service import caller_of
-from lifesign.channels import attempts, claims, outbox, schemas, service, store
+from lifesign.channels import attempts, bodies, claims, outbox, schemas, service, store
 from lifesign.channels import config as configs
 from lifesign.channels.attempts import Claimed, Finished
 from lifesign.channels.delivery import Courier, LeaseLost, courier_of
@@ -45,15 +45,15 @@ def _kit(request: Request) -> Kit:
     **operation(
         "createChannel",
         answer=(201, schemas.ShownChannel),
-        body=schemas.NewChannel,
-        examples=schemas.NEW_CHANNELS,
+        body=bodies.NewChannel,
+        examples=bodies.NEW_CHANNELS,
         links={"id=id": ("getChannel", "updateChannel", "testChannel", "deleteChannel")},
     ),
 )
 async def create_channel(request: Request) -> Response:
     """Make a channel. A webhook without a secret gets one, shown in this answer only."""
     caller = await caller_of(request, "channels:write")
-    body = await read_model(request, schemas.NewChannel, secret=["config"])
+    body = await read_model(request, bodies.NewChannel, secret=["config"])
     context, kit = context_of(request), _kit(request)
     config = configs.validate(body.type, body.config, kit.guard)
     channel, made_secret = await context.db.write(
@@ -95,14 +95,14 @@ async def get_channel(request: Request, id: str) -> Response:  # noqa: A002 - th
 
 @router.patch(
     "/v1/channels/{id}",
-    **operation("updateChannel", answer=(200, schemas.ShownChannel), body=schemas.ChannelChanges, errors=(404,)),
+    **operation("updateChannel", answer=(200, schemas.ShownChannel), body=bodies.ChannelChanges, errors=(404,)),
 )
 async def update_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Change a channel. A changed webhook secret signs along with the new one for 24 hours."""
     caller = await caller_of(request, "channels:write")
     context, kit = context_of(request), _kit(request)
     await context.db.read(service.get_channel, caller.project_id, id)
-    body = await read_model(request, schemas.ChannelChanges, secret=["config"])
+    body = await read_model(request, bodies.ChannelChanges, secret=["config"])
     channel, made_secret = await context.db.write(
         service.update_channel,
         kit,
@@ -118,14 +118,14 @@ async def update_channel(request: Request, id: str) -> Response:  # noqa: A002 -
 
 @router.post(
     "/v1/channels/{id}/compare",
-    **operation("compareChannel", answer=(200, schemas.Comparison), body=schemas.ComparedChannel, errors=(404,)),
+    **operation("compareChannel", answer=(200, schemas.Comparison), body=bodies.ComparedChannel, errors=(404,)),
 )
 async def compare_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Say whether a channel has these settings already, its secrets included; nothing changes."""
     caller = await caller_of(request, "channels:write")
     context, kit = context_of(request), _kit(request)
     await context.db.read(service.get_channel, caller.project_id, id)
-    body = await read_model(request, schemas.ComparedChannel, secret=["config"])
+    body = await read_model(request, bodies.ComparedChannel, secret=["config"])
     is_equal = await context.db.read(
         service.has_config, kit, caller.project_id, id, channel_type=body.type, config=body.config
     )

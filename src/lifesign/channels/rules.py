@@ -51,7 +51,17 @@ DELAY_WORTH_TELLING_MS = 10 * _MIN
 CROWD = 10
 MAX_FOLDED, MAX_ITEMS = 1000, 20
 
+ChannelType = Literal["email", "slack", "webhook", "pagerduty", "sms"]
 Status = Literal["pending", "held", "sending", "sent", "delivered", "dead", "canceled", "bundled"]
+
+
+class SecretUnreadable(Exception):
+    """A sealed value cannot be opened: sealed under a lost key, copied from elsewhere, or damaged."""
+
+    def __init__(self, channel_id: str, path: str) -> None:
+        super().__init__(f"the setting {path} of channel {channel_id} cannot be decrypted")
+        self.channel_id = channel_id
+        self.path = path
 
 
 class ChannelNotFound(Exception):

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from lifesign.channels.rules import SecretUnreadable
 from lifesign.secretfile import kept_secret
 from lifesign.settings import Settings
 
@@ -24,15 +25,6 @@ _VERSION: Final = "v1"
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _SECRET_FILE: Final = "secret.key"  # noqa: S105 - the name of a file
-
-
-class SecretUnreadable(Exception):
-    """A sealed value cannot be opened: sealed under a lost key, copied from elsewhere, or damaged."""
-
-    def __init__(self, channel_id: str, path: str) -> None:
-        super().__init__(f"the setting {path} of channel {channel_id} cannot be decrypted")
-        self.channel_id = channel_id
-        self.path = path
 
 
 def derived_key(master: str, info: str) -> bytes:

@@ -6,13 +6,12 @@ logs a secret, and holds no state: the outbox owns all of that.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
+from lifesign.channels.config import Config
 from lifesign.channels.message import Message
 from lifesign.clock import EpochMs
 from lifesign.settings import Settings
-
-ChannelType = Literal["email", "slack", "webhook", "pagerduty", "sms"]
 
 CONNECT_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 20.0
@@ -124,10 +123,6 @@ class SendContext:
     """Lets whoever has it acknowledge the incident; only of messages about an open one."""
     mark_called: Callable[[], Awaitable[None]] | None = None
     """Commits `called_at`; awaited right before the request is written, by types without idempotency."""
-
-
-# Any: a channel's settings are JSON whose shape its own type validates (`channels.config`).
-Config = Mapping[str, Any]
 
 
 class Sender(Protocol):

@@ -4,7 +4,8 @@ from typing import Final
 
 from lifesign.channels.email import EmailSender
 from lifesign.channels.pagerduty import PagerDutySender
-from lifesign.channels.sender import ChannelType, Sender
+from lifesign.channels.rules import ChannelType
+from lifesign.channels.sender import Sender
 from lifesign.channels.slack import SlackSender
 from lifesign.channels.sms import SmsSender
 from lifesign.channels.webhook import WebhookSender

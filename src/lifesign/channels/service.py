@@ -11,14 +11,20 @@ from sqlalchemy import Connection
 from lifesign.channels import config as configs
 from lifesign.channels import store
 from lifesign.channels.acklinks import AckSigner
-from lifesign.channels.guard import GuardPolicy
 from lifesign.channels.limits import bucket_key
 from lifesign.channels.outbound import OutboundClient
-from lifesign.channels.rules import SECRET_OVERLAP_MS, ChannelInUse, ChannelNotFound, User
-from lifesign.channels.secrets import SecretBox, SecretUnreadable
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.rules import (
+    SECRET_OVERLAP_MS,
+    ChannelInUse,
+    ChannelNotFound,
+    ChannelType,
+    SecretUnreadable,
+    User,
+)
+from lifesign.channels.secrets import SecretBox
 from lifesign.channels.senders import IS_MACHINE
 from lifesign.channels.store import Attempt, Channel, Notification
+from lifesign.channels.targets import GuardPolicy
 from lifesign.channels.webhook import PREVIOUS_SECRET
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit

@@ -11,20 +11,11 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from lifesign.channels.config import Config
 from lifesign.channels.message import Message
 from lifesign.channels.outbound import clean_text, judge_common
 from lifesign.channels.rules import ALARMS
-from lifesign.channels.sender import (
-    Config,
-    HttpReply,
-    HttpRequest,
-    Outcome,
-    Permanent,
-    Retry,
-    SendContext,
-    Sent,
-    Unknown,
-)
+from lifesign.channels.sender import HttpReply, HttpRequest, Outcome, Permanent, Retry, SendContext, Sent, Unknown
 from lifesign.clock import EpochMs
 from lifesign.settings import Settings
 

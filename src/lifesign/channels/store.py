@@ -15,11 +15,11 @@ from lifesign.channels.rules import (
     Breaker,
     BreakerState,
     Bucket,
+    ChannelType,
     PageState,
     Rate,
     Status,
 )
-from lifesign.channels.sender import ChannelType
 from lifesign.clock import EpochMs
 from lifesign.db.schema import attempts, channels, lanes, notifications, rate_buckets
 from lifesign.db.sql import earlier, insert_new, word

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from lifesign.channels.config import Config
 from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
 from lifesign.channels.outbound import clean_text, judge_common
-from lifesign.channels.sender import Config, HttpReply, HttpRequest, Outcome, Permanent, Retry, SendContext, Sent
+from lifesign.channels.sender import HttpReply, HttpRequest, Outcome, Permanent, Retry, SendContext, Sent
 from lifesign.clock import EpochMs, rfc3339
 
 MAX_BODY_BYTES = 20_000

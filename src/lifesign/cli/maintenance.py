@@ -91,8 +91,7 @@ def delete_window(
 
 
 def _once(start: str | None, seconds: int) -> dict[str, Json]:
-    from lifesign.clock import EpochMs, rfc3339
-    from lifesign.http.fields import parse_timestamp
+    from lifesign.clock import EpochMs, parse_timestamp, rfc3339
 
     begins = values.moment("0s" if start is None else start, "--start")
     return {"startsAt": begins, "endsAt": rfc3339(EpochMs(parse_timestamp(begins) + seconds * 1000))}

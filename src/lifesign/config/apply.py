@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from lifesign.auth.rules import allows
+from lifesign.config.forms import present_of
 from lifesign.config.items import DEFAULTS, KINDS, Form, Item, Kind, Present, Row, Wanted
-from lifesign.config.kinds import present_of
 from lifesign.config.rules import ORIGIN, Change, Plan
 
 # Any, throughout: JSON.

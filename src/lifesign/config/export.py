@@ -8,8 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
+from lifesign.config.forms import FIELDS
 from lifesign.config.items import KINDS, Form, Kind, Present
-from lifesign.config.kinds import FIELDS
 
 _NOT_A_NAME = re.compile(r"[^A-Z0-9]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -1,56 +1,35 @@
-"""What objects of each kind may say in a file, judged as the server would; and one form of both sides to compare.
+"""What objects of each kind may say in a file, judged as the server would, in the form that can be compared."""
 
-The form: the fields of the API, names in place of ids, and nothing that is as it would be without being said.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from lifesign.channels import config as channel_configs
-from lifesign.channels.guard import GuardPolicy
-from lifesign.channels.schemas import NewChannel
-from lifesign.channels.sender import ChannelType
+from lifesign.channels.bodies import NewChannel
+from lifesign.channels.rules import ChannelType
+from lifesign.channels.targets import GuardPolicy
 from lifesign.clock import rfc3339
 from lifesign.config.document import BadDocument, Document, Flaw, literal_paths, with_secrets
-from lifesign.config.items import DEFAULTS, KINDS, Form, Item, Kind, Present, Reference, Row, Wanted
+from lifesign.config.forms import AT_CREATION, FIELDS, config_form, steps_form, usual_left_out, window_form
+from lifesign.config.items import KINDS, Form, Item, Kind, Reference, Wanted
 from lifesign.faults import InvalidInput
-from lifesign.heartbeats import schemas as heartbeat_schemas
-from lifesign.heartbeats.schemas import NewHeartbeat
-from lifesign.http.body import validate
-from lifesign.http.fields import parse_timestamp
-from lifesign.incidents.schemas import NewPolicy
-from lifesign.maintenance import schemas as maintenance_schemas
-from lifesign.maintenance.schemas import NewWindow
-from lifesign.systems.schemas import NewSystem
+from lifesign.heartbeats import bodies as heartbeat_bodies
+from lifesign.heartbeats.bodies import NewHeartbeat
+from lifesign.http.validation import validate
+from lifesign.incidents.bodies import NewPolicy
+from lifesign.maintenance import bodies as maintenance_bodies
+from lifesign.maintenance.bodies import NewWindow
+from lifesign.systems.bodies import NewSystem
 
 T = TypeVar("T")
 
 _SECTIONS = ("project", *KINDS, "bots")
 _S = 1000
 
-_HEARTBEAT_FIELDS = (
-    *("name", "mode", "interval", "schedule", "timezone", "grace", "policy", "channels", "namespace", "tags"),
-    *("description", "tolerance", "dependsOn", "stickyPause", "pings"),
-)
-_AT_CREATION = ("armed", "metadata")
-"""What a heartbeat begins with and life changes: given when it is made, never compared."""
-FIELDS: Mapping[Kind, tuple[str, ...]] = {
-    "channels": ("type", "config"),
-    "policies": ("steps", "repeatLastStep"),
-    "heartbeats": (*_HEARTBEAT_FIELDS, *_AT_CREATION),
-    "maintenance": (
-        *("name", "startsAt", "endsAt", "schedule", "duration", "timezone"),
-        *("heartbeats", "namespaces", "tags", "all"),
-    ),
-    "systems": ("type", "fqdn", "notes", "tags", "interval", "policy"),
-}
-_PINGS = tuple(heartbeat_schemas.Pings.model_fields)
+_PINGS = tuple(heartbeat_bodies.Pings.model_fields)
 # Private addresses are the server's to judge, which may allow them.
 _GUARD = GuardPolicy(allow_private=True)
 
 
-# What a file says ---------------------------------------------------------------------------------------------------
 def wanted_of(document: Document, environment: Mapping[str, str]) -> Wanted:
     """What a document wants. Raises BadDocument with every fault that can be seen without a server."""
     flaws = [document.flaw(key, f"is not known; sections are {', '.join(_SECTIONS)}") for key in document.content]
@@ -160,7 +139,7 @@ def _heartbeat(document: Document, name: str, raw: Form, path: str, _environment
     if isinstance(said.get("pings"), dict):
         said["pings"] = _only(document, said["pings"], f"{path}.pings", _PINGS)
     body = _judged(document, path, lambda: validate(NewHeartbeat, {"name": name} | said | {"slug": name}))
-    definition = _judged(document, path, lambda: heartbeat_schemas.definition_of(body))
+    definition = _judged(document, path, lambda: heartbeat_bodies.definition_of(body))
     form: Form = {
         "name": definition.name,
         "mode": definition.mode,
@@ -180,7 +159,7 @@ def _heartbeat(document: Document, name: str, raw: Form, path: str, _environment
     }
     if name in definition.depends_on:
         raise BadDocument(document.flaw(f"{path}.dependsOn", "names the heartbeat itself"))
-    begins = {each: said[each] for each in _AT_CREATION if each in said}
+    begins = {each: said[each] for each in AT_CREATION if each in said}
     return _item("heartbeats", name, path, form, at_creation=begins, references=_of_heartbeat(form, path))
 
 
@@ -197,19 +176,8 @@ def _channel(document: Document, name: str, raw: Form, path: str, environment: M
     values = {"name": name} | said | ({"config": config} if "config" in said else {})
     body = _judged(document, path, lambda: validate(NewChannel, values, secret=["config"]))
     valid = _judged(document, path, lambda: channel_configs.validate(body.type, body.config, _GUARD))
-    form = {"type": body.type, "config": _config_form(body.type, valid)}
+    form = {"type": body.type, "config": config_form(body.type, valid)}
     return Item("channels", name, path, form, shown=form | {"config": masked_config(form)})
-
-
-def _config_form(channel_type: str, config: Mapping[str, Any]) -> Form:
-    form = dict(config)
-    if isinstance(form.get("to"), str):
-        form["to"] = [form["to"]]
-    if channel_type == "pagerduty" and form.get("severity") == channel_configs.SEVERITIES[0]:
-        del form["severity"]
-    if form.get("headers") == {}:
-        del form["headers"]
-    return form
 
 
 def _policy(document: Document, name: str, raw: Form, path: str, _environment: Mapping[str, str]) -> Item:
@@ -219,7 +187,7 @@ def _policy(document: Document, name: str, raw: Form, path: str, _environment: M
             _only(document, step, f"{path}.steps[{position}]", ("channels", "wait", "message"))
     body = _judged(document, path, lambda: validate(NewPolicy, {"name": name} | said))
     steps = [step.model_dump(exclude_unset=True) for step in body.steps]
-    form = {"steps": _steps_form(steps), "repeatLastStep": body.repeatLastStep}
+    form = {"steps": steps_form(steps), "repeatLastStep": body.repeatLastStep}
     references = tuple(
         Reference("channels", channel, f"{path}.steps[{n}].channels[{m}]")
         for n, step in enumerate(steps)
@@ -239,15 +207,10 @@ def _parent(path: str) -> str:
     return path.rpartition("[")[0]
 
 
-def _steps_form(steps: Iterable[Mapping[str, Any]]) -> list[Form]:
-    """A wait of nothing is none."""
-    return [{name: each for name, each in step.items() if each not in (0, None)} for step in steps]
-
-
 def _window(document: Document, name: str, raw: Form, path: str, _environment: Mapping[str, str]) -> Item:
     said = _known(document, "maintenance", raw, path)
     body = _judged(document, path, lambda: validate(NewWindow, said | {"name": name}))
-    definition = _judged(document, path, lambda: maintenance_schemas.definition_of(body))
+    definition = _judged(document, path, lambda: maintenance_bodies.definition_of(body))
     form: Form = {
         "startsAt": definition.starts_at and rfc3339(definition.starts_at),
         "endsAt": definition.ends_at and rfc3339(definition.ends_at),
@@ -261,17 +224,7 @@ def _window(document: Document, name: str, raw: Form, path: str, _environment: M
         if definition.target == "heartbeats"
         else ()
     )
-    return _item("maintenance", name, path, _window_form(form), references=references)
-
-
-def _window_form(form: Form) -> Form:
-    form = {name: value for name, value in form.items() if value is not None}
-    for name in ("startsAt", "endsAt"):
-        if name in form:
-            form[name] = rfc3339(parse_timestamp(form[name]))
-    if form.get("timezone") == "UTC":
-        del form["timezone"]
-    return form
+    return _item("maintenance", name, path, window_form(form), references=references)
 
 
 def _system(document: Document, name: str, raw: Form, path: str, _environment: Mapping[str, str]) -> Item:
@@ -303,17 +256,8 @@ def _item(
     references: tuple[Reference, ...] = (),
 ) -> Item:
     """An object without secrets."""
-    told = _usual_left_out(kind, form)
+    told = usual_left_out(kind, form)
     return Item(kind, name, path, told, told, at_creation or {}, references)
-
-
-def _usual_left_out(kind: Kind, form: Form) -> Form:
-    usual = DEFAULTS[kind]
-    return {
-        name: value
-        for name, value in form.items()
-        if value is not None and value not in ([], {}) and not (name in usual and value == usual[name])
-    }
 
 
 def _warnings(document: Document, item: Item, raw: Form) -> list[str]:
@@ -370,89 +314,3 @@ def _cycles(document: Document, items: Mapping[str, Item]) -> list[Flaw]:
                     document.flaw(f"{items[name].path}.dependsOn", f"{following} depends on this heartbeat already")
                 )
     return flaws
-
-
-# What a server says -------------------------------------------------------------------------------------------------
-NameOf = Callable[[Kind, str], str]
-"""The name of an object, by its kind and id."""
-
-
-def form_of(kind: Kind, row: Form, name_of: NameOf) -> Form:
-    """An object of the server in the form of the files; a channel's secrets stay masked."""
-    return _FORMS[kind](row, name_of)
-
-
-def _form_of_heartbeat(row: Form, name_of: NameOf) -> Form:
-    form = {name: row[name] for name in _HEARTBEAT_FIELDS if name in row}
-    if "policy" in form:
-        form["policy"] = name_of("policies", form["policy"])
-    for name, kind in (("channels", "channels"), ("dependsOn", "heartbeats")):
-        if name in form:
-            form[name] = [name_of(cast("Kind", kind), each) for each in form[name]]
-    return _usual_left_out("heartbeats", form)
-
-
-def _form_of_channel(row: Form, _name_of: NameOf) -> Form:
-    return {"type": row["type"], "config": _config_form(row["type"], row["config"])}
-
-
-def _form_of_policy(row: Form, name_of: NameOf) -> Form:
-    named = partial(name_of, "channels")
-    steps = [step | {"channels": [named(each) for each in step["channels"]]} for step in row["steps"]]
-    return _usual_left_out("policies", {"steps": _steps_form(steps), "repeatLastStep": row["repeatLastStep"]})
-
-
-def _form_of_window(row: Form, name_of: NameOf) -> Form:
-    form = {name: row[name] for name in FIELDS["maintenance"] if name in row and name != "name"}
-    if "heartbeats" in form:
-        form["heartbeats"] = [name_of("heartbeats", each) for each in form["heartbeats"]]
-    return _window_form(form)
-
-
-def _form_of_system(row: Form, name_of: NameOf) -> Form:
-    form = {name: row.get(name) for name in FIELDS["systems"]}
-    if form["policy"] is not None:
-        form["policy"] = name_of("policies", form["policy"])
-    return _usual_left_out("systems", form)
-
-
-_FORMS: Mapping[Kind, Callable[[Form, NameOf], Form]] = {
-    "channels": _form_of_channel,
-    "policies": _form_of_policy,
-    "heartbeats": _form_of_heartbeat,
-    "maintenance": _form_of_window,
-    "systems": _form_of_system,
-}
-
-
-def name_in(kind: Kind, row: Form) -> str | None:
-    """What a file calls an object of the server; None for one that a file cannot name, or must not."""
-    if kind != "heartbeats":
-        return str(row["name"])
-    slug = row.get("slug")
-    return None if slug is None or "managedBy" in row else str(slug)
-
-
-def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
-    """What a server has, from its lists."""
-    listed = {kind: list(answers.get(kind, ())) for kind in KINDS}
-    names = {
-        (kind, row["id"]): name for kind in KINDS for row in listed[kind] if (name := name_in(kind, row)) is not None
-    }
-    called = {
-        row["id"]: str(row.get("slug", row["id"]))
-        for row in listed["heartbeats"]
-        if ("heartbeats", row["id"]) not in names
-    }
-
-    def name_of(kind: Kind, key: str) -> str:
-        return names.get((kind, key)) or called.get(key, key)
-
-    rows: dict[Kind, dict[str, list[Row]]] = {kind: {} for kind in KINDS}
-    for kind in KINDS:
-        for row in listed[kind]:
-            name = names.get((kind, row["id"]))
-            if name is not None:
-                told = Row(row["id"], row.get("origin"), form_of(kind, row, name_of))
-                rows[kind].setdefault(name, []).append(told)
-    return Present(rows, names, {word: key for key, word in called.items()})

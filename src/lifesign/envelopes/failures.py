@@ -20,8 +20,9 @@ from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationN
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
-from lifesign.http.body import BodyTooLarge, is_short
+from lifesign.http.body import BodyTooLarge
 from lifesign.http.ok import InvalidJson, InvalidParameter
+from lifesign.http.validation import is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
 from lifesign.inventory.rules import Overtaken
 from lifesign.maintenance.rules import WindowNotFound

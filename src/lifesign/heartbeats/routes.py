@@ -14,15 +14,16 @@ from lifesign.clock import EpochMs, rfc3339
 from lifesign.db.failpoints import Failpoints
 from lifesign.events.rules import EVENT_TYPES
 from lifesign.faults import Fault, InvalidInput
-from lifesign.heartbeats import schemas, service
+from lifesign.heartbeats import bodies, schemas, service
 from lifesign.heartbeats.checkins import Answer, CheckIn, CheckIns
 from lifesign.heartbeats.past import MAX_DAYS, Period
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
-from lifesign.http.body import parse_object, read_body, read_model, validate
+from lifesign.http.body import parse_object, read_body, read_model
 from lifesign.http.context import base_url, context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of, query_flag
+from lifesign.http.validation import validate
 from lifesign.incidents.rules import Incident
 from lifesign.incidents.service import tuning_of
 
@@ -72,8 +73,8 @@ _FILTERS: tuple[dict[str, Any], ...] = (
     **operation(
         "createHeartbeat",
         answer=(201, schemas.ShownHeartbeat),
-        body=schemas.NewHeartbeat,
-        examples=schemas.NEW_HEARTBEATS,
+        body=bodies.NewHeartbeat,
+        examples=bodies.NEW_HEARTBEATS,
         links={
             "idOrSlug=id": (
                 "getHeartbeat",
@@ -91,12 +92,12 @@ _FILTERS: tuple[dict[str, Any], ...] = (
 async def create_heartbeat(request: Request) -> Response:
     """Make a heartbeat; it is watched from now on."""
     caller = await caller_of(request, "heartbeats:write")
-    body = await read_model(request, schemas.NewHeartbeat)
+    body = await read_model(request, bodies.NewHeartbeat)
     context = context_of(request)
     heartbeat = await context.db.write(
         service.create,
         caller,
-        schemas.definition_of(body),
+        bodies.definition_of(body),
         is_armed=body.armed,
         is_paused=body.paused,
         has_slug=body.slug is not None,
@@ -212,8 +213,8 @@ def _found(conn: Connection, now: EpochMs, project_id: str, ref: str) -> tuple[H
     **operation(
         "updateHeartbeat",
         answer=(200, schemas.ShownHeartbeat),
-        body=schemas.HeartbeatChanges,
-        examples=schemas.HEARTBEAT_CHANGES,
+        body=bodies.HeartbeatChanges,
+        examples=bodies.HEARTBEAT_CHANGES,
         errors=(404,),
     ),
 )
@@ -222,13 +223,13 @@ async def update_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, idOrSlug)
-    body = await read_model(request, schemas.HeartbeatChanges)
+    body = await read_model(request, bodies.HeartbeatChanges)
     heartbeat = await context.db.write(
         service.edit,
         caller,
         idOrSlug,
-        schemas.changes_of(body),
-        check=schemas.edited,
+        bodies.changes_of(body),
+        check=bodies.edited,
         tuning=tuning_of(context.settings),
         now=context.now(),
     )
@@ -247,7 +248,7 @@ async def delete_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
 ACK = operation(
     "ackHeartbeat",
     answer=(200, schemas.AckAnswer),
-    body=schemas.AckBody,
+    body=bodies.AckBody,
     is_body_required=False,
     errors=(404,),
     refuses_states=True,
@@ -260,7 +261,7 @@ async def ack_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa: N
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, idOrSlug)
-    body = await read_model(request, schemas.AckBody, required=False)
+    body = await read_model(request, bodies.AckBody, required=False)
     closed = await context.db.write(
         _ack, context.db.failpoints, caller, idOrSlug, message=body.message, now=context.now()
     )
@@ -312,7 +313,7 @@ async def resume_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     **operation(
         "snoozeHeartbeat",
         answer=(200, schemas.SnoozeAnswer),
-        body=schemas.SnoozeBody,
+        body=bodies.SnoozeBody,
         examples={"for an hour": {"seconds": 3600, "reason": "deploying"}},
         errors=(404,),
         refuses_states=True,
@@ -323,9 +324,9 @@ async def snooze_heartbeat(request: Request, idOrSlug: str) -> Response:  # noqa
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, idOrSlug)
-    body = await read_model(request, schemas.SnoozeBody)
+    body = await read_model(request, bodies.SnoozeBody)
     now = context.now()
-    until = schemas.snooze_end_of(body, now)
+    until = bodies.snooze_end_of(body, now)
     snoozed = await context.db.write(service.snooze, caller, idOrSlug, until=until, reason=body.reason, now=now)
     answer = {"id": snoozed.id, "status": snoozed.status, "snoozedUntil": rfc3339(until), "reason": body.reason}
     return json_answer(without_absent(answer))
@@ -395,7 +396,7 @@ async def heartbeat_history(request: Request, idOrSlug: str) -> Response:  # noq
     **operation(
         "importHeartbeatEvents",
         answer=(200, schemas.ImportAnswer),
-        body=schemas.PastEvents,
+        body=bodies.PastEvents,
         errors=(404,),
         refuses_states=True,
     ),
@@ -405,7 +406,7 @@ async def import_events(request: Request, idOrSlug: str) -> Response:  # noqa: N
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, idOrSlug)
-    happened = schemas.past_of(await read_model(request, schemas.PastEvents), context.now())
+    happened = bodies.past_of(await read_model(request, bodies.PastEvents), context.now())
     imported, known = await context.db.write(service.import_history, caller, idOrSlug, happened)
     return json_answer({"imported": imported, "known": known})
 
@@ -418,9 +419,9 @@ def _is_seq(value: str) -> bool:
 CHECK_IN = operation(
     "checkin",
     answer=(200, schemas.CheckInAnswer),
-    body=schemas.CheckInBody,
+    body=bodies.CheckInBody,
     is_body_required=False,
-    examples=schemas.CHECK_INS,
+    examples=bodies.CHECK_INS,
     errors=(404,),
 )
 CHECK_IN["openapi_extra"]["parameters"] = [
@@ -462,8 +463,8 @@ def _parsed(raw: bytes) -> tuple[bool, str | None]:
     values = parse_object(raw, required=False)
     if not values:
         return True, None
-    body = validate(schemas.CheckInBody, values)
-    return body.healthy, schemas.json_text(body.metadata)
+    body = validate(bodies.CheckInBody, values)
+    return body.healthy, bodies.json_text(body.metadata)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -11,10 +11,11 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import running, service
 from lifesign.heartbeats.running import Progress, Reporter
 from lifesign.http.answers import json_answer
-from lifesign.http.body import parse_object, read_body, read_model, validate
+from lifesign.http.body import parse_object, read_body, read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
+from lifesign.http.validation import validate
 from lifesign.incidents.service import tuning_of
 from lifesign.runs import schemas
 from lifesign.runs import service as runs

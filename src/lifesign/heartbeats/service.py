@@ -6,8 +6,8 @@ in `sweep`, what they report in `checkins` and `running`.
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import fields, replace
+from typing import Any
 
 import orjson
 from sqlalchemy import Connection
@@ -22,8 +22,9 @@ from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import holds, past, rules, slugs, store
+from lifesign.heartbeats.definition import Definition, Flip
 from lifesign.heartbeats.past import Day, Happened, Period, Span
-from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Managed, Mode
+from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, HeartbeatNotFound, Managed
 from lifesign.heartbeats.subjects import record, subject_of
 from lifesign.ids import new_id
 from lifesign.incidents import flapping, policies
@@ -34,37 +35,12 @@ from lifesign.maintenance import service as maintenance
 from lifesign.projects import service as projects
 from lifesign.runs import service as runs
 
-Flip = Literal["firing", "resolved"]
 _DAY_MS = 86_400_000
 _SLUG_WINDOW = 64
 _MAX_SLUG_WINDOW = 4096
 
 
 # Making and editing -------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
-    """What a person says of a heartbeat, checked field by field and as a whole."""
-
-    name: str
-    mode: Mode
-    slug: str | None = None
-    interval_ms: int | None = None
-    schedule: str | None = None
-    timezone: str = "UTC"
-    grace_ms: int
-    policy_id: str | None = None
-    own_channels: tuple[str, ...] = ()
-    namespace: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    metadata: str | None = None
-    is_sticky_pause: bool = False
-    tolerance_failures: int | None = None
-    tolerance_window: int | None = None
-    depends_on: tuple[str, ...] = ()
-    """Ids or slugs as they were sent; ids once they are stored."""
-    ping_rules: str | None = None
-    """Which pings count, and for what, as JSON text; None: all, as they say."""
 
 
 Check = Callable[[Definition, Mapping[str, Any]], Definition]

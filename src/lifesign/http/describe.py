@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from lifesign.http.fields import optional
+from lifesign.http.fields import example_id, optional
 
 _REF = "#/components/schemas/{model}"
 
@@ -20,11 +20,6 @@ Schema = Mapping[str, Any]
 _bodies: set[type[BaseModel]] = set()
 _BAD_REQUEST = 400
 EXAMPLE_REQUEST_ID = "req_5f0c8d3b9a7e4f21b6c0d9e8f7a6b5c4"
-
-
-def example_id(prefix: str) -> str:
-    """An id as examples show it: of the right form, and of no object."""
-    return f"{prefix}_0199e6a1b2c37d4e8f00112233445566"
 
 
 class ErrorDetail(BaseModel):

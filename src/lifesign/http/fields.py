@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -22,16 +21,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from lifesign import schedule
-from lifesign.clock import LATEST, EpochMs, from_datetime
+from lifesign.clock import EpochMs, parse_timestamp
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_NUL = r"^[^\x00]*$"
 MAX_NAME = 200
 MAX_TAG = 100
 MAX_METADATA_BYTES = 16_384
 MAX_METADATA_DEPTH = 16
-_EARLIEST = -62_135_596_800_000
 
 
 # Faults that somebody may want to tell apart by more than their words.
@@ -135,20 +132,6 @@ def has_control_characters(value: str) -> bool:
     return _CONTROL.search(value) is not None
 
 
-def parse_timestamp(value: object) -> EpochMs:
-    """RFC 3339 with an offset, as epoch ms. Raises ValueError."""
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise ValueError("must be an RFC 3339 time with an offset, like 2026-03-08T07:00:00Z")
-    try:
-        at = from_datetime(datetime.fromisoformat(value.upper().replace(" ", "T")))
-    except (ValueError, OverflowError):
-        raise ValueError("is not a date that exists") from None
-    # An offset can carry a date past the years that can be shown.
-    if not _EARLIEST <= at <= LATEST:
-        raise ValueError("is not a date between year 1 and year 9999 in UTC")
-    return at
-
-
 def is_tag(value: str) -> bool:
     """Whether a heartbeat may have such a tag."""
     return 1 <= len(value) <= MAX_TAG and not any(each.isspace() or each < " " or each == "\x7f" for each in value)
@@ -214,3 +197,8 @@ _DATE_TIME = {"type": "string", "format": "date-time"}
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 """A caller's own JSON object, kept with what it came with."""
 Timestamp = Annotated[EpochMs, BeforeValidator(parse_timestamp), WithJsonSchema(_DATE_TIME)]
+
+
+def example_id(prefix: str) -> str:
+    """An id as examples show it: of the right form, and of no object."""
+    return f"{prefix}_0199e6a1b2c37d4e8f00112233445566"

@@ -14,7 +14,7 @@ from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of, query_flag, query_text
-from lifesign.incidents import fallback, policies, schemas, service
+from lifesign.incidents import bodies, fallback, policies, schemas, service
 from lifesign.incidents.policies import PolicyUsers
 from lifesign.incidents.rules import Incident, Plan
 from lifesign.incidents.service import tuning_of
@@ -31,17 +31,17 @@ _STATUSES = ("open", "resolved")
     **operation(
         "createPolicy",
         answer=(201, schemas.ShownPolicy),
-        body=schemas.NewPolicy,
-        examples=schemas.NEW_POLICIES,
+        body=bodies.NewPolicy,
+        examples=bodies.NEW_POLICIES,
         links={"id=id": ("getPolicy", "updatePolicy", "deletePolicy")},
     ),
 )
 async def create_policy(request: Request) -> Response:
     """Make a policy: the steps to take when a heartbeat fires."""
     caller = await caller_of(request, "policies:write")
-    body = await read_model(request, schemas.NewPolicy)
+    body = await read_model(request, bodies.NewPolicy)
     context = context_of(request)
-    plan = Plan(schemas.steps_of(body.steps), body.repeatLastStep)
+    plan = Plan(bodies.steps_of(body.steps), body.repeatLastStep)
     policy = await context.db.write(
         policies.create_policy, caller.project_id, name=body.name, plan=plan, origin=body.origin, now=context.now()
     )
@@ -72,20 +72,20 @@ async def get_policy(request: Request, id: str) -> Response:  # noqa: A002 - the
 
 @router.patch(
     "/v1/policies/{id}",
-    **operation("updatePolicy", answer=(200, schemas.ShownPolicy), body=schemas.PolicyChanges, errors=(404,)),
+    **operation("updatePolicy", answer=(200, schemas.ShownPolicy), body=bodies.PolicyChanges, errors=(404,)),
 )
 async def update_policy(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Change a policy; escalations that are running go on by the new one."""
     caller = await caller_of(request, "policies:write")
     context = context_of(request)
     await context.db.read(policies.get_policy, caller.project_id, id)
-    body = await read_model(request, schemas.PolicyChanges)
+    body = await read_model(request, bodies.PolicyChanges)
     policy = await context.db.write(
         policies.update_policy,
         caller.project_id,
         id,
         name=body.name,
-        steps=schemas.steps_of(body.steps) if "steps" in body.given() else None,
+        steps=bodies.steps_of(body.steps) if "steps" in body.given() else None,
         repeat_last_step=body.repeatLastStep,
         tuning=tuning_of(context.settings),
         now=context.now(),
@@ -166,12 +166,12 @@ async def get_settings(request: Request) -> Response:
 
 
 @settings_router.patch(
-    "/v1/settings", **operation("updateSettings", answer=(200, schemas.ShownSettings), body=schemas.SettingsChanges)
+    "/v1/settings", **operation("updateSettings", answer=(200, schemas.ShownSettings), body=bodies.SettingsChanges)
 )
 async def update_settings(request: Request) -> Response:
     """Change the settings of the project; `null` clears the fallback channel."""
     caller = await caller_of(request, "channels:write")
-    body = await read_model(request, schemas.SettingsChanges)
+    body = await read_model(request, bodies.SettingsChanges)
     context = context_of(request)
     if "fallbackChannel" in body.given():
         channel_id = await context.db.write(

@@ -1,65 +1,16 @@
-"""Wire models of policies and incidents."""
+"""What people see of policies and incidents."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from lifesign.channels.schemas import ShownNotification
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
-from lifesign.http.describe import example_id
-from lifesign.http.fields import Body, Bool, Integer, LongText, Name, Origin, Ref, optional
+from lifesign.http.fields import Body, optional
 from lifesign.incidents.messages import shown_resolution
-from lifesign.incidents.rules import Incident, Policy, Reason, Step, Unattended
-
-MAX_STEPS = 20
-MAX_STEP_CHANNELS = 20
-MAX_WAIT_S = 604_800
-MAX_STEP_MESSAGE = 2000
-
-
-class PolicyStep(Body):
-    """One step: wait, then tell every channel."""
-
-    channels: Annotated[list[Ref], Field(min_length=1, max_length=MAX_STEP_CHANNELS)] = Field(
-        examples=[["ch_0199e6a1b2c37d4e8f00112233445566"]], json_schema_extra={"uniqueItems": True}
-    )
-    wait: Annotated[int, Integer(0, MAX_WAIT_S)] = optional(
-        "Seconds before this step, counted from the step before (the first: from firing).", [300]
-    )
-    message: Annotated[str, LongText(MAX_STEP_MESSAGE)] = optional("Template, e.g. `{{name}} is {{late}} s late`.")
-
-
-class NewPolicy(Body):
-    """What a policy is made of."""
-
-    name: Name = Field(examples=["Critical"])
-    steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)]
-    repeatLastStep: Bool = False
-    origin: Origin = optional("Who makes it; kept and shown. `lifesign apply` says `apply`.")
-
-
-# Bodies to paste, by what they show.
-NEW_POLICIES: dict[str, dict[str, Any]] = {
-    "tell one channel at once": {"name": "Standard", "steps": [{"channels": [example_id("ch")]}]},
-    "escalate, then repeat": {
-        "name": "Critical",
-        "steps": [
-            {"channels": [example_id("ch")]},
-            {"wait": 300, "channels": [example_id("ch")], "message": "{{name}} is {{late}} s late, please look"},
-        ],
-        "repeatLastStep": True,
-    },
-}
-
-
-class PolicyChanges(Body):
-    """Any of the three; `steps` are replaced whole."""
-
-    name: Name = optional()
-    steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)] = optional()
-    repeatLastStep: Bool = optional()
+from lifesign.incidents.rules import Incident, Policy, Reason, Unattended
 
 
 class ShownStep(Body):
@@ -126,23 +77,10 @@ class IncidentList(Body):
     nextCursor: str = optional("Present when there are more.")
 
 
-class SettingsChanges(Body):
-    """What to change of the project's settings."""
-
-    fallbackChannel: Ref | None = optional(
-        "Told of every incident that nobody attends to; null clears it.", [example_id("ch")]
-    )
-
-
 class ShownSettings(Body):
     """The project's settings."""
 
     fallbackChannel: str = optional("Id of a channel.")
-
-
-def steps_of(steps: list[PolicyStep]) -> tuple[Step, ...]:
-    """The domain's steps."""
-    return tuple(Step(tuple(step.channels), step.wait, step.message) for step in steps)
 
 
 def shown_policy(policy: Policy) -> dict[str, Any]:  # Any: JSON

@@ -12,7 +12,7 @@ from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of
-from lifesign.maintenance import schemas, service
+from lifesign.maintenance import bodies, schemas, service
 from lifesign.maintenance.service import Coverage
 
 router = APIRouter(tags=["Maintenance"])
@@ -23,21 +23,21 @@ router = APIRouter(tags=["Maintenance"])
     **operation(
         "createMaintenance",
         answer=(201, schemas.ShownWindow),
-        body=schemas.NewWindow,
-        examples=schemas.NEW_WINDOWS,
+        body=bodies.NewWindow,
+        examples=bodies.NEW_WINDOWS,
         links={"id=id": ("getMaintenance", "updateMaintenance", "deleteMaintenance")},
     ),
 )
 async def create_window(request: Request) -> Response:
     """Announce a maintenance window, once or by schedule: inside it silence opens no incident."""
     caller = await caller_of(request, "heartbeats:write")
-    body = await read_model(request, schemas.NewWindow)
+    body = await read_model(request, bodies.NewWindow)
     context = context_of(request)
     now = context.now()
     window = await context.db.write(
         service.create,
         caller.project_id,
-        schemas.definition_of(body),
+        bodies.definition_of(body),
         coverage=_coverage(request),
         origin=body.origin,
         now=now,
@@ -75,7 +75,7 @@ async def get_window(request: Request, id: str) -> Response:  # noqa: A002 - the
     **operation(
         "updateMaintenance",
         answer=(200, schemas.ShownWindow),
-        body=schemas.WindowChanges,
+        body=bodies.WindowChanges,
         examples={"for others": {"tags": ["db", "web"]}},
         errors=(404,),
     ),
@@ -85,14 +85,14 @@ async def update_window(request: Request, id: str) -> Response:  # noqa: A002 - 
     caller = await caller_of(request, "heartbeats:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, id)
-    body = await read_model(request, schemas.WindowChanges)
+    body = await read_model(request, bodies.WindowChanges)
     now = context.now()
     window = await context.db.write(
         service.edit,
         caller.project_id,
         id,
-        schemas.changes_of(body),
-        check=schemas.edited,
+        bodies.changes_of(body),
+        check=bodies.edited,
         coverage=_coverage(request),
         now=now,
     )

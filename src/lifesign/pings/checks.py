@@ -15,8 +15,8 @@ from lifesign.faults import InvalidInput
 from lifesign.heartbeats import running, slugs
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.counted import PingRules
+from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, Managed, StateRefused
-from lifesign.heartbeats.service import Definition
 from lifesign.incidents import policies
 from lifesign.incidents.rules import Tuning
 from lifesign.pings import schemas, store

@@ -12,9 +12,9 @@ from lifesign import schedule
 from lifesign.auth.rules import Caller, Unauthorized
 from lifesign.auth.service import Keyring
 from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.bodies import MAX_TAGS, MAX_TAGS_CHARACTERS
+from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import HeartbeatNotFound
-from lifesign.heartbeats.schemas import MAX_TAGS, MAX_TAGS_CHARACTERS
-from lifesign.heartbeats.service import Definition
 from lifesign.http.context import context_of, header_of
 from lifesign.http.fields import is_tag
 from lifesign.pings import rules

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 from lifesign import schedule
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.bodies import MAX_TAGS_CHARACTERS
 from lifesign.heartbeats.counted import PingRules
+from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import Heartbeat
-from lifesign.heartbeats.schemas import MAX_TAGS_CHARACTERS
-from lifesign.heartbeats.service import Definition
 from lifesign.http.fields import MAX_TAG, is_tag
 from lifesign.pings.rules import CheckRefused
 

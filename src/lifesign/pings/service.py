@@ -22,8 +22,8 @@ from lifesign.heartbeats import checkins, running
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import Batch, CheckIn
 from lifesign.heartbeats.counted import PingRules
+from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached
-from lifesign.heartbeats.service import Definition
 from lifesign.incidents.rules import Tuning
 from lifesign.pings import rules, store
 from lifesign.pings.rules import NOT_FOUND, Action, PingRefused, Signal

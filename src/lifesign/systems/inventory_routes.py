@@ -9,19 +9,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, parse_timestamp
 from lifesign.db import Database, WriterBusy
 from lifesign.http.answers import json_answer
 from lifesign.http.body import BodyTooLarge, read_body
 from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import Schema, operation
-from lifesign.http.fields import parse_timestamp
 from lifesign.http.paging import cursor_of, is_id
 from lifesign.inventory import schemas as shapes
 from lifesign.inventory import service as inventory
 from lifesign.inventory.rules import MAX_BYTES, Category, Change, Overtaken, Severity, Volatile, is_too_much
 from lifesign.inventory.service import Latest, Prepared, Received
-from lifesign.systems import schemas, service
+from lifesign.systems import bodies, schemas, service
 from lifesign.systems.machine_routes import machines_of, recognized_again
 from lifesign.systems.routes import CURSOR, admin_of, decoded_cursor, flawed, limit_parameter, number_of, word_of
 from lifesign.systems.rules import Flaw, StaleCredential, ValidationFailed
@@ -77,7 +76,7 @@ class Intake:
 def _prepared(raw: bytes, volatile: Volatile, *, is_gzip: bool) -> Prepared:
     raw = _unpacked(raw) if is_gzip else raw
     try:
-        document = schemas.body_of(raw)
+        document = bodies.body_of(raw)
     except ValidationFailed as failed:
         # What is nested so deeply that the parser gives up may be JSON all the same.
         if "depth limit" in str(failed.__cause__):

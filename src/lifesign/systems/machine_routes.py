@@ -11,7 +11,7 @@ from lifesign.http.answers import MadeJson, json_answer
 from lifesign.http.body import read_body
 from lifesign.http.context import context_of, header_of
 from lifesign.http.describe import operation
-from lifesign.systems import schemas, service
+from lifesign.systems import bodies, schemas, service
 from lifesign.systems.beats import Beat, Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.rules import StaleCredential, SystemIdMismatch
@@ -38,14 +38,14 @@ async def recognized_again(request: Request) -> Known:
     return await machines.recognized(header)
 
 
-HEARTBEAT = _operation("systemHeartbeat", answer=(200, schemas.SystemHeartbeatAnswer), body=schemas.SystemHeartbeat)
+HEARTBEAT = _operation("systemHeartbeat", answer=(200, schemas.SystemHeartbeatAnswer), body=bodies.SystemHeartbeat)
 
 
 async def system_heartbeat(request: Request) -> Response:
     """Record that a system is alive. Answers 200 once it is on disk."""
     known = await machines_of(request).recognized(header_of(request, b"authorization"))
     raw = await read_body(request, MAX_HEARTBEAT_BYTES)
-    reported = schemas.reported_id(raw).lower()
+    reported = bodies.reported_id(raw).lower()
     if reported != known.id:
         raise SystemIdMismatch
     try:

@@ -16,7 +16,7 @@ from lifesign.http.context import Context, context_of, header_of
 from lifesign.http.describe import Schema, operation
 from lifesign.http.paging import cursor_of, key_in
 from lifesign.incidents.service import tuning_of
-from lifesign.systems import rules, schemas, service
+from lifesign.systems import bodies, rules, schemas, service
 from lifesign.systems.rules import RESERVED, Flaw, Liveness, NotAuthenticated, Period, ValidationFailed
 from lifesign.systems.service import Watched
 from lifesign.systems.store import Filters, Position
@@ -73,22 +73,22 @@ def _system_answer(context: Context, watched: Watched, message: str, now: EpochM
     **_operation(
         "createSystem",
         answer=(201, schemas.MadeSystemAnswer),
-        body=schemas.NewSystem,
-        examples=schemas.NEW_SYSTEMS,
+        body=bodies.NewSystem,
+        examples=bodies.NEW_SYSTEMS,
         errors=(409,),
     ),
 )
 async def create_system(request: Request) -> Response:
     """Register a machine; the answer holds its secret, once. Nobody waits for it until its first heartbeat."""
     caller = await admin_of(request, "systems:write")
-    body = schemas.checked(schemas.NewSystem, await read_body(request))
+    body = bodies.checked(bodies.NewSystem, await read_body(request))
     context = context_of(request)
     now = context.now()
     secret = body.secret if "secret" in body.model_fields_set else rules.new_secret()
     made = await context.db.write(
         service.create,
         caller,
-        schemas.definition_of(body),
+        bodies.definition_of(body),
         chosen_id=body.id if "id" in body.model_fields_set else None,
         secret=secret,
         origin=body.origin,
@@ -116,7 +116,7 @@ async def get_system(request: Request, system: str) -> Response:
     **_operation(
         "updateSystem",
         answer=(200, schemas.SystemAnswer),
-        body=schemas.SystemChanges,
+        body=bodies.SystemChanges,
         examples={"every minute": {"interval": 60}},
         errors=(404,),
     ),
@@ -126,13 +126,13 @@ async def update_system(request: Request, system: str) -> Response:
     caller = await admin_of(request, "systems:write")
     context = context_of(request)
     await context.db.read(service.get, caller.project_id, system)
-    body = schemas.checked(schemas.SystemChanges, await read_body(request))
+    body = bodies.checked(bodies.SystemChanges, await read_body(request))
     now = context.now()
     watched = await context.db.write(
         service.edit,
         caller,
         system,
-        schemas.changes_of(body),
+        bodies.changes_of(body),
         windows=service.windows_of(context.settings),
         tuning=tuning_of(context.settings),
         now=now,
@@ -211,7 +211,7 @@ _FILTERS: tuple[Schema, ...] = (
     {"name": "status", "in": "query", "schema": {"type": "string", "enum": list(_STATUSES)}},
     {"name": "suspended", "in": "query", "schema": {"type": "boolean"}},
     {"name": "type", "in": "query", "description": "Exactly this type.", "schema": _TEXT},
-    {"name": "tag", "in": "query", "schema": {"type": "string", "pattern": f"^{schemas.TAG.pattern}$"}},
+    {"name": "tag", "in": "query", "schema": {"type": "string", "pattern": f"^{bodies.TAG.pattern}$"}},
     {"name": "search", "in": "query", "description": "Part of name, fqdn, key or id, in any case.", "schema": _TEXT},
 )
 
@@ -263,7 +263,7 @@ def number_of(request: Request, name: str, *, low: int, high: int, default: int)
 
 def flawed(name: str, word: rules.Word, text: str) -> ValidationFailed:
     """The refusal of a parameter of the query."""
-    return ValidationFailed(Flaw(name, word, schemas.shown_value(text)))
+    return ValidationFailed(Flaw(name, word, bodies.shown_value(text)))
 
 
 def decoded_cursor(request: Request) -> str | None:
@@ -305,7 +305,7 @@ def _text_of(request: Request, name: str) -> str | None:
 def _filters_of(request: Request) -> Filters:
     suspended = word_of(request, "suspended", ("true", "false"))
     tag = request.query_params.get("tag")
-    if tag is not None and not schemas.TAG.fullmatch(tag):
+    if tag is not None and not bodies.TAG.fullmatch(tag):
         raise flawed("tag", "invalid_format", tag)
     return Filters(
         status=cast("Liveness | None", word_of(request, "status", _STATUSES)),

@@ -274,3 +274,16 @@ def _month_ends(today: date, count: int) -> Sequence[date]:
 def _end_of(day: date) -> EpochMs:
     midnight = to_datetime(EpochMs(0)).replace(year=day.year, month=day.month, day=day.day) + timedelta(days=1)
     return EpochMs(from_datetime(midnight) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a person says of a system."""
+
+    name: str
+    type: str = ""
+    fqdn: str = ""
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+    interval_s: int | None = None
+    policy_id: str | None = None

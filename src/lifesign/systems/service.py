@@ -4,7 +4,7 @@ Everything here runs in the caller's transaction. What machines themselves do is
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from lifesign.auth.rules import Caller
 from lifesign.clock import EpochMs
 from lifesign.heartbeats import service as heartbeats
+from lifesign.heartbeats.definition import Definition as HeartbeatDefinition
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.ids import new_uuid
 from lifesign.incidents import policies
@@ -23,6 +24,7 @@ from lifesign.inventory.service import Latest, Prepared, Received, Snapshot, Sto
 from lifesign.settings import Settings
 from lifesign.systems import rules, store
 from lifesign.systems.rules import (
+    Definition,
     Flaw,
     InventoryNotFound,
     Period,
@@ -40,19 +42,6 @@ _S = 1000
 _NAMESPACE = "systems"
 _ADOPTED_AT_ONCE = 200
 _SERVER = Caller("server", "server", "", frozenset())
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a person says of a system."""
-
-    name: str
-    type: str = ""
-    fqdn: str = ""
-    notes: str = ""
-    tags: tuple[str, ...] = ()
-    interval_s: int | None = None
-    policy_id: str | None = None
 
 
 class Watched(NamedTuple):
@@ -131,9 +120,9 @@ def _require_policy(conn: Connection, project_id: str, policy_id: str | None) ->
         raise ValidationFailed(Flaw("policy", "not_found", policy_id))
 
 
-def _underneath(system: System, definition: Definition, windows: Windows) -> heartbeats.Definition:
+def _underneath(system: System, definition: Definition, windows: Windows) -> HeartbeatDefinition:
     metadata = orjson.dumps({"system_id": system.id, "system_key": system.key}).decode()
-    return heartbeats.Definition(
+    return HeartbeatDefinition(
         name=definition.name,
         mode="recurring",
         slug=f"system-{system.key.lower()}",
