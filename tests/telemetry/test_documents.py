@@ -37,6 +37,16 @@ async def test_every_document_needs_no_key_and_is_linked_both_ways(lifesign: Lif
     assert path == "/llms.txt" or "/llms.txt" in answer.text
 
 
+@pytest.mark.parametrize("path", DOCUMENTS)
+async def test_a_document_is_looked_at_without_being_fetched(lifesign: Lifesign, path: str) -> None:
+    async with lifesign.client(None) as client:
+        looked = await client.head(path)
+        refused = await client.post(path)
+
+    assert (looked.status_code, looked.headers["content-type"], looked.content) == (200, DOCUMENTS[path], b"")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
 async def test_a_schema_of_nothing_is_not_found(lifesign: Lifesign) -> None:
     async with lifesign.client(None) as client:
         assert (await client.get("/schema/nothing.json")).status_code == 404

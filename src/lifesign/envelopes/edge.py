@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lifesign.clock import Clock
 from lifesign.envelopes import error_response
 from lifesign.envelopes.failures import INTERNAL, failure_of
-from lifesign.envelopes.telemetry import is_telemetry
+from lifesign.envelopes.telemetry import takes_head
 from lifesign.http.context import context_of
 
 log = structlog.get_logger("lifesign.http")
@@ -101,7 +101,7 @@ class Edge:
 
         try:
             app = self._app_for(scope)
-            if scope["method"] == "HEAD" and is_telemetry(scope["path"]):
+            if scope["method"] == "HEAD" and takes_head(scope["path"]):
                 # The framework knows HEAD on plain routes only.
                 await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
             else:
@@ -194,4 +194,4 @@ def _allowed(request: Request) -> list[str]:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    return sorted(found | {"HEAD"} if "GET" in found and is_telemetry(request.scope["path"]) else found)
+    return sorted(found | {"HEAD"} if "GET" in found and takes_head(request.scope["path"]) else found)
