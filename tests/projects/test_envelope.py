@@ -138,7 +138,7 @@ async def test_storage_that_fails_says_when_to_try_again(lifesign: Lifesign) -> 
 
 async def test_a_name_with_nul_is_nowhere(lifesign: Lifesign) -> None:
     async with visitor(lifesign) as someone:
-        assert await someone.refused("GET", "/v1/sessions/a%00b") == (404, "not_found")
+        assert await someone.refused("GET", "/v1/runs/a%00b") == (404, "not_found")
 
 
 # Numbers ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from tests.harness import Lifesign, MakeLifesign
 from tests.telemetry.requests import USUAL
 from tests.telemetry.senders import sender, spans
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md"
 DOCUMENTS = {
     "/llms.txt": "text/plain; charset=utf-8",
     "/quickstart.md": "text/markdown; charset=utf-8",
@@ -37,9 +38,34 @@ async def test_every_document_needs_no_key_and_is_linked_both_ways(lifesign: Lif
     assert path == "/llms.txt" or "/llms.txt" in answer.text
 
 
+@pytest.mark.parametrize("path", DOCUMENTS)
+async def test_a_document_is_looked_at_without_being_fetched(lifesign: Lifesign, path: str) -> None:
+    async with lifesign.client(None) as client:
+        looked = await client.head(path)
+        refused = await client.post(path)
+
+    assert (looked.status_code, looked.headers["content-type"], looked.content) == (200, DOCUMENTS[path], b"")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
 async def test_a_schema_of_nothing_is_not_found(lifesign: Lifesign) -> None:
     async with lifesign.client(None) as client:
         assert (await client.get("/schema/nothing.json")).status_code == 404
+
+
+async def test_programs_are_told_every_code_with_its_status(lifesign: Lifesign) -> None:
+    async with lifesign.client(None) as client:
+        told = _codes((await client.get("/agents.md")).text)
+
+    in_reference = _codes(REFERENCE.read_text())
+    assert len(in_reference) > 30
+    assert told == in_reference
+
+
+def _codes(page: str) -> set[tuple[str, str]]:
+    """Status and code of each row that begins so."""
+    rows = re.findall(r"^\| (\d{3}) \| (`[^|]+`) \|", page, re.MULTILINE)
+    return {(status, code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
 
 
 async def test_whom_to_write_to_is_what_the_settings_say(start_lifesign: MakeLifesign) -> None:

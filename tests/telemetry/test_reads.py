@@ -1,6 +1,7 @@
 """What was sent is read back: records, sessions, the dashboard, the report. Spec "Telemetry", sections 6 and 11."""
 
 from typing import Any, cast
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -250,6 +251,17 @@ async def test_a_session_is_found_by_its_id_another_id_and_its_traces(lifesign: 
     assert {body["session"]["session_id"] for body in found.values()} == {"talk/1 ü"}
 
 
+@pytest.mark.parametrize("sent", ["s" * 500, " talk ", "x\x00y", "a%2Fb", "/", "😀?#+%"])
+async def test_a_session_is_found_by_its_id_as_it_was_sent_and_as_it_is_stored(lifesign: Lifesign, sent: str) -> None:
+    async with sender(lifesign) as ours:
+        await ours.told(USUAL | {"attributes": attributes(session__id=sent)})
+        stored = (await read(ours, "/v1/telemetry"))["records"][0]["session_id"]
+
+        for ref in (quote(sent, safe=""), quote(stored, safe=""), quote(stored)):
+            assert (await read(ours, f"/v1/sessions/{ref}"))["session"]["session_id"] == stored
+            assert (await read(ours, f"/v1/telemetry?session_id={ref}"))["count"] == 1
+
+
 async def test_a_trace_that_nobody_named_is_a_session(lifesign: Lifesign) -> None:
     async with sender(lifesign) as ours:
         await ours.told(*spans(1))
@@ -284,7 +296,7 @@ async def test_what_is_not_there_is_told_like_what_is_anothers(lifesign: Lifesig
 
         told = [
             await asked(ours, f"/v1/sessions/{ref}?since_minutes=5")
-            for ref in ("theirs", TRACE, "nothing", "old", OTHER_TRACE, "%EF%BF%BD")
+            for ref in ("theirs", TRACE, "nothing", "old", OTHER_TRACE, "%EF%BF%BD", "%00", "a%00b")
         ]
         fresh = await asked(ours, "/v1/sessions/old?since_minutes=6")
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lifesign.clock import Clock
 from lifesign.envelopes import error_response
 from lifesign.envelopes.failures import INTERNAL, failure_of
-from lifesign.envelopes.telemetry import is_telemetry
+from lifesign.envelopes.telemetry import takes_head
 from lifesign.http.context import context_of
 
 log = structlog.get_logger("lifesign.http")
@@ -37,6 +37,8 @@ _LAST_WORDS_S = 2.0
 # Whoever knows what follows may do something.
 _MANAGEMENT = re.compile(r"/api/v[123]/")
 _PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Below it are names that senders chose; its route knows what became of U+0000 in them.
+_NAMED_BY_OTHERS = "/v1/sessions/"
 _TELLING = ("/a/", "/ping/", "/projects/")
 # Keys and codes belong nowhere in a path, which keeps nobody from putting them there.
 _SECRET = re.compile(r"(?:lsk_|lk_ingest_|lk_agent_)[\w-]{8,}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
@@ -101,7 +103,7 @@ class Edge:
 
         try:
             app = self._app_for(scope)
-            if scope["method"] == "HEAD" and is_telemetry(scope["path"]):
+            if scope["method"] == "HEAD" and takes_head(scope["path"]):
                 # The framework knows HEAD on plain routes only.
                 await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
             else:
@@ -128,7 +130,7 @@ class Edge:
             )
 
     def _app_for(self, scope: Scope) -> ASGIApp:
-        if "\x00" in scope["path"]:
+        if "\x00" in scope["path"] and not scope["path"].startswith(_NAMED_BY_OTHERS):
             # No object has such a name, and PostgreSQL cannot even be asked for it.
             return _nowhere
         return next((hot for hot in self._hot if hot.matches(scope)), self._app)
@@ -194,4 +196,4 @@ def _allowed(request: Request) -> list[str]:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    return sorted(found | {"HEAD"} if "GET" in found and is_telemetry(request.scope["path"]) else found)
+    return sorted(found | {"HEAD"} if "GET" in found and takes_head(request.scope["path"]) else found)

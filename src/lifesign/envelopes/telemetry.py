@@ -34,6 +34,8 @@ PREFIXES = frozenset(
         "metrics",
     )
 )
+_DOCUMENTS = frozenset({"/llms.txt", "/quickstart.md", "/agents.md", "/openapi.json", "/contact.json"})
+_SCHEMAS = "/schema/"
 _OTLP = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
 _OTHER_SIGNALS = _OTLP - {"/v1/traces"}
 _PROTOBUF = frozenset({"application/x-protobuf", "application/protobuf"})
@@ -47,6 +49,11 @@ _UNKNOWN = 2
 def is_telemetry(path: str) -> bool:
     """Whether a path belongs to this API: `/v1/runs` and what is below it, but not `/v1/heartbeats/{id}/runs`."""
     return _prefix(path) in PREFIXES
+
+
+def takes_head(path: str) -> bool:
+    """Whether `HEAD` works where `GET` does: in this API, and for the documents that tell of it."""
+    return is_telemetry(path) or path in _DOCUMENTS or path.startswith(_SCHEMAS)
 
 
 def error_response(path: str, error: Exception, *, request_id: str, content_type: bytes | None) -> Response:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.http.context import context_of
 from lifesign.http.ok import Json, MalformedParameter, query_integer
+from lifesign.telemetry.mapping import session_id_of
 from lifesign.telemetry.records import SignalType
 from lifesign.telemetry.rules import InvalidCursor
 from lifesign.telemetry.store import Filter
@@ -44,10 +45,10 @@ def filter_of(request: Request) -> Filter:
     chosen = next((each for each in _SIGNALS if each == signal_type), None)
     if signal_type is not None and chosen is None:
         raise MalformedParameter("signal_type", f"must be one of {', '.join(_SIGNALS)}")
-    trace_id = text_of(request, "trace_id")
+    session_id, trace_id = text_of(request, "session_id"), text_of(request, "trace_id")
     return Filter(
         environment=text_of(request, "environment"),
-        session_id=text_of(request, "session_id"),
+        session_id=None if session_id is None else session_of(session_id),
         trace_id=None if trace_id is None else trace_id.lower(),
         signal_type=chosen,
     )
@@ -56,7 +57,16 @@ def filter_of(request: Request) -> Filter:
 def text_of(request: Request, name: str) -> str | None:
     """A text to compare with. U+0000, of which PostgreSQL cannot be asked, is kept as U+FFFD, as it is stored."""
     value = request.query_params.get(name)
-    return None if value is None else value.replace("\x00", "\ufffd")
+    return None if value is None else _storable(value)
+
+
+def session_of(asked: str) -> str:
+    """The session id that is asked for, as it is stored: whoever sent a long one knows no other than what they sent."""
+    return session_id_of(_storable(asked)) or ""
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\ufffd")
 
 
 def ids_of(request: Request) -> list[str] | None:

@@ -140,16 +140,25 @@ All else: [llms.txt]({base}/llms.txt).
 
 | status | `error` | what to do |
 |---|---|---|
-| 400 | `invalid_json`, `invalid_parameter`, `invalid_cursor`, `invalid_otlp`, `invalid_encoding` | Mend the request; the message names the field. |
+| 400 | `invalid_json`, `invalid_parameter`, `invalid_cursor`, `invalid_otlp`, `invalid_encoding` | Mend the request; the message tells what is wrong. |
+| 400 | `project_name_required`, `project_name_invalid`, `operator_invalid`, `code_required`, `recovery_fields_required` | Mend the field that the code names. |
 | 401 | `missing_key`, `invalid_key`, `revoked_key`, `expired_key`, `wrong_key_kind` | Use a key of the kind that the message names. |
 | 403 | `not_project_key`, `not_sandbox`, `invalid_code`, `invalid_recovery_code` | Not with this key or code. |
 | 404 | `not_found`, `session_not_found`, `project_not_found` | Nothing of that name is yours. |
-| 413 | `body_too_large` | Send less at once: 20,971,520 bytes of spans, 65,536 of anything else. |
+| 405 | `method_not_allowed` | `Allow` names the verbs of this path. |
+| 408 | `body_too_slow` | The body did not come in time; send it again. |
+| 409 | `name_claimed` | Somebody took the name at this very moment: ask for a key of theirs, or choose another. |
+| 413 | `body_too_large` | Send less at once. |
 | 415 | `unsupported_media_type`, `unsupported_encoding` | JSON or protobuf; gzip, deflate or plain. |
 | 429 | `quota_exceeded`, `mint_rate_limited`, `recover_rate_limited` | Wait for `Retry-After` seconds. |
+| 500 | `internal_error` | A fault of the server; tell its operator the `request_id`. |
 | 503 | `overloaded`, `storage_unavailable`, `store_unavailable` | Wait for `Retry-After` seconds and send the same again: what was stored counts once. |
+| 503 | `upgrade_unavailable`, `recovery_unavailable` | Codes are switched off on this server; waiting does not help. |
 
 ## Limits
+
+A body has at most 20,971,520 bytes of spans, inflated, or 65,536 of anything else. From one network come at most 120 new
+projects and 60 recoveries an hour, from all 2,000 new projects. The operator may have set other numbers; the codes say so.
 
 A record is identified by its trace and span; the first write wins. Of a span 256 attributes, 128 events and 128 links are
 kept, of a text 32,768 characters; what was cut is marked `truncated`. The quota counts distinct records of a calendar month

@@ -106,7 +106,7 @@ def _place_of(span: Span) -> _Place:
         _text(attributes, sources.service),
         _text(attributes, sources.version),
         _text(attributes, sources.environment),
-        _session_id(span.resource.attributes.get("session.id")),
+        session_id_of(span.resource.attributes.get("session.id")),
     )
 
 
@@ -458,16 +458,16 @@ def _sessions(attributes: Attributes, sources: Sources, place: _Place) -> tuple[
     if not sources.session:
         return place.session, ()
     if len(sources.session) == 1 and place.session is None:
-        return _session_id(attributes[sources.session[0]]), ()
-    found = dict.fromkeys(_session_id(attributes[name]) for name in sources.session)
+        return session_id_of(attributes[sources.session[0]]), ()
+    found = dict.fromkeys(session_id_of(attributes[name]) for name in sources.session)
     found[place.session] = None
     found.pop(None, None)
     own, *aliases = found or (None,)
     return own, tuple(alias for alias in aliases if alias is not None)
 
 
-def _session_id(value: Any) -> str | None:
-    """A session id as all of them are written; None when it says nothing."""
+def session_id_of(value: Any) -> str | None:
+    """A session id as all of them are written; None when it says nothing. What is written so stays as it is."""
     if not isinstance(value, str):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None

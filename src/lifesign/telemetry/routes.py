@@ -148,7 +148,8 @@ async def read_session(request: Request, id: str) -> Response:  # noqa: A002 - t
     window = asked.window_of(request, default_minutes=asked.MAX_MINUTES)
     limit = query_integer(request, "limit", 1, 5000, default=1000)
     after = asked.place_of(request, "session", caller.project_id, Start)
-    found = await store_of(request).session(caller.project_id, id, *window, limit=limit + 1, after=after)
+    ref = asked.session_of(id)
+    found = await store_of(request).session(caller.project_id, ref, *window, limit=limit + 1, after=after)
     if found is None:
         raise SessionNotFound
     records = found.records[:limit]
