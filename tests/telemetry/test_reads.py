@@ -1,5 +1,7 @@
 """What was sent is read back: records, sessions, the dashboard, the report. Spec "Telemetry", sections 6 and 11."""
 
+import html
+import re
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -382,6 +384,13 @@ def test_no_text_gets_out_of_its_line(text: str) -> None:
     assert not {"<", ">", "\u202e", "\x1b", "\u2028"} & set(shown)
     assert all(shown[place - 1] == "\\" for place, each in enumerate(shown) if each in "|*_[]#`")
     assert len(shown) <= 5 * LONGEST
+
+
+@given(st.text(alphabet=st.sampled_from("\\|*_[]#`<>& ab")))
+def test_what_a_reader_of_markdown_makes_of_a_text_is_the_text(text: str) -> None:
+    read = html.unescape(re.sub(r"\\([\\|*_\[\]#`])", r"\1", escaped(text)))
+
+    assert read == " ".join(text.split())[:LONGEST]
 
 
 @pytest.mark.parametrize(
