@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lifesign.telemetry.report import LONGEST, escaped
@@ -386,6 +386,7 @@ def test_no_text_gets_out_of_its_line(text: str) -> None:
     assert len(shown) <= 5 * LONGEST
 
 
+@example("\\\\|")
 @given(st.text(alphabet=st.sampled_from("\\|*_[]#`<>& ab")))
 def test_what_a_reader_of_markdown_makes_of_a_text_is_the_text(text: str) -> None:
     read = html.unescape(re.sub(r"\\([\\|*_\[\]#`])", r"\1", escaped(text)))
