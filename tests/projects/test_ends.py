@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Connection, Float, LargeBinary, Table, func, select
 
 from lifesign.app import operator_way_in
@@ -16,6 +17,7 @@ from lifesign.engine.prune import Prune
 from tests.harness import Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
 from tests.projects.visitors import visitor
+from tests.telemetry.senders import sender, spans
 
 DAY_S = 24 * 3600
 # Of no project: limits, nodes, and what providers said.
@@ -111,6 +113,23 @@ async def test_a_deleted_project_is_gone_for_everybody_at_once_and_erased_soon(
             await lifesign.advance(60)
         assert await left_of(lifesign, made["project_id"]) == {}
         assert (await lifesign.http.get("/ready")).status_code == 200
+
+
+async def test_spans_that_a_slow_store_takes_after_the_deletion_are_erased_too(lifesign: Lifesign) -> None:
+    store = lifesign.node.store
+    async with sender(lifesign) as ours, operator(lifesign) as owner:
+        await ours.told(*spans(1))
+        [stored] = await ours.stored()
+        assert (await owner.delete(f"/admin/projects/{ours.project_id}")).status_code == 204
+        await _run(Prune(lifesign.node.db, 90, [store, RowsOfTables(lifesign.node.db)]), lifesign, after_s=14)
+
+        # One that was let in 5 s after the deletion, by what was remembered, and waited for the commit since.
+        late = replace(stored.record, span_id=f"{2:016x}")
+        await store.append(ours.project_id, [late], quota=0, now=lifesign.now())
+        await _run(Prune(lifesign.node.db, 90, [store, RowsOfTables(lifesign.node.db)]), lifesign)
+
+        assert await ours.stored() == []
+        assert await store.used(ours.project_id, lifesign.now()) == 0
 
 
 @pytest.mark.parametrize("ref", ["default", "prj"])
@@ -212,9 +231,9 @@ async def _deleted(lifesign: Lifesign) -> str:
     return made
 
 
-async def _run(prune: Prune, lifesign: Lifesign) -> None:
-    """One pass of the loop, ten seconds from now."""
-    now: EpochMs | None = EpochMs(lifesign.now() + 10_000)
+async def _run(prune: Prune, lifesign: Lifesign, *, after_s: int = 30) -> None:
+    """One pass of the loop, so many seconds from now."""
+    now: EpochMs | None = EpochMs(lifesign.now() + after_s * 1000)
     for _ in range(50):
         assert now is not None
         now = await prune.tick(now)

@@ -48,8 +48,9 @@ class Prune(Idle):
     _pause_ms = 200
     _histories_at_once = 200
     _projects_at_once = 100
-    # Nodes believe a key that they have seen for a second, and a request may take another.
-    _landing_ms = 5000
+    # What began before the deletion may still land: nodes remember the quota of a project for 5 s, and its spans then
+    # wait up to 10 s for the commit. Landing in what is erased already, they would stay, of a project nobody knows.
+    _landing_ms = 20_000
 
     def __init__(self, db: Database, event_days: int, erasers: Sequence[Eraser]) -> None:
         self._db = db
