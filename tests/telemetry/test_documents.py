@@ -48,6 +48,17 @@ async def test_a_document_is_looked_at_without_being_fetched(lifesign: Lifesign,
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
+async def test_programs_are_told_how_telemetry_differs_from_the_other_calls(lifesign: Lifesign) -> None:
+    async with lifesign.client(None) as client:
+        about = (await client.get("/llms.txt")).text.partition("\n## ")[0]
+        described = (await client.get("/openapi.json")).json()["info"]["description"]
+
+    for each in (" ".join(about.split()), " ".join(described.split())):
+        assert "which `POST /v1/provision` makes: no admin key is needed" in each
+        assert "There pages go on by `next_cursor`" in each
+        assert "what has no value is null" in each
+
+
 async def test_a_schema_of_nothing_is_not_found(lifesign: Lifesign) -> None:
     async with lifesign.client(None) as client:
         assert (await client.get("/schema/nothing.json")).status_code == 404
