@@ -253,7 +253,7 @@ async def test_a_session_is_found_by_its_id_another_id_and_its_traces(lifesign: 
     assert {body["session"]["session_id"] for body in found.values()} == {"talk/1 ü"}
 
 
-@pytest.mark.parametrize("sent", ["s" * 500, " talk ", "x\x00y", "a%2Fb", "/", "😀?#+%"])
+@pytest.mark.parametrize("sent", ["s" * 500, " talk ", "a\nb\n", "x\x00y", "a%2Fb", "/", "😀?#+%"])
 async def test_a_session_is_found_by_its_id_as_it_was_sent_and_as_it_is_stored(lifesign: Lifesign, sent: str) -> None:
     async with sender(lifesign) as ours:
         await ours.told(USUAL | {"attributes": attributes(session__id=sent)})
@@ -298,7 +298,7 @@ async def test_what_is_not_there_is_told_like_what_is_anothers(lifesign: Lifesig
 
         told = [
             await asked(ours, f"/v1/sessions/{ref}?since_minutes=5")
-            for ref in ("theirs", TRACE, "nothing", "old", OTHER_TRACE, "%EF%BF%BD", "%00", "a%00b")
+            for ref in ("theirs", TRACE, "nothing", "old", OTHER_TRACE, "%EF%BF%BD", "%00", "a%00b", "a%0Ab", "%0A")
         ]
         fresh = await asked(ours, "/v1/sessions/old?since_minutes=6")
 

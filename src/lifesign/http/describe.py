@@ -135,9 +135,9 @@ sent after the write is on disk. Every answer carries `X-Request-Id`; send your 
 (1-1000, default 100) and `cursor`, which is the `nextCursor` of the page before. Members without a value are omitted,
 never null. Times are RFC 3339: with `Z` and milliseconds in answers, with any offset in requests.
 
-Calls of projects and telemetry take **spans** of OpenTelemetry and show what AI agents did as **sessions**. They have two
-keys of their own, which `POST /v1/provision` makes: no admin key is needed. There pages go on by `next_cursor`, `limit`
-is that of each call, and what has no value is null.
+Calls of projects and telemetry take **spans** of OpenTelemetry and show what AI agents did as **sessions**. They have
+two keys of their own, which `POST /v1/provision` makes: no admin key is needed. There pages go on by `next_cursor`,
+`limit` is that of each call, and what has no value is null.
 """
 TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Heartbeats", "description": "What must check in, its check-ins and its history."},

@@ -3,6 +3,7 @@
 from typing import cast
 
 from fastapi import APIRouter
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -132,8 +133,17 @@ async def list_sessions(request: Request) -> Response:
     )
 
 
+class _AnyText(PathConvertor):
+    """What a sender called a session: with slashes, and with line ends, at which `path` stops."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any_text", _AnyText())
+
+
 @router.get(
-    "/v1/sessions/{id:path}",
+    "/v1/sessions/{id:any_text}",
     **ok_operation(
         "readSession",
         answer=(200, shown.SessionDetail),

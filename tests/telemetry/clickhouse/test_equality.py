@@ -110,6 +110,7 @@ async def _compare_records(
         Filter(environment=""),
         Filter(session_id="s1", signal_type="error"),
         Filter(session_id=_TRACES[1]),
+        Filter(session_id=""),
         Filter(trace_id=_TRACES[0]),
     ):
         found: list[Stored] = []
@@ -137,7 +138,7 @@ async def _compare_sessions(
             found += some
             after = Activity(some[-1].last_received_at, some[-1].session_id)
         assert found == model.sessions(*window, environment)
-    for ref in ("s1", "it's", "al", _TRACES[0], _TRACES[1].upper(), _TRACES[2], "nobody"):
+    for ref in ("s1", "it's", "al", _TRACES[0], _TRACES[1].upper(), _TRACES[2], "nobody", ""):
         expected = model.detail(ref, *window)
         got = await store.session(project, ref, *window, limit=page, after=None)
         if expected is None or got is None:

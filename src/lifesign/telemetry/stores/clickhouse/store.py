@@ -190,6 +190,9 @@ class ClickHouseStore:
         self, project_id: str, since: EpochMs, until: EpochMs, *, only: Filter, limit: int, after: Arrival | None
     ) -> list[Stored]:
         await self._drained(project_id)
+        if only.session_id == "":
+            # Nothing is called so, and whatever names no session would be looked through.
+            return []
         heeded = [name for name in queries.FILTERS if getattr(only, name) is not None]
         session = only.session_id or ""
         parameters = {
@@ -333,6 +336,8 @@ class ClickHouseStore:
 
     async def _found(self, project_id: str, ref: str, since: EpochMs, until: EpochMs) -> tuple[Scope, Head] | None:
         """What `ref` names, if something of it arrived in the window."""
+        if not ref:
+            return None
         window = {"since": since, "until": until}
         head = await self._head(queries.HEADS, {**_of_sessions(project_id, [ref]), **window})
         if head is None and (named := await self._last_with_alias(project_id, ref)) is not None:
