@@ -140,6 +140,10 @@ def test_groups_and_scopes_without_spans_are_not_repeated() -> None:
     assert [*pieces_of_json(body)] == [b'{"resourceSpans":[]}']
 
 
+def encoded_size(size: int) -> bytes:
+    return bytes([*(size >> shift & 127 | 128 for shift in (0, 7, 14)), size >> 21])
+
+
 def protobuf_of(count: int) -> bytes:
     request = encode_spans(sdk_spans() * count)
     for number, span in enumerate(each for each in request.resource_spans[0].scope_spans[0].spans):
@@ -168,6 +172,33 @@ def test_broken_protobuf_is_refused_in_pieces_exactly_when_it_is_refused_as_a_wh
 def test_any_bytes_are_divided_or_left_whole(body: bytes) -> None:
     for decode, pieces in ((decode_protobuf, pieces_of_protobuf), (decode_json, pieces_of_json)):
         assert decoded(decode, pieces(body, 1)) == decoded(decode, [body])
+
+
+@pytest.mark.parametrize(
+    ("decode", "body"),
+    [
+        (decode_protobuf, b"\x0a\x00" * 200_000),
+        (decode_protobuf, b"\x78\x01" * 200_000),
+        (decode_json, b'{"resourceSpans":[%b{}]}' % (b"{}," * 200_000)),
+        (decode_json, b'{"resource_spans":[%b{}]}' % (b"{}," * 200_000)),
+        (decode_json, b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b0]}]}]}' % (b"0," * 200_000)),
+    ],
+    ids=["groups of protobuf", "unknown fields of protobuf", "groups", "groups in snake_case", "no objects"],
+)
+def test_a_request_of_very_many_parts_that_can_hold_no_span_is_refused(
+    decode: Callable[..., Batch], body: bytes
+) -> None:
+    with pytest.raises(InvalidOtlp, match="too short to hold spans"):
+        decode(body, arrival_ns=ARRIVAL)
+
+
+def test_as_many_of_the_shortest_spans_as_fit_are_taken() -> None:
+    spans = [b"\x12\x1c\x0a\x10%b\x12\x08%b" % (b"t" * 16, number.to_bytes(8)) for number in range(1, 110_001)]
+    part = b"".join(spans)
+    scope = b"\x12" + encoded_size(len(part)) + part
+    body = b"\x0a" + encoded_size(len(scope)) + scope
+
+    assert len(decode_protobuf(body, arrival_ns=ARRIVAL).spans) == 110_000
 
 
 def test_a_large_request_of_the_official_sdk_comes_in_pieces_that_are_no_larger_than_they_should_be() -> None:

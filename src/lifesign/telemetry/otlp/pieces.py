@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw
 
+from lifesign.telemetry.otlp.spans import InvalidOtlp
 from lifesign.telemetry.otlp.strict import Strict
 
 _Bytes = TypeVar("_Bytes", bytes, Raw, memoryview)
@@ -18,13 +19,21 @@ PIECE_BYTES: Final = 32 * 1024
 _MOST_SHARED: Final = 4
 """A resource and a scope that take more than this part of a piece are not repeated: it would be mostly them."""
 
+_MANY: Final = 100_000
+_LEAST_BYTES: Final = 24
+"""The two ids of a span alone take more. What has many parts, most of them shorter, holds no spans, but would be taken
+apart for minutes and into gigabytes."""
+
 
 def without_pause() -> None:
     """How to decode where nobody else wants to work."""
 
 
 def pieces_of_json(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Requests in JSON of about so many bytes that together say what `body` says."""
+    """Requests in JSON of about so many bytes that together say what `body` says.
+
+    Raises InvalidOtlp: too many parts.
+    """
     if len(body) <= piece_bytes:
         yield body
         return
@@ -40,7 +49,10 @@ def pieces_of_json(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[byte
 
 
 def pieces_of_protobuf(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Requests in protobuf of about so many bytes that together say what `body` says."""
+    """Requests in protobuf of about so many bytes that together say what `body` says.
+
+    Raises InvalidOtlp: too many parts.
+    """
     if len(body) <= piece_bytes:
         yield body
         return
@@ -77,6 +89,8 @@ _whole = msgspec.json.Decoder(_Whole)
 def _json_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     # The parser checks the whole of it here, at ten times the speed at which it makes objects.
     groups = _whole.decode(body).resource_spans
+    parts = [part for group in groups for part in group.scope_spans or ()]
+    _check_count(len(groups) + len(parts) + sum(len(part.spans or ()) for part in parts), len(body))
     texts = (text for group in groups for text in _json_groups(group, piece_bytes))
     for run in _runs(texts, 0, piece_bytes):
         yield b'{"resourceSpans":[%b]}' % b",".join(run)
@@ -113,7 +127,9 @@ def _loose_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     listed = _told(_object.decode(body), "resourceSpans", "resource_spans")
     if not _is_array(listed):
         raise _Indivisible
-    groups = (_group_of(each) for each in _array.decode(listed))
+    elements = _array.decode(listed)
+    _check_count(len(elements), len(body))
+    groups = (_group_of(each) for each in elements)
     texts = (text for group in groups for text in _json_groups(group, piece_bytes))
     for run in _runs(texts, 0, piece_bytes):
         yield b'{"resourceSpans":[%b]}' % b",".join(run)
@@ -143,7 +159,9 @@ def _members(text: Raw) -> dict[str, Raw]:
 
 
 def _elements(text: Raw) -> list[Raw]:
-    return _array.decode(text) if _is_array(text) else []
+    elements = _array.decode(text) if _is_array(text) else []
+    _check_count(len(elements), memoryview(text).nbytes)
+    return elements
 
 
 def _is_array(text: Raw) -> bool:
@@ -199,7 +217,8 @@ def _protobuf_parts(part: memoryview, shared_bytes: int, piece_bytes: int) -> It
 def _divided(message: memoryview, number: int) -> tuple[bytes, list[tuple[memoryview, memoryview]]]:
     """What a message says besides its messages of this number; and those, as what they say and as they stand there."""
     shared, divided = [], []
-    for field in _fields(message):
+    for count, field in enumerate(_fields(message)):
+        _check_count(count, len(message))
         if field.number == number and field.content is not None:
             divided.append((field.content, field.whole))
         else:
@@ -251,6 +270,11 @@ def _message(number: int, content: bytes) -> bytes:
 
 
 # Both ---------------------------------------------------------------------------------------------------------------
+def _check_count(count: int, of_bytes: int) -> None:
+    if count > _MANY and count * _LEAST_BYTES > of_bytes:
+        raise InvalidOtlp(f"The body has {_MANY} parts and more that are too short to hold spans")
+
+
 def _runs(texts: Iterable[_Bytes], shared_bytes: int, piece_bytes: int) -> Iterator[list[_Bytes]]:
     """Texts in runs that are short enough, in their order; one at least. shared_bytes: of what goes with each run."""
     if shared_bytes > piece_bytes // _MOST_SHARED:
