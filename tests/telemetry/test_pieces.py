@@ -69,6 +69,81 @@ def test_json_in_pieces_of_any_size_says_the_same(groups: list[Json], size: int)
     assert decoded(decode_json, pieces_of_json(body, size)) == decoded(decode_json, [body])
 
 
+SNAKE = {
+    "trace_id": USUAL["traceId"],
+    "name": "chat",
+    "start_time_unix_nano": "1000",
+    "end_time_unix_nano": "2000",
+    "attributes": {"a": "b"},
+}
+LOOSE_LISTS: st.SearchStrategy[object] = st.none() | st.just(7) | st.just({})
+LOOSE_SPANS = LOOSE_LISTS | st.lists(
+    st.sampled_from([SNAKE | {"span_id": "eee19b7ec3c1b174"}, SNAKE | {"span_id": "1" * 16}, None, 5, {}]), max_size=4
+)
+LOOSE_PARTS = LOOSE_LISTS | st.lists(
+    st.just(5)
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "scope": st.none() | st.just({"name": "scope"}),
+            "instrumentation_library": st.just({"name": "library"}),
+            "instrumentationLibrary": st.none() | st.just({"name": "Library"}),
+            "schema_url": TEXTS,
+            "schemaUrl": st.none() | TEXTS,
+            "spans": LOOSE_SPANS,
+            "more": TEXTS,
+        },
+    ),
+    max_size=2,
+)
+LOOSE_GROUPS = LOOSE_LISTS | st.lists(
+    st.just("none")
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "resource": st.just(7) | st.just({"attributes": {"a": 1}}),
+            "schema_url": TEXTS,
+            "scopeSpans": LOOSE_PARTS,
+            "scope_spans": LOOSE_PARTS,
+            "instrumentationLibrarySpans": LOOSE_PARTS,
+            "instrumentation_library_spans": LOOSE_PARTS,
+        },
+    ),
+    max_size=2,
+)
+
+
+@given(
+    st.fixed_dictionaries({}, optional={"resourceSpans": LOOSE_GROUPS, "resource_spans": LOOSE_GROUPS, "more": TEXTS}),
+    st.integers(1, 2000),
+)
+def test_json_that_is_read_leniently_says_the_same_in_pieces_of_any_size(body: Json, size: int) -> None:
+    told = json.dumps(body).encode()
+
+    assert decoded(decode_json, pieces_of_json(told, size)) == decoded(decode_json, [told])
+
+
+@pytest.mark.parametrize("names", [("resource_spans", "scope_spans"), ("resourceSpans", "instrumentationLibrarySpans")])
+def test_a_large_request_that_is_read_leniently_comes_in_pieces_too(names: tuple[str, str]) -> None:
+    groups, parts = names
+    body = json.dumps({groups: [{parts: [{"spans": [SNAKE] * 2000}]}], "more": 1}).encode()
+
+    pieces = [*pieces_of_json(body)]
+
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) < PIECE_BYTES * 1.1
+
+
+def test_groups_and_scopes_without_spans_are_not_repeated() -> None:
+    body = json.dumps({"resourceSpans": [{}, {"scopeSpans": [{}, {"spans": []}]}] * 2000}).encode()
+
+    assert [*pieces_of_json(body)] == [b'{"resourceSpans":[]}']
+
+
+def encoded_size(size: int) -> bytes:
+    return bytes([*(size >> shift & 127 | 128 for shift in (0, 7, 14)), size >> 21])
+
+
 def protobuf_of(count: int) -> bytes:
     request = encode_spans(sdk_spans() * count)
     for number, span in enumerate(each for each in request.resource_spans[0].scope_spans[0].spans):
@@ -97,6 +172,33 @@ def test_broken_protobuf_is_refused_in_pieces_exactly_when_it_is_refused_as_a_wh
 def test_any_bytes_are_divided_or_left_whole(body: bytes) -> None:
     for decode, pieces in ((decode_protobuf, pieces_of_protobuf), (decode_json, pieces_of_json)):
         assert decoded(decode, pieces(body, 1)) == decoded(decode, [body])
+
+
+@pytest.mark.parametrize(
+    ("decode", "body"),
+    [
+        (decode_protobuf, b"\x0a\x00" * 200_000),
+        (decode_protobuf, b"\x78\x01" * 200_000),
+        (decode_json, b'{"resourceSpans":[%b{}]}' % (b"{}," * 200_000)),
+        (decode_json, b'{"resource_spans":[%b{}]}' % (b"{}," * 200_000)),
+        (decode_json, b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b0]}]}]}' % (b"0," * 200_000)),
+    ],
+    ids=["groups of protobuf", "unknown fields of protobuf", "groups", "groups in snake_case", "no objects"],
+)
+def test_a_request_of_very_many_parts_that_can_hold_no_span_is_refused(
+    decode: Callable[..., Batch], body: bytes
+) -> None:
+    with pytest.raises(InvalidOtlp, match="too short to hold spans"):
+        decode(body, arrival_ns=ARRIVAL)
+
+
+def test_as_many_of_the_shortest_spans_as_fit_are_taken() -> None:
+    spans = [b"\x12\x1c\x0a\x10%b\x12\x08%b" % (b"t" * 16, number.to_bytes(8)) for number in range(1, 110_001)]
+    part = b"".join(spans)
+    scope = b"\x12" + encoded_size(len(part)) + part
+    body = b"\x0a" + encoded_size(len(scope)) + scope
+
+    assert len(decode_protobuf(body, arrival_ns=ARRIVAL).spans) == 110_000
 
 
 def test_a_large_request_of_the_official_sdk_comes_in_pieces_that_are_no_larger_than_they_should_be() -> None:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw
 
+from lifesign.telemetry.otlp.spans import InvalidOtlp
 from lifesign.telemetry.otlp.strict import Strict
 
 _Bytes = TypeVar("_Bytes", bytes, Raw, memoryview)
@@ -18,24 +19,40 @@ PIECE_BYTES: Final = 32 * 1024
 _MOST_SHARED: Final = 4
 """A resource and a scope that take more than this part of a piece are not repeated: it would be mostly them."""
 
+_MANY: Final = 100_000
+_LEAST_BYTES: Final = 24
+"""The two ids of a span alone take more. What has many parts, most of them shorter, holds no spans, but would be taken
+apart for minutes and into gigabytes."""
+
 
 def without_pause() -> None:
     """How to decode where nobody else wants to work."""
 
 
 def pieces_of_json(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Requests in JSON of about so many bytes that together say what `body` says."""
+    """Requests in JSON of about so many bytes that together say what `body` says.
+
+    Raises InvalidOtlp: too many parts.
+    """
     if len(body) <= piece_bytes:
         yield body
         return
-    try:
-        yield from [*_json_pieces(body, piece_bytes)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Indivisible):
-        yield body
+    for divide in (_json_pieces, _loose_pieces):
+        try:
+            # What is left out of the pieces must be text, too: as a whole the request would be refused otherwise.
+            body.decode(errors="surrogatepass")
+            yield from [*divide(body, piece_bytes)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Indivisible):
+            continue
+        return
+    yield body
 
 
 def pieces_of_protobuf(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-    """Requests in protobuf of about so many bytes that together say what `body` says."""
+    """Requests in protobuf of about so many bytes that together say what `body` says.
+
+    Raises InvalidOtlp: too many parts.
+    """
     if len(body) <= piece_bytes:
         yield body
         return
@@ -72,24 +89,88 @@ _whole = msgspec.json.Decoder(_Whole)
 def _json_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
     # The parser checks the whole of it here, at ten times the speed at which it makes objects.
     groups = _whole.decode(body).resource_spans
+    parts = [part for group in groups for part in group.scope_spans or ()]
+    _check_count(len(groups) + len(parts) + sum(len(part.spans or ()) for part in parts), len(body))
     texts = (text for group in groups for text in _json_groups(group, piece_bytes))
     for run in _runs(texts, 0, piece_bytes):
         yield b'{"resourceSpans":[%b]}' % b",".join(run)
 
 
 def _json_groups(group: _Group, piece_bytes: int) -> Iterator[bytes]:
-    """The group, once or several times, each with some of its spans."""
+    """The group, once or several times, each with some of its spans; not at all when it has no room for any."""
+    if not group.scope_spans:
+        return
     # Absent is null to the decoder, too.
     head = b'{"resource":%b,"schemaUrl":%b,"scopeSpans":[' % (bytes(group.resource), bytes(group.schema_url))
-    parts = (text for part in group.scope_spans or () for text in _json_parts(part, len(head), piece_bytes))
+    parts = (text for part in group.scope_spans for text in _json_parts(part, len(head), piece_bytes))
     for run in _runs(parts, len(head), piece_bytes):
-        yield head + b",".join(run) + b"]}"
+        if run:
+            yield head + b",".join(run) + b"]}"
 
 
 def _json_parts(part: _Part, shared_bytes: int, piece_bytes: int) -> Iterator[bytes]:
+    if not part.spans:
+        return
     head = b'{"scope":%b,"schemaUrl":%b,"spans":[' % (bytes(part.scope), bytes(part.schema_url))
-    for run in _runs(part.spans or (), shared_bytes + len(head), piece_bytes):
+    for run in _runs(part.spans, shared_bytes + len(head), piece_bytes):
         yield head + b",".join(run) + b"]}"
+
+
+# JSON as `lenient` reads it ------------------------------------------------------------------------------------------
+_object = msgspec.json.Decoder(dict[str, Raw])
+_array = msgspec.json.Decoder(list[Raw])
+_NULL: Final = Raw(b"null")
+
+
+def _loose_pieces(body: bytes, piece_bytes: int) -> Iterator[bytes]:
+    """The same in the names of today, without what nobody reads. The spans stay as they are."""
+    listed = _told(_object.decode(body), "resourceSpans", "resource_spans")
+    if not _is_array(listed):
+        raise _Indivisible
+    elements = _array.decode(listed)
+    _check_count(len(elements), len(body))
+    groups = (_group_of(each) for each in elements)
+    texts = (text for group in groups for text in _json_groups(group, piece_bytes))
+    for run in _runs(texts, 0, piece_bytes):
+        yield b'{"resourceSpans":[%b]}' % b",".join(run)
+
+
+def _group_of(text: Raw) -> _Group:
+    told = _members(text)
+    parts = _elements(_told(told, "scopeSpans", "scope_spans")) or _elements(
+        _told(told, "instrumentationLibrarySpans", "instrumentation_library_spans")
+    )
+    return _Group([_part_of(each) for each in parts], _told(told, "resource"), _told(told, "schemaUrl", "schema_url"))
+
+
+def _part_of(text: Raw) -> _Part:
+    told = _members(text)
+    scope = _told(told, "scope", "instrumentationLibrary", "instrumentation_library")
+    return _Part(_elements(_told(told, "spans")), scope, _told(told, "schemaUrl", "schema_url"))
+
+
+def _told(members: dict[str, Raw], *names: str) -> Raw:
+    """The first of these that says something."""
+    return next((members[name] for name in names if _begins(members.get(name, _NULL)) != b"n"), _NULL)
+
+
+def _members(text: Raw) -> dict[str, Raw]:
+    return _object.decode(text) if _begins(text) == b"{" else {}
+
+
+def _elements(text: Raw) -> list[Raw]:
+    elements = _array.decode(text) if _is_array(text) else []
+    _check_count(len(elements), memoryview(text).nbytes)
+    return elements
+
+
+def _is_array(text: Raw) -> bool:
+    return _begins(text) == b"["
+
+
+def _begins(text: Raw) -> bytes:
+    """Its first character, which tells what kind of value it is: only null begins with `n`."""
+    return bytes(memoryview(text)[:1])
 
 
 # Protobuf -----------------------------------------------------------------------------------------------------------
@@ -136,7 +217,8 @@ def _protobuf_parts(part: memoryview, shared_bytes: int, piece_bytes: int) -> It
 def _divided(message: memoryview, number: int) -> tuple[bytes, list[tuple[memoryview, memoryview]]]:
     """What a message says besides its messages of this number; and those, as what they say and as they stand there."""
     shared, divided = [], []
-    for field in _fields(message):
+    for count, field in enumerate(_fields(message)):
+        _check_count(count, len(message))
         if field.number == number and field.content is not None:
             divided.append((field.content, field.whole))
         else:
@@ -188,6 +270,11 @@ def _message(number: int, content: bytes) -> bytes:
 
 
 # Both ---------------------------------------------------------------------------------------------------------------
+def _check_count(count: int, of_bytes: int) -> None:
+    if count > _MANY and count * _LEAST_BYTES > of_bytes:
+        raise InvalidOtlp(f"The body has {_MANY} parts and more that are too short to hold spans")
+
+
 def _runs(texts: Iterable[_Bytes], shared_bytes: int, piece_bytes: int) -> Iterator[list[_Bytes]]:
     """Texts in runs that are short enough, in their order; one at least. shared_bytes: of what goes with each run."""
     if shared_bytes > piece_bytes // _MOST_SHARED:
