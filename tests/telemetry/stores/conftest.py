@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import clickhouse_connect
@@ -22,6 +22,9 @@ SQL_STORES = ("sqlite", "postgresql")
 STORES = (*SQL_STORES, "chdb")
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass
 class Opened:
     """A store, asked from tests that do not run in a loop of their own."""
@@ -29,10 +32,10 @@ class Opened:
     store: SpanStore
     settings: Settings
     runner: asyncio.Runner
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def new_project(self) -> str:
-        return f"project-{next(self.numbers)}"
+        # One engine of ClickHouse serves all modules of a process, and each module counts anew.
+        return f"project-{next(_numbers)}"
 
 
 @contextmanager
