@@ -97,12 +97,15 @@ def erase(conn: Connection, project: int, limit: int) -> int:
 
 def give_back(conn: Connection) -> None:
     """Give some free pages of a SQLite file back to the disk."""
-    if conn.dialect.name == "sqlite":
-        # By the driver: each step gives one page back, and SQLAlchemy takes none when no rows are announced.
-        cursor = conn.connection.cursor()
-        cursor.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES_AT_ONCE})")
-        cursor.fetchall()
-        cursor.close()
+    if conn.dialect.name != "sqlite":
+        return
+    free: int = conn.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    # By the driver, one page at a time: as no rows are announced it takes the first step of this and no other, so that
+    # asked for many pages it gives back one. And `executescript` would commit.
+    cursor = conn.connection.cursor()
+    for _ in range(min(free, _FREE_PAGES_AT_ONCE)):
+        cursor.execute("PRAGMA incremental_vacuum(1)")
+    cursor.close()
 
 
 # Below ---------------------------------------------------------------------------------------------------------------
