@@ -91,7 +91,7 @@ def test_a_summary_that_cannot_be_kept_is_told_all_the_same(lone_store: Opened) 
     assert not is_kept
 
 
-@pytest.mark.parametrize("lone_store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
 def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its_first(lone_store: Opened) -> None:
     store = sql_store(lone_store)
     first = [
