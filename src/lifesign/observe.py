@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from lifesign import __version__
 from lifesign.channels import outbox
 from lifesign.clock import EpochMs, ManualClock, rfc3339
-from lifesign.db import StorageUnavailable
+from lifesign.db import Database, StorageUnavailable
 from lifesign.engine import metrics
 from lifesign.engine.driver import Driver
 from lifesign.faults import Fault, InvalidInput
@@ -25,6 +25,7 @@ from lifesign.http.llms import llms_text
 from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
 from lifesign.telemetry import documents
+from lifesign.telemetry.store import SpanStore, StoreUnavailable
 
 router = APIRouter(tags=["Server"])
 testing_router = APIRouter(include_in_schema=False)
@@ -47,6 +48,7 @@ class Readiness(BaseModel):
 
     ready: bool
     database: str
+    telemetry: str
     loops: dict[str, Any]
     outbox: dict[str, Any]
 
@@ -64,26 +66,45 @@ async def health() -> Response:
     responses={503: {"model": Readiness, "description": "Not ready."}},
 )
 async def ready(request: Request) -> Response:
-    """Tell whether the database answers and every loop of the engine runs."""
+    """Tell whether the database answers and every loop of the engine runs; and how the store of telemetry is."""
     context = context_of(request)
     driver = cast("Driver", request.app.state.driver)
     now = context.now()
-    database, figures = "ok", {"oldestPendingSeconds": 0, "dead": 0}
-    try:
-        async with asyncio.timeout(_DATABASE_TIMEOUT_S):
-            figures = await context.db.read(_outbox_figures, now)
-    except (StorageUnavailable, TimeoutError) as error:
-        database = f"unavailable: {type(error).__name__}"
+    # At once: whoever asks does not wait twice for one PostgreSQL that is away.
+    (database, figures), telemetry = await asyncio.gather(
+        _asked_database(context.db, now), _asked_store(request.app.state.store)
+    )
     if database == "ok" and context.db.refusal is not None:
         database = context.db.refusal
     if database == "ok" and driver.pulses["alive"].has_failed:
         database = "refuses writes"  # reading still works: a full disk, or a standby
     loops = {loop.name: _pulse(driver, loop.name) for loop in driver.loops}
     runs = all(_is_alive(driver, loop.name, loop.idle_ms, now) for loop in driver.loops)
+    # The store has no say: without it the node still takes check-ins and tells people, and a proxy that left the node
+    # alone for it would keep them away.
     is_ready = database == "ok" and runs and driver.pulses["sweep"].lag_ms < _MAX_LAG_MS
-    return json_answer(
-        {"ready": is_ready, "database": database, "loops": loops, "outbox": figures}, 200 if is_ready else 503
-    )
+    told = {"ready": is_ready, "database": database, "telemetry": telemetry, "loops": loops, "outbox": figures}
+    return json_answer(told, 200 if is_ready else 503)
+
+
+async def _asked_database(db: Database, now: EpochMs) -> tuple[str, dict[str, int]]:
+    """`ok` or why not, and the figures of the outbox."""
+    try:
+        async with asyncio.timeout(_DATABASE_TIMEOUT_S):
+            return "ok", await db.read(_outbox_figures, now)
+    except (StorageUnavailable, TimeoutError) as error:
+        return f"unavailable: {type(error).__name__}", {"oldestPendingSeconds": 0, "dead": 0}
+
+
+async def _asked_store(store: SpanStore) -> str:
+    """`ok` or why not."""
+    try:
+        async with asyncio.timeout(_DATABASE_TIMEOUT_S):
+            # Every project is read from the same place; this is the cheapest question, and none has this name.
+            await store.lag("")
+    except (StoreUnavailable, TimeoutError) as error:
+        return f"unavailable: {type(error).__name__}"
+    return "ok"
 
 
 def _outbox_figures(conn: Connection, now: EpochMs) -> dict[str, int]:

@@ -108,9 +108,12 @@ async def test_while_the_store_is_away_that_is_what_is_answered_and_then_all_is_
                 assert (sent.status_code, sent.json()["error"]) == (503, "storage_unavailable")
                 # Heartbeats have nothing to do with it.
                 await lifesign.check_in("job")
+                ready = await lifesign.ask("GET", "/ready")
 
             assert (await ours.told(in_session(2, "two")))["accepted"] == 1
             assert await _there(ours) == ([1, 2], ["one", "two"])
+            assert (ready["ready"], ready["telemetry"]) == (True, "unavailable: StoreUnavailable")
+            assert (await lifesign.ask("GET", "/ready"))["telemetry"] == "ok"
 
 
 # One process a file -------------------------------------------------------------------------------------------------
