@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import socket
 import sqlite3
 import stat
@@ -455,11 +456,16 @@ def test_on_postgresql_the_operator_needs_neither_socket_nor_lock(cluster: Datab
     with cluster.new_database() as url, data_directory_lock(tmp_path):
         env = {"LIFESIGN_DATABASE_URL": url, "LIFESIGN_DATA_DIR": str(tmp_path)}
         migrated = lifesign_command("migrate", env=env)
+        again = lifesign_command("migrate", env=env)
         made = lifesign_command("keys", "create", "--name", "first", env=env)
         listed = lifesign_command("keys", "list", env=env)
         doctor = lifesign_command("doctor", "--json", env=env)
 
     assert migrated.text.startswith("the schema went from nothing to revision ")
+    assert "the schema of telemetry went from nothing to revision " in migrated.text
+    assert re.fullmatch(
+        r"the schema is at revision .+ already\nthe schema of telemetry is at revision .+ already\n?", again.text
+    )
     assert made.text.startswith("lsk_")
     assert "first" in listed.text
     checks = {row["check"]: row["result"] for row in doctor.json["checks"]}
@@ -515,8 +521,7 @@ def test_the_doctor_knows_records_of_a_later_version(tmp_path: Path) -> None:
     assert lifesign_command("migrate", "--data-dir", str(tmp_path)).code == 0
     connection = sqlite3.connect(tmp_path / "telemetry.db")
     with connection:
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+        assert connection.execute("UPDATE alembic_version SET version_num = '9999'").rowcount == 1
     connection.close()
 
     ran = lifesign_command("doctor", "--data-dir", str(tmp_path), "--json")

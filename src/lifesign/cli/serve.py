@@ -32,12 +32,14 @@ def serve(
 
 
 def migrate(data_dir: options.DataDir = None) -> None:
-    """Bring the database to the newest schema, as a start of the server would."""
+    """Bring the database and the store of telemetry to the newest schema, as a start of the server would."""
     settings = read_settings(data_dir=data_dir)
     from contextlib import nullcontext
 
     from lifesign.db.migrate import newest, upgrade
     from lifesign.db.open import SQLITE_FILE, data_directory_lock, is_postgres, postgres_engine, sqlite_engine
+    from lifesign.telemetry.stores.clickhouse.client import Address
+    from lifesign.telemetry.stores.open import CHAIN, migrate_store, place_of
 
     try:
         with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
@@ -50,9 +52,16 @@ def migrate(data_dir: options.DataDir = None) -> None:
                 before = upgrade(engine)
             finally:
                 engine.dispose()
+            print(_told("the schema", before, newest()))
+            if isinstance(place_of(settings), Address):
+                print("ClickHouse gets its tables when it is first used")
+                return
+            print(_told("the schema of telemetry", migrate_store(settings), newest(CHAIN)))
     except Exception as error:
         raise storage_failure(error) from error
-    if before == newest():
-        print(f"the schema is at revision {before} already")
-    else:
-        print(f"the schema went from {f'revision {before}' if before else 'nothing'} to revision {newest()}")
+
+
+def _told(what: str, before: str | None, after: str) -> str:
+    if before == after:
+        return f"{what} is at revision {after} already"
+    return f"{what} went from {f'revision {before}' if before else 'nothing'} to revision {after}"
