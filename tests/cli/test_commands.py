@@ -469,7 +469,7 @@ def test_on_postgresql_the_operator_needs_neither_socket_nor_lock(cluster: Datab
     assert made.text.startswith("lsk_")
     assert "first" in listed.text
     checks = {row["check"]: row["result"] for row in doctor.json["checks"]}
-    assert checks["database"] == "ok"
+    assert (checks["database"], checks["records"]) == ("ok", "ok")
     assert "lock" not in checks
 
 
@@ -481,20 +481,33 @@ def test_the_doctor_finds_a_running_server_well(server: Server) -> None:
     found = {row["check"]: row["found"] for row in ran.json["checks"]}
     assert ran.code == 0
     assert found["lock"] == f"held by process {server.pid}, a server"
-    for check in ("python", "data directory", "lock", "database", "records", "secret key", "server", "ready", "clock"):
+    for check in (
+        "python",
+        "data directory",
+        "lock",
+        "database",
+        "records",
+        "secret key",
+        "signup secret",
+        "server",
+        "ready",
+        "clock",
+    ):
         assert results[check] == "ok", check
 
 
 def test_the_doctor_fails_for_a_readable_secret_and_for_a_named_server_that_is_away(tmp_path: Path) -> None:
     assert lifesign_command("migrate", "--data-dir", str(tmp_path)).code == 0
-    (tmp_path / "secret.key").write_text("x" * 64)
-    (tmp_path / "secret.key").chmod(0o644)
+    for name in ("secret.key", "signup_upgrade_secret"):
+        (tmp_path / name).write_text("x" * 64)
+        (tmp_path / name).chmod(0o644)
 
     ran = lifesign_command("doctor", "--data-dir", str(tmp_path), "--url", NOWHERE)
 
     assert ran.code == 1
-    assert "2 of 12 checks failed: secret key, server" in ran.err
+    assert "3 of 13 checks failed: secret key, signup secret, server" in ran.err
     assert f"chmod 600 {tmp_path / 'secret.key'}" in ran.text
+    assert f"chmod 600 {tmp_path / 'signup_upgrade_secret'}" in ran.text
 
 
 def test_the_doctor_makes_nothing_where_there_is_nothing(tmp_path: Path) -> None:
@@ -529,6 +542,26 @@ def test_the_doctor_knows_records_of_a_later_version(tmp_path: Path) -> None:
     [records] = [row for row in ran.json["checks"] if row["check"] == "records"]
     assert records["result"] == "fail"
     assert "schema 9999 is newer than" in records["found"]
+
+
+def _records(url: str, data_dir: Path) -> tuple[str, str]:
+    """What the doctor says of a store of telemetry."""
+    ran = lifesign_command("doctor", "--json", "--data-dir", str(data_dir), env={"LIFESIGN_TELEMETRY_URL": url})
+    return next((row["result"], row["found"]) for row in ran.json["checks"] if row["check"] == "records")
+
+
+def test_the_doctor_looks_at_the_store_that_the_settings_name(
+    tmp_path: Path, cluster: Databases, closed_port: int
+) -> None:
+    with cluster.new_database() as url:
+        assert _records(url, tmp_path) == ("warn", "schema none is older than 0001")
+        assert lifesign_command("migrate", "--data-dir", str(tmp_path), env={"LIFESIGN_TELEMETRY_URL": url}).code == 0
+        assert _records(url, tmp_path) == ("ok", "opens; schema 0001 is current")
+    assert _records(url, tmp_path)[0] == "fail"
+    assert _records(f"sqlite:///{tmp_path}/none.db", tmp_path) == ("warn", f"{tmp_path}/none.db does not exist")
+    result, found = _records(f"clickhouse://reader:hidden@127.0.0.1:{closed_port}/db", tmp_path)
+    assert (result, "hidden" in found) == ("fail", False)
+    assert f"127.0.0.1:{closed_port}" in found
 
 
 @pytest.mark.parametrize(("ahead_s", "result"), [(0, "ok"), (4, "ok"), (-30, "warn"), (300, "fail")])

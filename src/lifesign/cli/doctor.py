@@ -23,6 +23,7 @@ from lifesign.cli.remote import Answer, Call, over_network
 if TYPE_CHECKING:
     # Loaded by the commands that need it, as in `environment`.
     from lifesign.settings import Settings
+    from lifesign.telemetry.stores.clickhouse.client import Address
 
 _FIXED_SQLITE = (3, 51, 3)
 _LOW_SPACE, _NO_SPACE = 1 << 30, 50 << 20
@@ -82,9 +83,9 @@ def _findings(data_dir: str | None, url: str | None) -> Iterator[tuple[str, Find
         if settings.database_url is None:
             yield "lock", _lock_finding(settings.data_dir, holder)
         yield "database", schema(settings)
-        if settings.database_url is None and settings.telemetry_url is None:
-            yield "records", records(settings)
+        yield "records", records(settings)
     yield "secret key", secret_key(settings)
+    yield "signup secret", signup_secret(settings)
     yield "e-mail", _smtp(settings)
     yield from _server(url)
 
@@ -177,7 +178,8 @@ def schema(settings: "Settings") -> Finding:
     try:
         if settings.database_url is None and not path.exists():
             return Finding("warn", f"{path} does not exist", "the first start makes it")
-        current = _sqlite_revision(path) if settings.database_url is None else _postgres_revision(settings)
+        url = settings.database_url
+        current = _sqlite_revision(path) if url is None else _postgres_revision(url.get_secret_value())
     except Exception as error:  # noqa: BLE001 - whatever keeps the database from opening is what this check is to tell
         return Finding(
             "fail", f"cannot be opened: {storage_failure(error)}", "restore a backup, or correct LIFESIGN_DATABASE_URL"
@@ -186,18 +188,40 @@ def schema(settings: "Settings") -> Finding:
 
 
 def records(settings: "Settings") -> Finding:
-    """The file of telemetry in the data directory."""
+    """The store of telemetry: a file, a database, or ClickHouse."""
     from lifesign.db.migrate import newest
-    from lifesign.telemetry.stores.open import CHAIN, SQLITE_FILE
+    from lifesign.telemetry.stores.clickhouse.client import Address
+    from lifesign.telemetry.stores.open import CHAIN, SCHEMA, place_of
 
-    path = settings.data_dir / SQLITE_FILE
-    if not path.exists():
-        return Finding("warn", f"{path} does not exist", "the next start makes it")
+    place = place_of(settings)
+    if isinstance(place, Address):
+        return _clickhouse(place)
+    if isinstance(place, Path) and not place.exists():
+        return Finding("warn", f"{place} does not exist", "the next start makes it")
     try:
-        current = _sqlite_revision(path)
+        current = _sqlite_revision(place) if isinstance(place, Path) else _postgres_revision(place, SCHEMA)
     except Exception as error:  # noqa: BLE001 - as for the database
-        return Finding("fail", f"cannot be opened: {storage_failure(error)}", f"restore a backup of {path.name}")
-    return _compared(current, newest(CHAIN), "the next start brings it up")
+        todo = f"restore a backup of {place.name}" if isinstance(place, Path) else "correct LIFESIGN_TELEMETRY_URL"
+        return Finding("fail", f"cannot be opened: {storage_failure(error)}", todo)
+    return _compared(current, newest(CHAIN), "lifesign migrate, or the next start, brings it up")
+
+
+def _clickhouse(address: "Address") -> Finding:
+    """Whether a server answers. Its tables have no revisions, and chdb belongs to the process that opened it."""
+    if address.path is not None:
+        return directory(Path(address.path))
+    url = f"{'https' if address.is_secure else 'http'}://{address.host}:{address.port}"
+    try:
+        answer = over_network(url, None, timeout_s=_TIMEOUT_S)(Call("GET", "/ping"))
+    except CommandFailed as error:
+        return Finding(
+            "fail", str(error), "start ClickHouse, or correct LIFESIGN_TELEMETRY_URL; records wait meanwhile"
+        )
+    if answer.status != _OK:
+        return Finding(
+            "fail", f"{url} answered with status {answer.status}", "is it ClickHouse? see LIFESIGN_TELEMETRY_URL"
+        )
+    return Finding("ok", f"ClickHouse answers on {url}")
 
 
 def _compared(current: str | None, newest: str, todo: str) -> Finding:
@@ -227,11 +251,11 @@ def _sqlite_revision(path: Path) -> str | None:
         connection.close()
 
 
-def _postgres_revision(settings: "Settings") -> str | None:
+def _postgres_revision(address: str, schema: str | None = None) -> str | None:
     from lifesign.db.migrate import current
-    from lifesign.db.open import postgres_engine
+    from lifesign.db.open import postgres_engine_at
 
-    engine = postgres_engine(settings, size=1, read_only=True)
+    engine = postgres_engine_at(address, size=1, schema=schema, read_only=True)
     try:
         with engine.connect() as conn:
             return current(conn)
@@ -240,16 +264,29 @@ def _postgres_revision(settings: "Settings") -> str | None:
 
 
 def secret_key(settings: "Settings") -> Finding:
-    path = settings.data_dir / "secret.key"
     if settings.secret_key is not None:
         return Finding("ok", "set by LIFESIGN_SECRET_KEY")
+    return _secret_file(settings.data_dir / "secret.key", "keep a backup of it, apart from the database")
+
+
+def signup_secret(settings: "Settings") -> Finding:
+    """What the recovery codes of projects are made with."""
+    if settings.signup_upgrade_secret is not None:
+        is_off = settings.signup_upgrade_secret.get_secret_value().strip().lower() == "off"
+        return Finding("ok", "switched off" if is_off else "set by LIFESIGN_SIGNUP_UPGRADE_SECRET")
+    return _secret_file(
+        settings.data_dir / "signup_upgrade_secret", "keep a backup: without it recovery codes are void"
+    )
+
+
+def _secret_file(path: Path, keep: str) -> Finding:
     if not path.exists():
-        return Finding(
-            "warn", f"{path} does not exist", "the first start makes it; keep a backup of it, apart from the database"
-        )
+        return Finding("warn", f"{path} does not exist", f"the first start makes it; {keep}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & _OTHERS:
         return Finding("fail", f"{path} has mode {mode:04o}", f"chmod 600 {path}")
+    if not (path.is_file() and os.access(path, os.R_OK)):
+        return Finding("fail", f"{path} cannot be read", "run this as the user of the server, or restore a backup")
     return Finding("ok", f"{path} has mode {mode:04o}")
 
 
