@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, text
 
 from lifesign.clock import EpochMs
-from lifesign.telemetry.stores.append import Share, drop_empty, lock, take_away
+from lifesign.telemetry.stores.append import lock
 from lifesign.telemetry.stores.codes import aliases_in
 from lifesign.telemetry.stores.dictionary import day_of
+from lifesign.telemetry.stores.shares import Share, drop_empty, take_away
 from lifesign.telemetry.stores.tables import (
     session_aliases,
     session_environments,
