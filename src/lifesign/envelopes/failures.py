@@ -16,7 +16,14 @@ from lifesign.auth.rules import (
     Unauthorized,
     WrongKeyKind,
 )
-from lifesign.channels.rules import ChannelInUse, ChannelNotFound, NotificationNotFound, NotRetryable, TooManyTests
+from lifesign.channels.rules import (
+    ChannelInUse,
+    ChannelNotFound,
+    NotificationNotFound,
+    NotRetryable,
+    SecretUnreadable,
+    TooManyTests,
+)
 from lifesign.db import StorageUnavailable
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
@@ -153,6 +160,8 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     IncidentNotFound: _not_found,
     ChannelNotFound: _not_found,
     NotificationNotFound: _not_found,
+    # A key of the server is lost or a row is damaged: for its log, and nothing that whoever asked could mend.
+    SecretUnreadable: lambda _: INTERNAL,
     KeyNotFound: _not_found,
     RunNotFound: _not_found,
     WindowNotFound: _not_found,
