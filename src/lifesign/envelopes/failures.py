@@ -87,6 +87,9 @@ class Failure:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+INTERNAL = Failure(500, "INTERNAL_ERROR", "Internal server error")
+
+
 def _fault(fault: Fault) -> dict[str, Any]:
     shown = {"field": fault.field, "message": fault.message}
     return shown | {"value": fault.value} if fault.has_value and is_short(fault.value) else shown
@@ -231,7 +234,6 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     ),
 }
 _HTTP = {404: ("NOT_FOUND", "Resource not found"), 405: ("METHOD_NOT_ALLOWED", "Method not allowed")}
-INTERNAL = Failure(500, "INTERNAL_ERROR", "Internal server error")
 
 
 def failure_of(error: Exception) -> Failure:
