@@ -20,6 +20,7 @@ from lifesign.cli import (
     serve,
     systems,
     telemetry,
+    vitals,
 )
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ app.command("apply")(config.apply)
 app.command("export")(config.export)
 app.add_typer(importing.app, name="import")
 app.add_typer(telemetry.app, name="telemetry")
+app.add_typer(vitals.app, name="vitals")
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
