@@ -90,6 +90,9 @@ from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
+from lifesign.vitals import routes as vitals_routes
+from lifesign.vitals import stream as vitals_stream
+from lifesign.vitals.service import Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ class Node:
     store: SpanStore
     receiver: Receiver
     keyring: Keyring
+    vitals: Vitals
     courier: Courier
     driver: Driver
     app: ASGIApp
@@ -142,6 +146,7 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.courier.kit.outbound.aclose()
+        await self.vitals.close()
         await self.receiver.close()
         await self.store.close()
         await self.db.close()
@@ -201,6 +206,7 @@ async def open_node(
     api.state.receiver = receiver
     api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
+    api.state.vitals = vitals = Vitals.of(settings)
     api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
@@ -223,7 +229,21 @@ async def open_node(
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
     edge = Edge(api, clock, hot)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, edge, api, new_admin_key)
+    return Node(
+        node_id,
+        settings,
+        clock,
+        db,
+        store,
+        receiver,
+        keyring,
+        vitals,
+        courier,
+        driver,
+        edge,
+        api,
+        new_admin_key,
+    )
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -281,7 +301,7 @@ def _driver(
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
-        Prune(db, settings.event_days, erasers),
+        Prune(db, settings.event_days, erasers, measurement_days=settings.vitals_retention_days),
         PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
@@ -334,6 +354,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         ack_hooks.router,
         telemetry_routes.router,
         document_routes.router,
+        vitals_routes.demo_router,
+        vitals_stream.router,
         observe.router,
     ):
         api.include_router(router)

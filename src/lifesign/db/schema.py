@@ -602,6 +602,21 @@ inventory_changes = Table(
     Index("ix_inventory_changes_system", "system_id", "id"),
 )
 
+# Slice `vitals` -----------------------------------------------------------------------------------------------------
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    # Of a key of the Vitals API.
+    Column("key_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # JSON, without the traces it was made from.
+    Column("report", Text, nullable=False),
+    Index("ix_measurements_key", "key_id", "id"),
+    Index("ix_measurements_created", "created_at"),
+)
+
 # Engine -------------------------------------------------------------------------------------------------------------
 nodes = Table(
     "nodes",

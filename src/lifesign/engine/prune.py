@@ -15,6 +15,7 @@ from lifesign.inventory import service as inventory
 from lifesign.pings import service as pings
 from lifesign.projects import service as projects
 from lifesign.runs import service as runs
+from lifesign.vitals import service as vitals
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -52,9 +53,10 @@ class Prune(Idle):
     # wait up to 10 s for the commit. Landing in what is erased already, they would stay, of a project nobody knows.
     _landing_ms = 20_000
 
-    def __init__(self, db: Database, event_days: int, erasers: Sequence[Eraser]) -> None:
+    def __init__(self, db: Database, event_days: int, erasers: Sequence[Eraser], *, measurement_days: int = 30) -> None:
         self._db = db
         self._event_days = event_days
+        self._measurement_days = measurement_days
         self._erasers = erasers
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
@@ -86,6 +88,10 @@ class Prune(Idle):
             if count:
                 self._deleted += count
                 return True
+        count = vitals.delete_older(conn, EpochMs(now - self._measurement_days * _DAY), self._limit)
+        if count:
+            self._deleted += count
+            return True
         if now >= self._inventories_rest_until:
             # What is worth keeping today may be one too many tomorrow.
             thinned = inventory.thin(conn, now, self._inventories_after)

@@ -74,6 +74,26 @@ from lifesign.telemetry.rules import (
     UnsupportedMediaType,
 )
 from lifesign.telemetry.store import StoreUnavailable
+from lifesign.vitals.rules import (
+    AnalysisDied,
+    DemoLimitReached,
+    DemoSwitchedOff,
+    ExtraMissing,
+    FieldRefused,
+    InvalidTraces,
+    MeasurementNotFound,
+    ModelError,
+    NoPulse,
+    NotEnoughFrames,
+    ServerBusy,
+    StreamNotFound,
+    TooManySamples,
+    UnsupportedMedia,
+    VideoError,
+    WatchedNotFound,
+    WatchInvalid,
+    WatchNotAllowed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +158,16 @@ def _not_found(_error: Exception) -> Failure:
 def _not_authenticated(message: str, scheme: str) -> Failure:
     challenge = 'Basic realm="System Authentication"' if scheme == "Basic" else scheme
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
+
+
+def _video(error: VideoError) -> Failure:
+    if error.code == "unsupported":
+        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
+    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}", "decode_failed")
+
+
+def _nothing_here(_error: Exception) -> Failure:
+    return Failure(404, "NOT_FOUND", "Not found")
 
 
 # Parsers may quote what they could not read.
@@ -227,6 +257,27 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
         429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
+    # Of the Vitals API; a text in `details` is the reason that it tells.
+    ExtraMissing: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    ModelError: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    TooManySamples: lambda _: Failure(413, "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    InvalidTraces: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    FieldRefused: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    WatchInvalid: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    WatchNotAllowed: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    WatchedNotFound: lambda error: Failure(404, "NOT_FOUND", str(error)),
+    MeasurementNotFound: _nothing_here,
+    StreamNotFound: _nothing_here,
+    DemoSwitchedOff: _nothing_here,
+    UnsupportedMedia: lambda error: Failure(415, "UNSUPPORTED_MEDIA_TYPE", str(error)),
+    VideoError: _video,
+    AnalysisDied: lambda error: Failure(422, "UNPROCESSABLE", str(error), "decode_failed"),
+    NotEnoughFrames: lambda error: Failure(422, "UNPROCESSABLE", str(error), "not_enough_frames"),
+    NoPulse: lambda error: Failure(422, "UNPROCESSABLE", str(error), error.reason),
+    DemoLimitReached: lambda error: Failure(
+        429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
+    ServerBusy: lambda error: Failure(503, "UNAVAILABLE", str(error), headers={"Retry-After": "5"}),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(
