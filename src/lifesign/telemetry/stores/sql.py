@@ -8,9 +8,13 @@ from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
+from lifesign.db.stop import Stop
+from lifesign.diagnosis.details import Fetch, details_of
+from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows, facts_of
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.sessions import Summary
 from lifesign.telemetry.store import (
+    EXAMINED_S,
     Activity,
     Appended,
     Arrival,
@@ -23,7 +27,7 @@ from lifesign.telemetry.store import (
     StoreKind,
     StoreUnavailable,
 )
-from lifesign.telemetry.stores import append, dictionary, figures, reads, removal, summaries
+from lifesign.telemetry.stores import append, dictionary, facts, figures, reads, removal, summaries
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.summaries import Worked
 
@@ -42,6 +46,8 @@ class SqlStore:
         self.kind: StoreKind = kind
         self.db = db
         self._held = held
+        self.most_of_a_session = MOST_OF_A_SESSION
+        """Of its records, in rules of order."""
         self._known = Dictionary()
 
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
@@ -179,6 +185,22 @@ class SqlStore:
             return figures.stats(conn, project, (since, until), found)
 
         return await self._of_project(project_id, read) or figures.NOTHING
+
+    async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], R]) -> R:
+        """See SpanStore."""
+
+        def read(conn: Connection, stop: Stop) -> R:
+            project = self._known.project(project_id) or dictionary.project_number(conn, project_id)
+            if project is None:
+                return judge(facts_of(()), lambda wanted: details_of((), wanted, {}))
+            return facts.examine(
+                conn, self._known, project, windows, judge, most_of_a_session=self.most_of_a_session, stop=stop
+            )
+
+        try:
+            return await self.db.read_at_length(read, limit_s=EXAMINED_S)
+        except StorageUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
 
     async def purge(self, before: EpochMs, limit: int) -> int:
         """See SpanStore."""

@@ -233,6 +233,19 @@ WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
 """
 """Numbers of the records that arrived in a window."""
 
+_ALL_NARROW: Final = tuple("at" if column.name == "received_at" else column.name for column in NARROW)
+ARRIVED_IN: Final = f"""
+SELECT {", ".join(_ALL_NARROW)}, session_id FROM {_members(_ALL_NARROW, _traces_with(f"{_SINCE} AND {_UNTIL}"))}
+WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
+"""
+"""Narrow rows of the records that arrived in a window, with their sessions."""
+
+STORED: Final = f"""
+SELECT DISTINCT toString(trace_id), toString(span_id) FROM spans
+WHERE {_IN_PROJECT} AND trace_id IN {{traces:Array(String)}} AND {_KEY} IN {{keys:Array(String)}}
+"""
+"""Of these records, by trace and span, those that are there."""
+
 OLDEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at LIMIT 1"
 NEWEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at DESC LIMIT 1"
 COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {_instant('before')}"

@@ -3,19 +3,22 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
+from lifesign.diagnosis.details import Fetch
+from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows
 from lifesign.telemetry.records import Narrow, Record
 from lifesign.telemetry.sessions import MAX_ALIASES, Outcome, Summary, Totals, summary_of
 from lifesign.telemetry.store import (
+    EXAMINED_S,
     Activity,
     Appended,
     Arrival,
@@ -28,12 +31,13 @@ from lifesign.telemetry.store import (
     Stored,
     StoreUnavailable,
 )
-from lifesign.telemetry.stores.clickhouse import queries, spool
-from lifesign.telemetry.stores.clickhouse.client import Address, ClickHouse, Parameters
+from lifesign.telemetry.stores.clickhouse import facts, queries, spool
+from lifesign.telemetry.stores.clickhouse.client import Address, Asked, ClickHouse, Parameters
 from lifesign.telemetry.stores.clickhouse.flusher import Flusher
 from lifesign.telemetry.stores.clickhouse.rows import Row, narrow_of, record_of
 
 _DRAIN_S: Final = 2.0
+_EXAMINED_DRAIN_S: Final = 5.0
 _MOST_OF_SESSION: Final = 20_000
 _SESSIONS_AT_ONCE: Final = 100
 _WHOLE_S: Final = 60.0
@@ -50,6 +54,7 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"rec_([0-9a-f]{48})")
 _TRACE_DIGITS: Final = 32
 _PREFIX: Final = "rec_"
+T = TypeVar("T")
 
 
 class Head(NamedTuple):
@@ -116,6 +121,8 @@ class ClickHouseStore:
         """
         self.drain_s = _DRAIN_S
         """How long a question waits for what is in the spool."""
+        self.most_of_a_session = MOST_OF_A_SESSION
+        """Of its records, in rules of order."""
         self.many_rows = 50_000
         """An environment with more records than these is a common one."""
         self._is_closed = False
@@ -411,15 +418,27 @@ class ClickHouseStore:
             pending_records=waiting.records,
         )
 
+    # Diagnosis -------------------------------------------------------------------------------------------------------
+    async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], T]) -> T:
+        await self._drained(project_id, within_s=max(self.drain_s, _EXAMINED_DRAIN_S))
+        waiting = (await self._pending(project_id)).records
+
+        def examined(asked: Asked) -> T:
+            return facts.examine(
+                asked, project_id, windows, judge, most_of_a_session=self.most_of_a_session, pending=waiting
+            )
+
+        return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
+
     async def _pending(self, project_id: str) -> spool.Pending:
         try:
             return await self._spool.read(spool.pending, project_id)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
-    async def _drained(self, project_id: str) -> None:
+    async def _drained(self, project_id: str, *, within_s: float | None = None) -> None:
         try:
-            await self._flusher.drained(project_id, within_s=self.drain_s)
+            await self._flusher.drained(project_id, within_s=self.drain_s if within_s is None else within_s)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
