@@ -178,7 +178,8 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
 async def test_the_reference_lists_every_operation_of_telemetry_with_its_key_and_answer(lifesign: Lifesign) -> None:
     described = {
         cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]]
-        for cells in _rows("telemetry.md", r"`[A-Z]+ /v1/.*`")
+        for page in ("telemetry.md", "diagnosis.md")
+        for cells in _rows(page, r"`[A-Z]+ /v1/.*`")
     }
     narrow = await lifesign.ask("POST", "/v1/keys", {"name": "jobs", "scopes": ["checkins:write"]}, expect=201)
     known = {}

@@ -45,6 +45,10 @@ from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemCl
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.diagnosis import overview_routes
+from lifesign.diagnosis import routes as diagnosis_routes
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents import routes as document_routes
 from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
 from lifesign.engine.deliver import Deliver
@@ -73,6 +77,7 @@ from lifesign.pings import badges, ping_routes
 from lifesign.pings import routes as management_routes
 from lifesign.pings.badges import BADGES_INFO, Signer
 from lifesign.pings.service import Limits, Pings
+from lifesign.preferences import routes as preference_routes
 from lifesign.projects import admin_routes
 from lifesign.projects import routes as project_routes
 from lifesign.projects import service as projects
@@ -84,7 +89,7 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
-from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import otlp_routes
 from lifesign.telemetry import routes as telemetry_routes
 from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
@@ -206,6 +211,7 @@ async def open_node(
     api.state.driver = driver
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
+    api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
     api.state.badge_signer = Signer(
         [derived_key(each, BADGES_INFO) for each in master_secrets(settings.data_dir, settings)]
     )
@@ -281,7 +287,7 @@ def _driver(
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
-        Prune(db, settings.event_days, erasers),
+        Prune(db, erasers, event_days=settings.event_days, packet_days=settings.packet_retention_days),
         PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
@@ -328,11 +334,13 @@ def _routed(*, is_testing: bool) -> FastAPI:
         auth_routes.router,
         project_routes.router,
         incident_routes.incident_router,
-        incident_routes.settings_router,
+        preference_routes.router,
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
         telemetry_routes.router,
+        diagnosis_routes.router,
+        overview_routes.router,
         document_routes.router,
         observe.router,
     ):

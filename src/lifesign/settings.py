@@ -153,6 +153,18 @@ class Settings(BaseSettings):
         35, ge=1, le=3650, description="Days for which records of telemetry are kept."
     )
 
+    # Diagnosis
+    ready_min_count: int = Field(
+        2, ge=1, le=_MANY, description="Records of one issue from which on a diagnosis is ready to be acted on."
+    )
+    diagnose_max_records: int = Field(
+        2_000_000,
+        ge=1,
+        le=_MANY,
+        description="Records of a window that a diagnosis reads; the newest, if there are more.",
+    )
+    packet_retention_days: int = Field(90, ge=1, le=3650, description="Days for which packets are kept.")
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")

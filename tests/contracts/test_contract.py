@@ -19,6 +19,8 @@ import referencing
 from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents.texts import SCHEMAS
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
@@ -213,6 +215,19 @@ OPERATIONS: dict[str, Operation] = {
     "readTelemetry": _of("GET", "/telemetry", bad="/telemetry" + BAD_LIMIT),
     "listSessions": _of("GET", "/sessions", bad="/sessions" + BAD_LIMIT),
     "readSession": _of("GET", "/sessions/{trace}", bad="/sessions/{trace}" + BAD_LIMIT),
+    # Diagnosis
+    "diagnose": _of("POST", "/runs/diagnose", {"since_minutes": 60}, bad={"since_minutes": 0}),
+    "verify": _of(
+        "POST",
+        "/runs/verify",
+        {"packet_id": "{packet}"},
+        bad={},
+        _404=Request("POST", "/runs/verify", {"packet_id": "pkt_0"}),
+    ),
+    "listPackets": _of("GET", "/runs", bad="/runs" + BAD_LIMIT),
+    "readPacket": _of("GET", "/runs/{packet}", _404=Request("GET", "/runs/pkt_0"), _405=Request("GET", "/runs/verify")),
+    "listIssues": _of("GET", "/issues", bad="/issues" + BAD_LIMIT),
+    # Overviews
     "readDashboard": _of("GET", "/dashboard"),
     "readReport": _of("GET", "/reports/latest.md"),
     "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
@@ -281,7 +296,7 @@ SERVER = {
     "quickstart": "/quickstart.md",
     "agents": "/agents.md",
     "contact": "/contact.json",
-    **{f"schema-{name}": f"/schema/{name}.json" for name in ("telemetry-record", "session", "dashboard")},
+    **{f"schema-{name}": f"/schema/{name}.json" for name in sorted(SCHEMAS)},
 }
 
 
@@ -313,6 +328,7 @@ TELEMETRY_PATHS = {
     "readTelemetry": "/v1/telemetry",
     "listSessions": "/v1/sessions",
     "readSession": "/v1/sessions/{id}",
+    "diagnose": "/v1/runs/diagnose",
     "readDashboard": "/v1/dashboard",
     "readReport": "/v1/reports/latest.md",
 }
@@ -328,7 +344,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 33
+    assert len(PUBLISHED) == 34
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -417,7 +433,7 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 27
+    assert tried == 29
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -456,7 +472,10 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    await lifesign.advance(1)
     return {
+        "packet": packet["packet_id"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
@@ -598,16 +617,17 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver, store = state.receiver, state.store
+    receiver, store, diagnoses = state.receiver, state.store, state.diagnoses
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
+    state.diagnoses = Diagnoses(context.settings, context.clock, failing, store, state.check_ins)
     try:
         yield
     finally:
-        state.context, state.receiver, state.store = context, receiver, store
+        state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
 
 
 # Judging ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, Float, LargeBinary, Table, func, 
 from lifesign.app import operator_way_in
 from lifesign.clock import EpochMs
 from lifesign.db.schema import api_keys, metadata, project_names, projects
-from lifesign.engine.erasure import RowsOfTables, tables_of_projects
+from lifesign.engine.erasure import Eraser, RowsOfTables, tables_of_projects
 from lifesign.engine.prune import Prune
 from tests.harness import Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
@@ -121,12 +121,12 @@ async def test_spans_that_a_slow_store_takes_after_the_deletion_are_erased_too(l
         await ours.told(*spans(1))
         [stored] = await ours.stored()
         assert (await owner.delete(f"/admin/projects/{ours.project_id}")).status_code == 204
-        await _run(Prune(lifesign.node.db, 90, [store, RowsOfTables(lifesign.node.db)]), lifesign, after_s=14)
+        await _run(_prune(lifesign, [store, RowsOfTables(lifesign.node.db)]), lifesign, after_s=14)
 
         # One that was let in 5 s after the deletion, by what was remembered, and waited for the commit since.
         late = replace(stored.record, span_id=f"{2:016x}")
         await store.append(ours.project_id, [late], quota=0, now=lifesign.now())
-        await _run(Prune(lifesign.node.db, 90, [store, RowsOfTables(lifesign.node.db)]), lifesign)
+        await _run(_prune(lifesign, [store, RowsOfTables(lifesign.node.db)]), lifesign)
 
         assert await ours.stored() == []
         assert await store.used(ours.project_id, lifesign.now()) == 0
@@ -200,7 +200,7 @@ async def test_what_erases_elsewhere_is_asked_until_it_has_nothing_left(lifesign
             return max(0, self.left)
 
     made = await _deleted(lifesign)
-    prune = Prune(lifesign.node.db, 90, [Spans(), RowsOfTables(lifesign.node.db)])
+    prune = _prune(lifesign, [Spans(), RowsOfTables(lifesign.node.db)])
 
     await _run(prune, lifesign)
 
@@ -215,12 +215,16 @@ async def test_a_store_that_is_away_keeps_the_project_waiting_and_nothing_else(l
             raise OSError("away")
 
     made = await _deleted(lifesign)
-    await _run(Prune(lifesign.node.db, 90, [Away(), RowsOfTables(lifesign.node.db)]), lifesign)
+    await _run(_prune(lifesign, [Away(), RowsOfTables(lifesign.node.db)]), lifesign)
     assert await left_of(lifesign, made) == {"projects": 1, "api_keys": 2}
 
-    await _run(Prune(lifesign.node.db, 90, [RowsOfTables(lifesign.node.db)]), lifesign)
+    await _run(_prune(lifesign, [RowsOfTables(lifesign.node.db)]), lifesign)
 
     assert await left_of(lifesign, made) == {}
+
+
+def _prune(lifesign: Lifesign, erasers: list[Eraser]) -> Prune:
+    return Prune(lifesign.node.db, erasers, event_days=90, packet_days=90)
 
 
 async def _deleted(lifesign: Lifesign) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lifesign.telemetry.report import LONGEST, escaped
+from lifesign.diagnosis.report import LONGEST, escaped
 from tests.harness import Json, Lifesign
 from tests.telemetry.requests import TRACE, USUAL
 from tests.telemetry.senders import Sender, sender, spans

@@ -602,6 +602,72 @@ inventory_changes = Table(
     Index("ix_inventory_changes_system", "system_id", "id"),
 )
 
+# Slice `diagnosis` --------------------------------------------------------------------------------------------------
+packets = Table(
+    "packets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # The filter; empty: records of any environment.
+    Column("environment", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    # JSON of the packet without its issues.
+    Column("head", Text, nullable=False),
+    # JSON of the packet to the byte, zlib-compressed.
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_packets_project", "project_id", "id"),
+    Index("ix_packets_created_at", "created_at"),
+)
+
+# What is known of an issue over all packets.
+issue_ledger = Table(
+    "issue_ledger",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("ruleset", Text, nullable=False),
+    Column("signal_type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("last_packet_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("fixed_at", BigInteger),
+    Column("fixed_version", Text),
+    Column("regressed_at", BigInteger),
+    Column("count", BigInteger, nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    # JSON array.
+    Column("versions", Text, nullable=False),
+    Index("ix_issue_ledger_seen", "project_id", "last_seen"),
+)
+
+# What people said of issues; the newest of a packet and a fingerprint holds.
+issue_decisions = Table(
+    "issue_decisions",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("packet_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_issue_decisions_packet", "packet_id", "fingerprint", "seq"),
+)
+
+# From which severity on a diagnosis makes the managed heartbeat of the project fail.
+diagnosis_alerts = Table(
+    "diagnosis_alerts",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("severity", Text, nullable=False),
+)
+
 # Engine -------------------------------------------------------------------------------------------------------------
 nodes = Table(
     "nodes",

@@ -25,6 +25,13 @@ from lifesign.channels.rules import (
     TooManyTests,
 )
 from lifesign.db import StorageUnavailable
+from lifesign.diagnosis.refusals import (
+    DiagnosisBusy,
+    DiagnosisTimeout,
+    IssueNotFound,
+    PacketNotFound,
+    WindowOverlapsPacket,
+)
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge
@@ -203,6 +210,20 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
     WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
     SessionNotFound: lambda _: Failure(404, "session_not_found", "Session not found in window"),
+    PacketNotFound: lambda _: Failure(404, "packet_not_found", "Packet not found"),
+    IssueNotFound: lambda _: Failure(404, "issue_not_found", "The packet holds no such issue"),
+    WindowOverlapsPacket: lambda _: Failure(
+        400, "window_overlaps_packet", "until must lie behind the end of the packet's window"
+    ),
+    DiagnosisBusy: lambda _: Failure(
+        503, "busy", "Another diagnosis of this project is running, try again", headers={"Retry-After": "5"}
+    ),
+    DiagnosisTimeout: lambda _: Failure(
+        503,
+        "diagnosis_timeout",
+        "The diagnosis took longer than 60 s; ask for a shorter window",
+        headers={"Retry-After": "5"},
+    ),
     InvalidCursor: lambda _: Failure(400, "invalid_cursor", "cursor is not a cursor of this list"),
     StoreUnavailable: lambda _: Failure(
         503,

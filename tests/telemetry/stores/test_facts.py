@@ -14,7 +14,7 @@ from lifesign.clock import EpochMs
 from lifesign.diagnosis.details import Details, Fetch, Wanted, details_of
 from lifesign.diagnosis.facts import Facts, WindowFacts, Windows, facts_within, read_of
 from lifesign.diagnosis.findings import Selector
-from lifesign.diagnosis.packet import examined, packet_of
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Placed, key_of, order_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED, Body, Narrow, Record
@@ -155,7 +155,8 @@ def _whole(facts: Facts, fetch: Fetch, wanted: Wanted) -> tuple[Facts, Details]:
 # Any: JSON.
 def _packet(facts: Facts, fetch: Fetch) -> dict[str, Any]:
     seen = examined(facts)
-    return packet_of(seen, fetch(seen.wanted), ledger={}, window_start=WINDOWS.current[0])
+    issues = issues_in(seen, fetch(seen.wanted), ledger={}, window_start=WINDOWS.current[0])
+    return packet_of(seen, issues)
 
 
 def _plain(facts: Facts) -> Facts:
