@@ -8,6 +8,7 @@ from lifesign import __version__
 from lifesign.cli import (
     channels,
     config,
+    diagnose,
     doctor,
     heartbeats,
     importing,
@@ -61,6 +62,7 @@ app.command("apply")(config.apply)
 app.command("export")(config.export)
 app.add_typer(importing.app, name="import")
 app.add_typer(telemetry.app, name="telemetry")
+app.command("diagnose")(diagnose.diagnose)
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
