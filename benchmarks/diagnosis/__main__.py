@@ -50,7 +50,8 @@ def main() -> int:
 
 def _scores(directories: list[Path], url: str | None) -> Json:
     given = [run for each in directories for run in runs.read(each)] if directories else list(synthetic.runs())
-    scores = scoring.score(given, in_process if url is None else Server(url).diagnose)
+    diagnose = in_process if url is None else Server(url).diagnose
+    scores = scoring.score(given, diagnose, on_a_clock=url is not None)
     return scores | {"gates": _gates(scores)}
 
 
