@@ -1,7 +1,7 @@
 """Which records of a window diagnosis reads, in SQL: by their digests where it can, by their rows where it must."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, tuple_
@@ -22,10 +22,10 @@ from lifesign.telemetry.stores.tables import sessions, span_digests, spans, trac
 S = spans.c
 D = span_digests.c
 AT_ONCE: Final = 1000
+_KEYS_AT_ONCE: Final = 5000
+_MOST_REMEMBERED: Final = 50_000
 _ROWS_AT_ONCE: Final = 2000
 _DIGESTS_AT_ONCE: Final = 50
-# A table that is mostly of one project is sooner read from one of its places to another than by index.
-_DENSE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Scene:
     known: Dictionary
     project: int
     stop: Stop
+    _session_ids: dict[int, str] = field(default_factory=dict)
 
     def rows(self, statement: Any) -> Sequence[Any]:  # Any: a statement, and rows of it
         """What a statement answers. Raises Stopped."""
@@ -58,12 +59,14 @@ class Scene:
         return self.known.texts(self.conn, numbers)
 
     def session_ids(self, numbers: set[int]) -> dict[int, str]:
-        """The id of each session."""
+        """The id of each session, and of others."""
         c = sessions.c
-        found: dict[int, str] = {}
-        for some in parts_of(sorted(numbers)):
-            found |= {row[0]: row[1] for row in self.rows(select(c.id, c.session_id).where(self.is_one_of(c.id, some)))}
-        return found
+        if len(self._session_ids) > _MOST_REMEMBERED:
+            self._session_ids.clear()
+        for some in parts_of(sorted(numbers - self._session_ids.keys()), _KEYS_AT_ONCE):
+            rows = self.rows(select(c.id, c.session_id).where(self.is_one_of(c.id, some)))
+            self._session_ids.update((number, session_id) for number, session_id in rows)
+        return self._session_ids
 
 
 def parts_of(values: Sequence[Any], at_once: int = AT_ONCE) -> Iterator[Sequence[Any]]:
@@ -214,7 +217,7 @@ def placed_of(scene: Scene, rows: Sequence[Any]) -> list[Placed]:
     numbers = {number for place in _TEXTS for number in set(columns[place])}
     numbers.discard(None)
     texts = scene.texts(numbers)
-    names: dict[int | None, str | None] = {None: None, **scene.session_ids(set(its_sessions))}
+    names = scene.session_ids(set(its_sessions))
     found: list[Any] = list(columns)
     found[_TRACE] = map(bytes.hex, columns[_TRACE])
     found[_SPAN] = map(bytes.hex, columns[_SPAN])
@@ -224,5 +227,5 @@ def placed_of(scene: Scene, rows: Sequence[Any]) -> list[Placed]:
     for place in _TEXTS:
         found[place] = map(texts.get, columns[place])
     found[_OPERATION] = [texts.get(each) or "" for each in columns[_OPERATION]]
-    found[_OWN] = map(names.get, columns[_OWN])
+    found[_OWN] = [None if each is None else names[each] for each in columns[_OWN]]
     return list(map(Placed, map(names.__getitem__, its_sessions), map(Narrow, *found)))

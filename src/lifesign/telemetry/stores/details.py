@@ -1,12 +1,13 @@
 """Details of the findings that fired, of the current window. Spec "Diagnosis", section 3."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 from sqlalchemy import and_, func, or_, select
 
-from lifesign.diagnosis.details import FIELDS, Details, Selected, Values, Wanted
+from lifesign.diagnosis.details import Details, Selected, Values, Wanted
 from lifesign.diagnosis.findings import Selector
 from lifesign.diagnosis.preparation import Key, Placed
 from lifesign.telemetry.stores import digests, reads
@@ -46,18 +47,19 @@ def _messages(arrivals: Arrivals, keys: Collection[Key]) -> dict[Key, str]:
 # Values --------------------------------------------------------------------------------------------------------------
 def _values(arrivals: Arrivals, op_hashes: Collection[int | None]) -> dict[int | None, Values]:
     """How many records of each of these operation keys, or of all, have each value."""
+    counted: Counter[tuple[int, ...]] = Counter()
+    for environment, digest in arrivals.digests() if op_hashes else ():
+        count = digest.records
+        version, *rest = (
+            digests.values(each, count) for each in (digest.versions, digest.agents, digest.models, digest.tools)
+        )
+        told = zip(digests.operations_of(digest), version, repeat(environment or 0), *rest)
+        counted.update(told)
     tallies = {op_hash: Tally() for op_hash in op_hashes}
-    whole = tallies.get(None)
-    for environment, digest in arrivals.digests() if tallies else ():
-        columns = (digest.versions, digest.agents, digest.models, digest.tools)
-        for op_hash, _, versions, *rest in digests.columns_by_operation(digest, *columns):
-            tally = tallies.get(op_hash)
-            if tally is not None or whole is not None:
-                told = [list(each) for each in (versions, *rest)]
-                told.insert(FIELDS.index("environment"), [environment or 0] * len(told[0]))
-                for each in (tally, whole):
-                    if each is not None:
-                        each.add_all(told)
+    for (op_hash, *numbers), count in counted.items():
+        for each in (None, op_hash):
+            if each in tallies:
+                tallies[each].add(numbers, count)
     texts = _texts(arrivals, tallies.values())
     return {op_hash: tally.values(texts.get) for op_hash, tally in tallies.items()}
 

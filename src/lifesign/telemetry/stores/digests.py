@@ -9,7 +9,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ TRACE_BYTES: Final = 16
 SPAN_BYTES: Final = 8
 HAS_LARGE_CALL, HAS_FAILING_TOOL, HAS_TOKENS = 1, 2, 4
 _MASK: Final = 2**63 - 1
+_MARK_BYTES: Final = 4
 _LOW: Final = 2**32 - 1
 _KIND_BITS: Final = 4
 _KINDS: Final = (1 << _KIND_BITS) - 1
@@ -103,19 +104,29 @@ def values(packed: bytes, count: int) -> Iterable[int]:
     return repeat(found[0], count) if len(found) == 1 else found
 
 
-def columns_by_operation(digest: Digest, *columns: bytes) -> Iterator[tuple[Any, ...]]:
-    """Of each operation key its hash, the number of its operation, and its numbers of each of these columns."""
+def marks_by_operation(digest: Digest) -> Iterator[tuple[int, int, bytes]]:
+    """Of each operation key its hash, the number of its operation, and the marks of its records, for `marks_in`."""
     hashes = numbers(digest.op_hashes)
     count = len(hashes)
-    whole = [values(each, digest.records) for each in columns]
     start = 0
-    for op_hash, name, records in zip(  # noqa: B905 - what is equal for all is told without end
-        hashes, values(digest.op_names, count), values(digest.op_records, count)
-    ):
-        end = start + records
-        parts = (each[start:end] if isinstance(each, array) else repeat(next(iter(each)), records) for each in whole)
-        yield (op_hash, name, *parts)
+    names, records = values(digest.op_names, count), values(digest.op_records, count)
+    for op_hash, name, many in zip(hashes, names, records):  # noqa: B905 - what is equal for all is told without end
+        end = start + many * _MARK_BYTES
+        yield op_hash, name, digest.marks[start:end]
         start = end
+
+
+def marks_in(told: bytes | bytearray) -> array:  # type: ignore[type-arg] - arrays take no parameters yet
+    """The marks of some records."""
+    found = array("I")
+    found.frombytes(told)
+    return found
+
+
+def operations_of(digest: Digest) -> Iterable[int]:
+    """The hash of the operation key of every record."""
+    hashes = numbers(digest.op_hashes)
+    return chain.from_iterable(map(repeat, hashes, values(digest.op_records, len(hashes))))
 
 
 def traces_in(digest: Digest) -> list[bytes]:
@@ -207,7 +218,7 @@ def digest_of(rows: Sequence[Row], abnormal_reasons: Collection[int], known: Col
         _packed(list(names)),
         _packed(list(names.values())),
         _packed([each[op_hash] for op_hash in names]),
-        _packed(marks),
+        array("I", marks).tobytes(),
         _packed_texts(columns.version),
         _packed_texts(columns.agent),
         _packed_texts(columns.model),

@@ -100,7 +100,7 @@ class _Sums:
     def __init__(self, scene: Scene, *, has_notices: bool) -> None:
         self._scene = scene
         self._has_notices = has_notices
-        self._marks: dict[int, Counter[int]] = defaultdict(Counter)
+        self._marks: dict[int, bytearray] = defaultdict(bytearray)
         self._names: dict[int, int] = {}
         self._models: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._counts: Counter[str] = Counter()
@@ -129,9 +129,9 @@ class _Sums:
     def _add(self, digest: Digest) -> None:
         self.records += digest.records
         self.ids.extend(digests.numbers(digest.ids))
-        for op_hash, name, marks in digests.columns_by_operation(digest, digest.marks):
+        for op_hash, name, marks in digests.marks_by_operation(digest):
             self._names[op_hash] = name
-            self._marks[op_hash].update(marks)
+            self._marks[op_hash] += marks
         for model, calls, known, high, low in digest.costs:
             sums = self._models[model]
             sums[0] += calls
@@ -242,7 +242,7 @@ class _Sums:
     def operations(self) -> list[OperationFacts]:
         texts = self._scene.texts(set(self._names.values()))
         return [
-            _operation(op_hash, texts.get(self._names[op_hash]) or "", marks)
+            _operation(op_hash, texts.get(self._names[op_hash]) or "", Counter(digests.marks_in(marks)))
             for op_hash, marks in sorted(self._marks.items())
         ]
 

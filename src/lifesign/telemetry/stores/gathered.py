@@ -27,11 +27,6 @@ class Tally:
         for counts, value in zip(self._counts, values, strict=True):
             counts[value] += count
 
-    def add_all(self, columns: Iterable[Iterable[Hashable]]) -> None:
-        """Some more, whose values of each field come together."""
-        for counts, values in zip(self._counts, columns, strict=True):
-            counts.update(values)
-
     def seen(self) -> set[Hashable]:
         """Every value that one has."""
         return {value for counts in self._counts for value in counts}
