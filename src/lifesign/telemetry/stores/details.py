@@ -84,7 +84,9 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
     _gather_of_sessions(arrivals, [each for each in others if each.sessions is not None], gathered)
     top = _placed(arrivals, [number for each in gathered.values() for number in each.top()])
     texts = _texts(arrivals, (each.tally for each in gathered.values()))
-    return {selector: each.told(top, texts.get) for selector, each in gathered.items()}
+    return {
+        selector: each.told((top[number] for number in each.top()), texts.get) for selector, each in gathered.items()
+    }
 
 
 def _placed(arrivals: Arrivals, ids: Sequence[int]) -> dict[int, Placed]:

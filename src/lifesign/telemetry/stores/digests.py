@@ -116,7 +116,7 @@ def marks_by_operation(digest: Digest) -> Iterator[tuple[int, int, bytes]]:
         start = end
 
 
-def marks_in(told: bytes | bytearray) -> array:  # type: ignore[type-arg] - arrays take no parameters yet
+def marks_in(told: bytes | bytearray) -> Sequence[int]:
     """The marks of some records."""
     found = array("I")
     found.frombytes(told)

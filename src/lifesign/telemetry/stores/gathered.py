@@ -1,7 +1,7 @@
 """What is remembered of records that are counted for details, in whatever words a store has for texts and sessions."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ class Tally:
         for counts, value in zip(self._counts, values, strict=True):
             counts[value] += count
 
-    def seen(self) -> set[Hashable]:
+    def seen(self) -> set[Any]:  # Any: values, in the words of the store
         """Every value that one has."""
         return {value for counts in self._counts for value in counts}
 
@@ -76,8 +76,8 @@ class Gathered:
         self._shorten()
         return [spot[-1] for spot in self.best]
 
-    def told(self, placed: Mapping[Any, Placed], texts: Texts) -> Selected:
-        """What it comes to. placed: the best records by `id`."""
+    def told(self, top: Iterable[Placed], texts: Texts) -> Selected:
+        """What it comes to. top: the best records, in order."""
         values = self.tally.values(texts)
         first = sorted((start, trace_id) for trace_id, start in self.starts.items())[:MOST_TRACES]
         return Selected(
@@ -85,7 +85,7 @@ class Gathered:
             len(self.sessions),
             EpochMs(self.first_seen),
             EpochMs(self.last_seen),
-            tuple(placed[each] for each in self.top()),
+            tuple(top),
             tuple(trace_id if isinstance(trace_id, str) else trace_id.hex() for _, trace_id in first),
             tuple(sorted(values["version"])[:MOST_VERSIONS]),
             values,
