@@ -76,12 +76,13 @@ class Arrivals:
         [(count,)] = self.rows(f"SELECT count() FROM {self.records('at')}")
         if count <= most:
             return self
-        later, at = 0, self.until
-        by_arrival = self.stream(f"SELECT at, count() FROM {self.records('at')} GROUP BY at ORDER BY at DESC")
-        for at, records in by_arrival:  # noqa: B007 - the last one counts
-            if later + records >= most:
-                break
-            later += records
+        by_arrival = f"SELECT at, count() AS records FROM {self.records('at')} GROUP BY at"
+        newest_first = f"SELECT at, records, sum(records) OVER (ORDER BY at DESC) AS so_far FROM ({by_arrival})"
+        [(at, later)] = self.rows(
+            f"SELECT at, so_far - records FROM ({newest_first}) WHERE so_far >= {{most:UInt64}}"
+            " ORDER BY at DESC LIMIT 1",
+            most=most,
+        )
         key = "concat(trace_id, span_id)"
         of_then = f"SELECT {key} AS key FROM {self.records('at')} WHERE at = {{then:Int64}}"
         paged = f"{of_then} ORDER BY key DESC LIMIT 1 OFFSET {{place:UInt64}}"
@@ -122,11 +123,14 @@ class Arrivals:
         """The traces of everything that arrived in the window, whichever row counts."""
         return f"SELECT trace_id FROM spans WHERE {IN_PROJECT} AND {self._arrived}"
 
-    def records(self, *columns: str, has_session: bool = False) -> str:
-        """A subquery of the records with these columns of COLUMNS, if asked for with their `session_id`."""
+    def records(self, *columns: str, has_session: bool = False, only: str = "1") -> str:
+        """A subquery of the records with these columns, if asked for with their `session_id`.
+
+        only: a condition on these columns, heeded before sessions are looked for.
+        """
         names = tuple(dict.fromkeys((*_NEEDED, *(("own_session",) if has_session else ()), *columns)))
         told = ", ".join(f"{TIME} AS at" if name == "at" else name for name in names)
-        found = f"SELECT {told} FROM spans WHERE {IN_PROJECT} AND {self._arrived}"
+        found = f"SELECT {told} FROM spans WHERE {IN_PROJECT} AND {self._arrived} AND {only}"
         if self.has_repeated:
             found += f" AND trace_id NOT IN ({_repeated(self.traces)})"
         chosen = ", ".join(names)
@@ -137,7 +141,7 @@ class Arrivals:
             chosen += ", session_id"
         if self.has_repeated:
             compared = members(tuple(dict.fromkeys((*names, *MEMBERSHIP))), f"({_repeated(self.traces)})")
-            found = f"SELECT {chosen} FROM ({found}) UNION ALL SELECT {chosen} FROM {compared}"
+            found = f"SELECT {chosen} FROM ({found}) UNION ALL SELECT {chosen} FROM {compared} WHERE {only}"
         return f"(SELECT {chosen} FROM ({found}) WHERE {self._is_read})"
 
     @property

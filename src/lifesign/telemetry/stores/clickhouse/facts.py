@@ -36,7 +36,7 @@ from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCA
 from lifesign.telemetry.stores.clickhouse import queries
 from lifesign.telemetry.stores.clickhouse.arrivals import COLUMNS, Arrivals
 from lifesign.telemetry.stores.clickhouse.client import Asked
-from lifesign.telemetry.stores.clickhouse.rows import STATUSES, narrow_of, record_of, signed, unsigned
+from lifesign.telemetry.stores.clickhouse.rows import STATUSES, message_in, narrow_of, record_of, signed, unsigned
 from lifesign.telemetry.stores.gathered import Gathered, Tally
 
 T = TypeVar("T")
@@ -181,8 +181,8 @@ def _notices(arrivals: Arrivals) -> dict[str, int]:
 
 
 # Records that are looked at one by one -------------------------------------------------------------------------------
-def _whole(arrivals: Arrivals) -> str:
-    return arrivals.records(*COLUMNS, has_session=True)
+def _whole(arrivals: Arrivals, only: str) -> str:
+    return f"SELECT {_PLACED}, session_id FROM {arrivals.records(*COLUMNS, has_session=True, only=only)}"
 
 
 def _placed(row: Sequence[Any]) -> Placed:
@@ -190,21 +190,14 @@ def _placed(row: Sequence[Any]) -> Placed:
 
 
 def _rows(arrivals: Arrivals) -> list[Placed]:
-    sql = f"SELECT {_PLACED}, session_id FROM {_whole(arrivals)} WHERE {_IS_ROW}"
-    return in_order(map(_placed, arrivals.stream(sql)))
+    return in_order(map(_placed, arrivals.stream(_whole(arrivals, _IS_ROW))))
 
 
 def _recoveries(arrivals: Arrivals) -> list[Placed]:
-    failing = arrivals.records("parent_span_id", "op_hash", "status")
-    return in_order(
-        map(
-            _placed,
-            arrivals.stream(f"""
-                SELECT {_PLACED}, session_id FROM {_whole(arrivals)}
-                WHERE NOT {_FAILING} AND (trace_id, parent_span_id, op_hash) IN (
-                  SELECT trace_id, parent_span_id, op_hash FROM {failing} WHERE {_FAILING})"""),
-        )
-    )
+    failing = arrivals.records("parent_span_id", "op_hash", "status", only=_FAILING)
+    is_one = f"""NOT {_FAILING} AND (trace_id, parent_span_id, op_hash) IN (
+        SELECT trace_id, parent_span_id, op_hash FROM {failing})"""
+    return in_order(map(_placed, arrivals.stream(_whole(arrivals, is_one))))
 
 
 _Place = tuple[int, str, str]
@@ -237,9 +230,8 @@ def _traces(arrivals: Arrivals, cuts: Mapping[str, _Place]) -> Iterator[list[Pla
         UNION ALL
         SELECT trace_id FROM {tools} WHERE kind = 'tool' AND bitAnd(flags, {EMPTY_RESULT}) != 0
         GROUP BY trace_id, tool HAVING count() >= {TWO_EMPTY}"""
-    rows = arrivals.stream(f"""
-        SELECT {_PLACED}, session_id FROM {_whole(arrivals)} WHERE trace_id IN ({chosen})
-        ORDER BY trace_id, start_ns, span_id""")
+    whole = _whole(arrivals, f"trace_id IN ({chosen})")
+    rows = arrivals.stream(f"{whole} ORDER BY trace_id, start_ns, span_id")
     for _, group in groupby(map(_placed, rows), key=lambda placed: placed.record.trace_id):
         read = [placed for placed in group if not cuts or _is_before(placed, cuts.get(placed.session_id))]
         if read and is_of_interest(read):
@@ -275,19 +267,30 @@ def _values(arrivals: Arrivals, wanted: Wanted) -> dict[int | None, Values]:
 
 
 def _messages(arrivals: Arrivals, wanted: Wanted) -> dict[Key, str]:
+    """All failures of the window are read, when many are wanted: by their ids it would take longer."""
     found: dict[Key, str] = {}
-    keys = sorted(wanted.messages)
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        some = keys[start : start + _KEYS_AT_ONCE]
+    missing = set(wanted.messages)
+    if len(missing) > _KEYS_AT_ONCE:
+        failing = arrivals.records("status", "body", only=_FAILING)
+        for trace_id, span_id, body in arrivals.stream(f"SELECT trace_id, span_id, body FROM {failing}"):
+            key = (trace_id, span_id)
+            if key in missing:
+                missing.discard(key)
+                _note(found, key, message_in(body))
+    for some in _parts(sorted(missing), _KEYS_AT_ONCE):
         parameters = {
             "traces": sorted({trace_id for trace_id, _ in some}),
             "keys": [f"{trace_id}{span_id}" for trace_id, span_id in some],
         }
         for row in arrivals.stream(queries.RECORDS, **parameters):
             record = record_of(row, row[-1])
-            if record.body.message is not None:
-                found[record.trace_id, record.span_id] = record.body.message
+            _note(found, (record.trace_id, record.span_id), record.body.message)
     return found
+
+
+def _note(found: dict[Key, str], key: Key, message: str | None) -> None:
+    if message is not None:
+        found[key] = message
 
 
 class _Row:
@@ -323,24 +326,24 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
             for each in by_operation[placed.record.op_hash]:
                 if each.above_bucket is None or placed.record.bucket > each.above_bucket:
                     gathered[each].add(_Row(placed), each.rank)
+    of_models = "kind = 'llm'"
     for some in _parts(list(by_model)):
-        of_models = "kind = 'llm' AND ifNull(model, '') IN {chosen:Array(String)}"
-        for placed in _found(arrivals, of_models, chosen=some):
+        named = f"{of_models} AND ifNull(model, '') IN {{chosen:Array(String)}}"
+        for placed in _found(arrivals, named, chosen=some):
             for each in by_model[placed.record.model or ""]:
                 gathered[each].add(_Row(placed), each.rank)
     for some in _parts(list(by_session)):
-        of_sessions = "kind = 'llm' AND session_id IN {chosen:Array(String)}"
-        for placed in _found(arrivals, of_sessions, chosen=some):
+        of_sessions = f"{_whole(arrivals, of_models)} WHERE session_id IN {{chosen:Array(String)}}"
+        for placed in map(_placed, arrivals.stream(of_sessions, chosen=some)):
             for each in by_session[placed.session_id]:
                 gathered[each].add(_Row(placed), each.rank)
     return {selector: each.told(each.top(), _text) for selector, each in gathered.items()}
 
 
 def _found(arrivals: Arrivals, condition: str, **parameters: Any) -> Iterator[Placed]:
-    sql = f"SELECT {_PLACED}, session_id FROM {_whole(arrivals)} WHERE {condition}"
-    return map(_placed, arrivals.stream(sql, **parameters))
+    return map(_placed, arrivals.stream(_whole(arrivals, condition), **parameters))
 
 
-def _parts(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def _parts(keys: Sequence[Any], at_once: int = _CHOSEN_AT_ONCE) -> Iterator[Sequence[Any]]:
     """So few at once that a server takes them: parameters of 128 kB each."""
-    return (keys[start : start + _CHOSEN_AT_ONCE] for start in range(0, len(keys), _CHOSEN_AT_ONCE))
+    return (keys[start : start + at_once] for start in range(0, len(keys), at_once))

@@ -160,6 +160,11 @@ def record_of(row: Row, rest: str) -> Record:
     return Record(**members, body=whole.body, origin=whole.origin)
 
 
+def message_in(rest: str) -> str | None:
+    """The message that a `body` holds."""
+    return _decode_rest(rest).body.message
+
+
 _FIELDS: Final = tuple(column.field for column in NARROW)
 _LOADED: Final = tuple((place, column.loaded) for place, column in enumerate(NARROW) if column.loaded is not None)
 
