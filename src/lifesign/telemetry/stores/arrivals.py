@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from lifesign.clock import EpochMs
@@ -108,8 +108,9 @@ class Arrivals:
         """The same with the newest only, when there are more than so many."""
         conn = self.scene.conn
         digested = conn.scalar(select(func.coalesce(func.sum(D.records), 0)).where(self._has_digest()))
-        bare = conn.scalar(select(func.count()).select_from(spans).where(self._has_no_digest()))
-        count = int(digested or 0) + (bare or 0)
+        count = int(digested or 0)
+        if self.digested_since > self.since:
+            count += conn.scalar(select(func.count()).select_from(spans).where(self._has_no_digest())) or 0
         if count <= most:
             return self
         by_arrival = select(S.received_at, S.trace_id, S.span_id).where(self.are_read())
@@ -155,8 +156,6 @@ class Arrivals:
         return chosen
 
     def _has_no_digest(self) -> ColumnElement[bool]:
-        if self.digested_since <= self.since:
-            return false()
         return and_(self.are_read(), S.received_at < self.digested_since)
 
     # Digests --------------------------------------------------------------------------------------------------------
