@@ -112,7 +112,7 @@ async def _told(opened: Opened, records: Sequence[Record], asked: Sequence[Windo
         await opened.store.append(foreign, others, quota=0, now=ARRIVALS[5])
     model = Model()
     model.append(list(records), 0)
-    stored = [Placed(model.session(each), _narrow(each)) for each in records]
+    stored = [Placed(model.session(each), narrow(each)) for each in records]
     messages = {key_of(placed): each.body.message for placed, each in zip(stored, records, strict=True)}
     for windows in asked:
         expected = facts_within(stored, windows, most_of_a_session=MOST_OF_A_SESSION)
@@ -128,7 +128,7 @@ async def _told(opened: Opened, records: Sequence[Record], asked: Sequence[Windo
         assert told == packet
 
 
-def _narrow(stored: Record) -> Narrow:
+def narrow(stored: Record) -> Narrow:
     return Narrow(**{name: value for name, value in asdict(stored).items() if name not in {"body", "origin"}})
 
 
