@@ -27,9 +27,11 @@ MOST_RECORDS: Final = 2_000_000
 CUT_REASONS: Final = frozenset({"length", "max_tokens", "max_output_tokens"})
 REFUSAL_REASONS: Final = frozenset({"refusal", "content_filter", "safety"})
 
+ABNORMAL_REASONS: Final = CUT_REASONS | REFUSAL_REASONS
+FUTURE_NS: Final = 5 * 60 * 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
 _METERED: Final = frozenset({"llm", "embedding"})
-_FUTURE_NS: Final = 5 * 60 * 1_000_000_000
-_NS_PER_MS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def is_row(placed: Placed) -> bool:
         or record.is_failing
         or bool(record.flags & BLOCKED)
         or (record.attempt or 0) >= MANY_ATTEMPTS
-        or (record.kind == "llm" and finish_reason_of(placed) in CUT_REASONS | REFUSAL_REASONS)
+        or (record.kind == "llm" and finish_reason_of(placed) in ABNORMAL_REASONS)
     )
 
 
@@ -279,11 +281,11 @@ def _traces(ordered: Sequence[Placed], most_of_a_session: int) -> tuple[list[lis
         taken[placed.session_id] += 1
         if taken[placed.session_id] <= most_of_a_session:
             by_trace[placed.record.trace_id].append(placed)
-    found = [steps for _, steps in sorted(by_trace.items()) if _is_of_interest(steps)]
+    found = [steps for _, steps in sorted(by_trace.items()) if is_of_interest(steps)]
     return found, sum(number > most_of_a_session for number in taken.values())
 
 
-def _is_of_interest(steps: Sequence[Placed]) -> bool:
+def is_of_interest(steps: Sequence[Placed]) -> bool:
     kinds = Counter(placed.record.kind for placed in steps)
     if kinds["agent"] >= MANY_AGENTS:
         return True
@@ -318,7 +320,7 @@ def _notices(ordered: Sequence[Placed], known: set[Key]) -> dict[str, int]:
 
 
 def _is_of_the_future(placed: Placed) -> bool:
-    return placed.record.start_ns > placed.record.received_at * _NS_PER_MS + _FUTURE_NS
+    return placed.record.start_ns > placed.record.received_at * NS_PER_MS + FUTURE_NS
 
 
 def _is_orphan(placed: Placed, known: set[Key]) -> bool:

@@ -17,7 +17,7 @@ from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
 from lifesign.telemetry.store import Appended
-from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores import dictionary, digests
 from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
 from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
 from lifesign.telemetry.stores.members import members_arrival
@@ -233,6 +233,8 @@ class _Writing:
         else:
             _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", rows)
             _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
+        finish_reasons = {each.finish_reason for each in kept if each.finish_reason is not None}
+        digests.insert(self.conn, rows, digests.abnormal((each, numbers[each]) for each in finish_reasons))
 
     def _shrink(self, lost: dict[int, Share]) -> None:
         """Count what sessions lost, and look at those that go on for their last arrival."""

@@ -16,6 +16,7 @@ from lifesign.telemetry.stores.tables import (
     session_environments,
     sessions,
     span_bodies,
+    span_digests,
     span_projects,
     spans,
     strings,
@@ -48,6 +49,7 @@ def delete_old(conn: Connection, project: int, before: EpochMs, limit: int) -> i
     for row in rows:
         lost[row.session].add(1, 0, row.environment)
     if lost:
+        _delete_digests(conn, project, before, limit)
         _count_aliases(conn, {row.id: row.session for row in rows}, lost)
         _delete_spans(conn, [row.id for row in rows])
         _delete_bare_traces(conn, project, {row.trace_id for row in rows})
@@ -79,7 +81,7 @@ def erase(conn: Connection, project: int, limit: int) -> int:
     if ids:
         _delete_spans(conn, ids)
         return len(ids)
-    for table in (traces, session_aliases):
+    for table in (span_digests, traces, session_aliases):
         count = _delete_some(conn, table, table.c.project == project, limit)
         if count:
             return count
@@ -126,6 +128,17 @@ def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
     for some in _some(ids):
         conn.execute(delete(spans).where(S.id.in_(some)))
         conn.execute(delete(span_bodies).where(span_bodies.c.id.in_(some)))
+
+
+def _delete_digests(conn: Connection, project: int, before: EpochMs, limit: int) -> None:
+    """Delete the digests of at least the so many oldest records: what has none is read by its rows."""
+    d = span_digests.c
+    old = (d.project == project) & (d.received_at < before)
+    some = select(d.received_at).where(old).order_by(d.received_at).limit(limit).subquery()
+    # Of one arrival all: where the digests of a project begin is where its rows need not be read any more.
+    last = conn.scalar(select(func.max(some.c.received_at)))
+    if last is not None:
+        conn.execute(delete(span_digests).where(d.project == project, d.received_at <= last))
 
 
 def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> None:

@@ -28,6 +28,7 @@ from lifesign.telemetry.store import (
     StoreUnavailable,
 )
 from lifesign.telemetry.stores import append, dictionary, facts, figures, reads, removal, summaries
+from lifesign.telemetry.stores.arrivals import Scene
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.summaries import Worked
 
@@ -193,9 +194,8 @@ class SqlStore:
             project = self._known.project(project_id) or dictionary.project_number(conn, project_id)
             if project is None:
                 return judge(facts_of(()), lambda wanted: details_of((), wanted, {}))
-            return facts.examine(
-                conn, self._known, project, windows, judge, most_of_a_session=self.most_of_a_session, stop=stop
-            )
+            scene = Scene(conn, self._known, project, stop)
+            return facts.examine(scene, windows, judge, most_of_a_session=self.most_of_a_session)
 
         try:
             return await self.db.read_at_length(read, limit_s=EXAMINED_S)

@@ -37,6 +37,7 @@ Parameters = Mapping[str, Any]
 log = structlog.get_logger("lifesign.telemetry")
 
 _THREADS: Final = 4
+_ROWS_AT_ONCE: Final = 8192
 _CONNECT_S: Final = 3
 _ANSWER_S: Final = 15
 _LONGEST_S: Final = 20
@@ -83,7 +84,8 @@ class Asked:
 
     def __init__(self, client: "Client", stop: Stop, limit_s: float) -> None:
         self._client = client
-        self._settings = {"max_execution_time": int(limit_s)}
+        # The driver makes lists of all columns of a block.
+        self._settings = {"max_execution_time": int(limit_s), "max_block_size": _ROWS_AT_ONCE}
         self.stop = stop
 
     def rows(self, sql: str, parameters: Parameters) -> Sequence[Sequence[Any]]:
