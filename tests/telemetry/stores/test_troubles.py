@@ -1,10 +1,11 @@
 """What stores in SQL promise when callers leave, writes fail, sessions are very long, and much is deleted."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
@@ -12,6 +13,8 @@ from lifesign.db.database import is_writing
 from lifesign.telemetry.records import Body
 from lifesign.telemetry.sessions import Summary
 from lifesign.telemetry.store import Appended
+from lifesign.telemetry.stores.dictionary import number_of_project
+from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
 from lifesign.telemetry.stores.sql import SqlStore
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import SQL_STORES, Opened
@@ -127,6 +130,25 @@ def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its
     assert listed.last_received_at == NOW + 1000
     assert (listed.outcome, listed.totals.input) == ("ok", 20_000)
     assert again == listed
+
+
+# Much at once -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
+def test_100000_sessions_lose_their_records_in_one_call(lone_store: Opened) -> None:
+    store = sql_store(lone_store)
+    names = [f"s{number}" for number in range(100_000)]
+    gains = {name: Share(turns=1) for name in names} | {"s7": Share(2, NOW, Counter({1: 1}), Counter({"other": 1}))}
+    losses = {name: Share(turns=1) for name in names} | {"s7": Share(1, 0, Counter({1: 1}), Counter({"other": 1}))}
+
+    def come_and_go(conn: Connection) -> tuple[int, list[int]]:
+        ids = grow(conn, number_of_project(conn, "p"), gains)
+        take_away(conn, {ids[name]: lost for name, lost in losses.items()})
+        return ids["s7"], drop_empty(conn, ids.values())
+
+    goes_on, left = lone_store.runner.run(store.db.write(come_and_go))
+
+    assert left == [goes_on]
+    assert rows_left(store) == {"span_projects": 1, "sessions": 1}
 
 
 # The file -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from lifesign.telemetry.records import Record
 from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
 from lifesign.telemetry.store import Appended
 from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
 from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
 from lifesign.telemetry.stores.members import members_arrival
@@ -31,7 +32,6 @@ from lifesign.telemetry.stores.tables import (
     usage,
 )
 
-_AT_ONCE: Final = 1000
 Key = tuple[str, str]
 """Trace and span, in hex."""
 
@@ -88,7 +88,7 @@ def _traces(conn: Connection, project: int, trace_ids: Iterable[str]) -> dict[st
     t = traces.c
     query = select(t.trace_id, t.session, t.rank, sessions.c.session_id).join(sessions, sessions.c.id == t.session)
     found = {}
-    for some in _some(sorted(trace_ids)):
+    for some in batches(sorted(trace_ids)):
         of_some = query.where(t.project == project, t.trace_id.in_([bytes.fromhex(each) for each in some]))
         for row in conn.execute(of_some):
             named = None if row.rank is None else TraceSession(row.session_id, Rank.from_key(row.rank))
@@ -100,16 +100,11 @@ def _stored(conn: Connection, project: int, keys: Sequence[Key]) -> set[Key]:
     """Those of these spans that are stored. Index: uq_spans_identity, once for each of them, however long the trace."""
     s = spans.c
     found = set()
-    for some in _some(keys):
+    for some in batches(keys):
         pairs = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in some]
         query = select(s.trace_id, s.span_id).where(s.project == project, tuple_(s.trace_id, s.span_id).in_(pairs))
         found |= {(row.trace_id.hex(), row.span_id.hex()) for row in conn.execute(query)}
     return found
-
-
-def _some(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    """So few at once that a statement may have them as parameters."""
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 def used(conn: Connection, project: int, month: int) -> int:

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, text
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.stores.append import lock
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import aliases_in
 from lifesign.telemetry.stores.dictionary import day_of
 from lifesign.telemetry.stores.shares import Share, drop_empty, take_away
@@ -24,7 +24,6 @@ from lifesign.telemetry.stores.tables import (
 )
 
 S = spans.c
-_AT_ONCE = 1000
 _FREE_PAGES_AT_ONCE = 2000
 
 
@@ -52,8 +51,7 @@ def delete_old(conn: Connection, project: int, before: EpochMs, limit: int) -> i
         _delete_spans(conn, [row.id for row in rows])
         _delete_bare_traces(conn, project, {row.trace_id for row in rows})
         take_away(conn, lost)
-        for some in _some(list(lost)):
-            drop_empty(conn, some)
+        drop_empty(conn, lost)
     return len(rows)
 
 
@@ -84,7 +82,7 @@ def erase(conn: Connection, project: int, limit: int) -> int:
         if count:
             return count
     numbers = list(conn.scalars(select(sessions.c.id).where(sessions.c.project == project).limit(limit)))
-    for some in _some(numbers):
+    for some in batches(numbers):
         conn.execute(delete(session_environments).where(session_environments.c.session.in_(some)))
         conn.execute(delete(sessions).where(sessions.c.id.in_(some)))
     if numbers:
@@ -113,24 +111,24 @@ def give_back(conn: Connection) -> None:
 def _count_aliases(conn: Connection, sessions_of: dict[int, int], lost: dict[int, Share]) -> None:
     """Note in `lost` which aliases these spans have, where their sessions have any: bodies are read only then."""
     has_some = set()
-    for some in _some(list(lost)):
+    for some in batches(list(lost)):
         has_some |= set(conn.scalars(select(session_aliases.c.session).where(session_aliases.c.session.in_(some))))
     wanted = [number for number, session in sessions_of.items() if session in has_some]
-    for some in _some(wanted):
+    for some in batches(wanted):
         query = select(span_bodies.c.id, span_bodies.c.body).where(span_bodies.c.id.in_(some))
         for number, body in conn.execute(query):
             lost[sessions_of[number]].aliases.update(aliases_in(body))
 
 
 def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
-    for some in _some(ids):
+    for some in batches(ids):
         conn.execute(delete(spans).where(S.id.in_(some)))
         conn.execute(delete(span_bodies).where(span_bodies.c.id.in_(some)))
 
 
 def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> None:
     has_span = exists().where(S.project == traces.c.project, S.trace_id == traces.c.trace_id)
-    for some in _some(sorted(trace_ids)):
+    for some in batches(sorted(trace_ids)):
         conn.execute(delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span))
 
 
@@ -143,7 +141,3 @@ def _delete_some(conn: Connection, table: Table, is_its: ColumnElement[bool], li
             [{f"its_{name}": value for name, value in key._mapping.items()} for key in keys],  # noqa: SLF001 - public
         )
     return len(keys)
-
-
-def _some(values: Sequence[Any]) -> list[Sequence[Any]]:
-    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]

@@ -40,6 +40,7 @@ from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import DataDirectoryInUse, sqlite_engine
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.store import Appended
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.clickhouse.rows import rows_of
 
 SPOOL_FILE: Final = "spool.db"
@@ -47,8 +48,6 @@ _LOCK_FILE: Final = "spool.lock"
 _READERS: Final = 2
 _HOUR_MS: Final = 3_600_000
 _DIGEST_BYTES: Final = 16
-_AT_ONCE: Final = 400
-"""Values in one statement."""
 _FORGOTTEN_AT_ONCE: Final = 20_000
 _LOOKED_AT: Final = 1000
 
@@ -187,8 +186,7 @@ def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_byte
 def _known(conn: Connection, hour: int, digests: Sequence[bytes]) -> set[bytes]:
     """Which were taken in this hour or the last; or in the next, by a clock that was ahead."""
     known: set[bytes] = set()
-    for start in range(0, len(digests), _AT_ONCE):
-        some = digests[start : start + _AT_ONCE]
+    for some in batches(digests):
         query = select(seen.c.digest).where(seen.c.hour.in_([hour - 1, hour, hour + 1]), seen.c.digest.in_(some))
         known.update(conn.scalars(query))
     return known

@@ -28,6 +28,7 @@ from lifesign.telemetry.store import (
     Stored,
     StoreUnavailable,
 )
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.clickhouse import queries, spool
 from lifesign.telemetry.stores.clickhouse.client import Address, ClickHouse, Parameters
 from lifesign.telemetry.stores.clickhouse.flusher import Flusher
@@ -245,8 +246,7 @@ class ClickHouseStore:
     async def _stored(self, project_id: str, keys: Sequence[str]) -> dict[str, Stored]:
         """Whole records and their sessions, by trace and span id in one text."""
         stored: dict[str, Stored] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
+        for some in batches(keys, _KEYS_AT_ONCE):
             parameters = {
                 "project": project_id,
                 "traces": sorted({key[:_TRACE_DIGITS] for key in some}),
@@ -373,8 +373,8 @@ class ClickHouseStore:
     async def _summaries(self, project_id: str, ids: Sequence[str]) -> dict[str, Summary]:
         """The summaries of these sessions."""
         summaries: dict[str, Summary] = {}
-        for start in range(0, len(ids), _SESSIONS_AT_ONCE):
-            parameters = _of_sessions(project_id, ids[start : start + _SESSIONS_AT_ONCE])
+        for some in batches(ids, _SESSIONS_AT_ONCE):
+            parameters = _of_sessions(project_id, some)
             for summary in await self._summed(queries.NARROW_OF_SESSIONS, parameters):
                 summaries[summary.session_id] = summary
         long = [each.session_id for each in summaries.values() if each.turns == _MOST_OF_SESSION]
