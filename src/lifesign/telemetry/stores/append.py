@@ -175,8 +175,10 @@ class _Writing:
                 continue
             if trace.named is None and after.session_id == trace_id:
                 continue
+            # Even where nothing moves: the old session may have been there for its name alone.
+            share = lost[trace.session]
             for environment, turns, received_at in _inherited(self.conn, self.project, trace_id):
-                lost[trace.session].add(turns, received_at, environment)
+                share.add(turns, received_at, environment)
                 gains[after.session_id].add(turns, received_at, environment)
         return lost
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, tuple_
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.stores.append import lock
@@ -49,9 +49,10 @@ def delete_old(conn: Connection, project: int, before: EpochMs, limit: int) -> i
     if lost:
         _count_aliases(conn, {row.id: row.session for row in rows}, lost)
         _delete_spans(conn, [row.id for row in rows])
-        _delete_bare_traces(conn, project, {row.trace_id for row in rows})
+        named = _delete_bare_traces(conn, project, {row.trace_id for row in rows})
         take_away(conn, lost)
-        drop_empty(conn, lost)
+        # What only gave a trace its name goes with that trace.
+        drop_empty(conn, named | lost.keys())
     return len(rows)
 
 
@@ -59,15 +60,6 @@ def delete_unused_strings(conn: Connection, before: EpochMs, limit: int) -> int:
     """Forget texts that no record names: those that arrived with them are gone. Index: ix_strings_used_on."""
     old = select(strings.c.id).where(strings.c.used_on < day_of(before)).limit(limit)
     return conn.execute(delete(strings).where(strings.c.id.in_(old.scalar_subquery()))).rowcount
-
-
-def delete_forsaken_sessions(conn: Connection, limit: int) -> int:
-    """Forget sessions without records that no trace is named after any more."""
-    has_trace = exists().where(traces.c.session == sessions.c.id)
-    empty = list(conn.scalars(select(sessions.c.id).where(sessions.c.turns <= 0, ~has_trace).limit(limit)))
-    if empty:
-        drop_empty(conn, empty)
-    return len(empty)
 
 
 def erase(conn: Connection, project: int, limit: int) -> int:
@@ -126,18 +118,17 @@ def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
         conn.execute(delete(span_bodies).where(span_bodies.c.id.in_(some)))
 
 
-def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> None:
+def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> set[int]:
+    """Delete those of these traces that have no span any more; the sessions that they were named after."""
+    named: set[int] = set()
     has_span = exists().where(S.project == traces.c.project, S.trace_id == traces.c.trace_id)
     for some in batches(sorted(trace_ids)):
-        conn.execute(delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span))
+        bare = delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span)
+        named |= set(conn.scalars(bare.returning(traces.c.session)))
+    return named
 
 
 def _delete_some(conn: Connection, table: Table, is_its: ColumnElement[bool], limit: int) -> int:
-    keys = conn.execute(select(*table.primary_key.columns).where(is_its).limit(limit)).all()
-    if keys:
-        conditions = " AND ".join(f"{column.name} = :its_{column.name}" for column in table.primary_key.columns)
-        conn.execute(
-            text(f"DELETE FROM {table.name} WHERE {conditions}"),  # noqa: S608 - names of ours
-            [{f"its_{name}": value for name, value in key._mapping.items()} for key in keys],  # noqa: SLF001 - public
-        )
-    return len(keys)
+    key = table.primary_key.columns
+    some = select(*key).where(is_its).limit(limit)
+    return conn.execute(delete(table).where(tuple_(*key).in_(some))).rowcount

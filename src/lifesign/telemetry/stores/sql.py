@@ -187,7 +187,7 @@ class SqlStore:
             count = await self.db.write(removal.delete_old, project, before, limit)
             await self.db.write(removal.give_back)
             return count
-        return await self.db.write(_purge_rest, before, limit)
+        return await self.db.write(removal.delete_unused_strings, before, limit)
 
     async def erase(self, project_ids: Sequence[str], limit: int) -> int:
         """See SpanStore."""
@@ -226,7 +226,3 @@ class SqlStore:
         if worked:
             with suppress(StorageUnavailable):
                 await self.db.write(summaries.keep, worked)
-
-
-def _purge_rest(conn: Connection, before: EpochMs, limit: int) -> int:
-    return removal.delete_unused_strings(conn, before, limit) or removal.delete_forsaken_sessions(conn, limit)
