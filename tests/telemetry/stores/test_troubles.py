@@ -12,7 +12,7 @@ from lifesign.db import StorageUnavailable
 from lifesign.db.database import is_writing
 from lifesign.telemetry.records import Body
 from lifesign.telemetry.sessions import Summary
-from lifesign.telemetry.store import Appended
+from lifesign.telemetry.store import Appended, Stats
 from lifesign.telemetry.stores.dictionary import number_of_project
 from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
 from lifesign.telemetry.stores.sql import SqlStore
@@ -94,14 +94,22 @@ def test_a_summary_that_cannot_be_kept_is_told_all_the_same(lone_store: Opened) 
     assert not is_kept
 
 
-@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
-def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its_first(lone_store: Opened) -> None:
-    store = sql_store(lone_store)
-    first = [
-        record(trace_id=f"{1 + number % 2:032x}", span_id=f"{number:016x}", own_session="deep", input_tokens=1)
-        for number in range(1, 20_001)
+def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_the_first_by_start(
+    lone_store: Opened,
+) -> None:
+    store = lone_store.store
+    # Half of them in each of two traces, all at one instant: then by id. What comes last so, comes first to the store.
+    many = [
+        record(
+            trace_id=f"{1 + number // 10_000:032x}",
+            span_id=f"{number:016x}",
+            own_session="deep",
+            input_tokens=1,
+            model="beyond" if number >= 19_995 else None,
+        )
+        for number in reversed(range(20_000))
     ]
-    late = [
+    early = [
         replace(
             each,
             trace_id=f"{3:032x}",
@@ -110,26 +118,30 @@ def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its
             start_ns=NOW * _MS - _HOUR_NS,
             end_ns=NOW * _MS + _HOUR_NS,
             received_at=EpochMs(NOW + 1000),
+            input_tokens=100,
+            model="within",
         )
-        for each in first[:5]
+        for each in many[:5]
     ]
 
-    async def told() -> tuple[Summary, Summary]:
-        await store.append("p", first, quota=0, now=NOW)
-        await store.append("p", late, quota=0, now=EpochMs(NOW + 1000))
+    async def told() -> tuple[Summary, Summary, Stats]:
+        await store.append("p", many, quota=0, now=NOW)
+        await store.append("p", early, quota=0, now=EpochMs(NOW + 1000))
         [listed] = await store.sessions("p", *EVER, environment=None, limit=9, after=None)
         page = await store.session("p", "deep", *EVER, limit=1, after=None)
         assert page is not None
-        return listed, page.summary
+        return listed, page.summary, await store.stats("p", *EVER)
 
-    listed, again = lone_store.runner.run(told())
+    listed, again, stats = lone_store.runner.run(told())
 
     assert (listed.turns, listed.traces, listed.failures) == (20_005, 3, 5)
     assert listed.signals == {"info": 20_000, "tool_call_failed": 5}
     assert (listed.started_ns, listed.ended_ns) == (NOW * _MS - _HOUR_NS, NOW * _MS + _HOUR_NS)
     assert listed.last_received_at == NOW + 1000
-    assert (listed.outcome, listed.totals.input) == ("ok", 20_000)
+    # The five that failed, and 19,995 that did not, later; without the last five.
+    assert (listed.outcome, listed.totals.input, listed.models) == ("recovered", 5 * 100 + 19_995, ("within",))
     assert again == listed
+    assert (stats.sessions_by_outcome, stats.totals) == ({"recovered": 1}, listed.totals)
 
 
 # Much at once -------------------------------------------------------------------------------------------------------

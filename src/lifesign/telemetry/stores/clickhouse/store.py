@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -14,7 +14,7 @@ from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
 from lifesign.telemetry.records import Narrow, Record
-from lifesign.telemetry.sessions import MAX_ALIASES, Outcome, Summary, Totals, summary_of
+from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of
 from lifesign.telemetry.store import (
     Activity,
     Appended,
@@ -35,7 +35,6 @@ from lifesign.telemetry.stores.clickhouse.flusher import Flusher
 from lifesign.telemetry.stores.clickhouse.rows import Row, narrow_of, record_of
 
 _DRAIN_S: Final = 2.0
-_MOST_OF_SESSION: Final = 20_000
 _SESSIONS_AT_ONCE: Final = 100
 _WHOLE_S: Final = 60.0
 """Summaries of everything that was active may take longer than other questions."""
@@ -54,34 +53,20 @@ _PREFIX: Final = "rec_"
 
 
 class Head(NamedTuple):
-    """What ClickHouse counts of a session or a trace, however long it is."""
+    """What ClickHouse counts of a session or a trace; in_window: how many of its records arrived in one."""
 
     session_id: str
-    turns: int
-    traces: int
-    failures: int
-    signals: dict[str, int]
-    started_ns: int
-    ended_ns: int
-    last_received_at: EpochMs
-    aliases: list[str]
+    counts: Counts
     in_window: int
 
+    @classmethod
+    def of(cls, row: Row) -> "Head":
+        """From the columns of `queries.HEADS`."""
+        return cls(row[0], Counts(*row[1:-1]), row[-1])
+
     def corrected(self, summary: Summary) -> Summary:
-        """The summary of the first 20,000 records with what is known of all."""
-        if self.turns == summary.turns:
-            return summary
-        return replace(
-            summary,
-            aliases=tuple(sorted(self.aliases)[:MAX_ALIASES]),
-            turns=self.turns,
-            traces=self.traces,
-            failures=self.failures,
-            signals={signal: self.signals[signal] for signal in sorted(self.signals)},
-            started_ns=self.started_ns,
-            ended_ns=self.ended_ns,
-            last_received_at=self.last_received_at,
-        )
+        """The summary of the first records with what is known of all."""
+        return summary if self.counts.turns == summary.turns else summary.of_all(self.counts)
 
 
 @dataclass(slots=True)
@@ -95,12 +80,7 @@ class Tally:
     def add(self, summary: Summary) -> None:
         self.sessions += 1
         self.by_outcome[summary.outcome] += 1
-        self.totals = Totals(
-            *(
-                each if other is None else (each or 0) + other
-                for each, other in zip(astuple(self.totals), astuple(summary.totals), strict=True)
-            )
-        )
+        self.totals = self.totals.plus(summary.totals)
 
 
 class ClickHouseStore:
@@ -357,7 +337,7 @@ class ClickHouseStore:
 
     async def _head(self, sql: str, parameters: Parameters) -> Head | None:
         rows = await self._clickhouse.rows(sql, parameters)
-        return Head(*rows[0]) if rows else None
+        return Head.of(rows[0]) if rows else None
 
     async def _last_with_alias(self, project_id: str, alias: str) -> str | None:
         named = await self._clickhouse.rows(queries.WITH_ALIAS, {"project": project_id, "alias": alias})
@@ -377,22 +357,22 @@ class ClickHouseStore:
             parameters = _of_sessions(project_id, some)
             for summary in await self._summed(queries.NARROW_OF_SESSIONS, parameters):
                 summaries[summary.session_id] = summary
-        long = [each.session_id for each in summaries.values() if each.turns == _MOST_OF_SESSION]
+        long = [each.session_id for each in summaries.values() if each.turns == MOST_RECORDS]
         if long:
             parameters = {**_of_sessions(project_id, long), "since": 0, "until": 0}
             for row in await self._clickhouse.rows(queries.HEADS, parameters):
-                head = Head(*row)
+                head = Head.of(row)
                 summaries[head.session_id] = head.corrected(summaries[head.session_id])
         return summaries
 
     async def _summed(self, sql: str, parameters: Parameters) -> list[Summary]:
         return await self._clickhouse.gathered(
-            sql, {**parameters, "most": _MOST_OF_SESSION}, lambda rows: list(_summaries_of(rows)), limit_s=_WHOLE_S
+            sql, {**parameters, "most": MOST_RECORDS}, lambda rows: list(_summaries_of(rows)), limit_s=_WHOLE_S
         )
 
     async def stats(self, project_id: str, since: EpochMs, until: EpochMs) -> Stats:
         await self._drained(project_id)
-        parameters = {"project": project_id, "since": since, "until": until, "most": _MOST_OF_SESSION}
+        parameters = {"project": project_id, "since": since, "until": until, "most": MOST_RECORDS}
         ((records, failures, traces, failures_by_signal),) = await self._clickhouse.rows(queries.ARRIVALS, parameters)
         tally = await self._clickhouse.gathered(
             queries.NARROW_OF_ACTIVE, parameters, lambda rows: _tally_of(_summaries_of(rows)), limit_s=_WHOLE_S
