@@ -4,7 +4,7 @@ Nothing here depends on the order in which records arrived or are handed in. Spe
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -128,7 +128,7 @@ class Counts(NamedTuple):
     started_ns: int
     ended_ns: int
     last_received_at: EpochMs
-    aliases: Sequence[str]
+    aliases: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)

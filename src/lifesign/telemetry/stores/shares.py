@@ -159,6 +159,6 @@ _GONE: Final = (
 )
 
 
-def _run(conn: Connection, statement: _Statement, rows: Sequence[Sequence[int | str]], **given: int) -> Result[Any]:
+def _run(conn: Connection, statement: _Statement, rows: Sequence[Sequence[object]], **given: int) -> Result[Any]:
     chosen = statement.sqlite if conn.dialect.name == "sqlite" else statement.postgres
     return conn.execute(chosen, {"rows": orjson.dumps(rows).decode(), **given})

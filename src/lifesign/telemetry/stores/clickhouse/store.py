@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -312,7 +312,13 @@ class ClickHouseStore:
         summary = await self._summary(queries.NARROW_OF_TRACE if is_trace else queries.NARROW_OF_SESSIONS, parameters)
         page = await self._clickhouse.rows(queries.OF_TRACE if is_trace else queries.OF_SESSION, parameters)
         records = await self._in_order(project_id, [key for (key,) in page])
-        return None if summary is None else SessionPage(scope, head.corrected(summary), records)
+        if summary is None:
+            return None
+        summary = head.corrected(summary)
+        if is_trace:
+            for _trace_id, session_id in await self._clickhouse.rows(queries.SESSIONS_OF_TRACES, parameters):
+                summary = replace(summary, session_id=session_id)
+        return SessionPage(scope, summary, records)
 
     async def _found(self, project_id: str, ref: str, since: EpochMs, until: EpochMs) -> tuple[Scope, Head] | None:
         """What `ref` names, if something of it arrived in the window."""
