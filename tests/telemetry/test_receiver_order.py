@@ -3,10 +3,13 @@
 import asyncio
 import gzip
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import httpx2
+import structlog
+from structlog.testing import capture_logs
 
 from tests.harness import Lifesign, MakeLifesign
 from tests.telemetry.senders import JSON, Sender, json_of, receiver_of, saturated, sender, spans
@@ -110,6 +113,32 @@ async def after_two_seconds(lifesign: Lifesign, ours: Sender, wrong: Sequence[st
     await until(lambda: budget.waiting > 0)
     await lifesign.advance(2)
     return await asking
+
+
+@contextmanager
+def log_lines() -> Iterator[list[MutableMapping[str, object]]]:
+    """What is logged in the block, at the level of a server; tests have a higher one."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)
+
+
+async def test_spans_have_a_line_in_the_log_only_when_it_went_wrong(lifesign: Lifesign) -> None:
+    async with sender(lifesign) as ours:
+        with log_lines() as lines:
+            assert (await sent(ours, ())).status_code == 202
+            assert (await sent(ours, ("undecodable",))).status_code == 400
+            assert (await ours.http.get("/v1/traces")).status_code == 405
+            async with saturated(lifesign):
+                assert (await after_two_seconds(lifesign, ours, ())).status_code == 503
+            assert (await ours.http.get("/v1/logs")).status_code == 404
+
+    told = [(each["path"], each["status"]) for each in lines if each["event"] == "request.handled"]
+    assert told == [("/v1/traces", 503), ("/v1/logs", 404)]
 
 
 async def test_whoever_finds_no_room_is_told_to_come_back_in_a_second(lifesign: Lifesign) -> None:

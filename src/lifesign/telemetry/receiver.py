@@ -15,7 +15,6 @@ from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database, StorageUnavailable, is_writing
 from lifesign.prices import InvalidPrices, Prices
 from lifesign.projects import service as projects
-from lifesign.projects.rules import ProjectNotFound
 from lifesign.settings import Settings
 from lifesign.telemetry.budget import Budget, Lease
 from lifesign.telemetry.inflate import Encoding, inflate, inflated_size
@@ -188,9 +187,7 @@ class Receiver:
         quota, read_at = self._quotas.get(project_id, (0, None))
         if read_at is not None and 0 <= now - read_at < _QUOTA_MS:
             return quota
-        project = await self._db.read(projects.find, project_id)
-        if project is None:
-            raise ProjectNotFound(project_id)
+        project = await self._db.read(projects.project, project_id)
         if len(self._quotas) >= _MOST_QUOTAS:
             self._quotas.clear()
         self._quotas[project_id] = (project.quota_spans, now)
