@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.telemetry.records import Body, Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended, Filter
 from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.sql import SqlStore
@@ -63,6 +64,12 @@ def test_a_new_month_has_its_quota_to_itself(a_store: Opened) -> None:
 
     assert told.new == 2
     assert a_store.runner.run(a_store.store.used(project, later)) == 2
+
+
+def test_a_month_is_over_at_midnight_utc() -> None:
+    first_of_december = EpochMs(1_796_083_200_000)
+
+    assert (month_of(EpochMs(first_of_december - 1)), month_of(first_of_december)) == (202611, 202612)
 
 
 def test_children_that_came_first_follow_their_root_into_its_session(a_store: Opened) -> None:

@@ -7,7 +7,6 @@ so that whatever is read here stays true until the commit.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select, text, tuple_, update
@@ -15,6 +14,7 @@ from sqlalchemy.dialects import sqlite
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
 from lifesign.telemetry.store import Appended
 from lifesign.telemetry.stores import dictionary
@@ -34,12 +34,6 @@ from lifesign.telemetry.stores.tables import (
 
 Key = tuple[str, str]
 """Trace and span, in hex."""
-
-
-def month_of(now: EpochMs) -> int:
-    """The calendar month in UTC, such as 202611."""
-    at = datetime.fromtimestamp(now // 1000, UTC)
-    return at.year * 100 + at.month
 
 
 def lock(conn: Connection, project: int) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Summary
 from lifesign.telemetry.store import (
     Activity,
@@ -56,7 +57,7 @@ class SqlStore:
         """See SpanStore."""
 
         def read(conn: Connection, project: int) -> int:
-            return append.used(conn, project, append.month_of(now))
+            return append.used(conn, project, month_of(now))
 
         return await self._of_project(project_id, read) or 0
 

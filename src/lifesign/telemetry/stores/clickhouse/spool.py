@@ -34,11 +34,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from lifesign.clock import EpochMs, to_datetime
+from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import DataDirectoryInUse, sqlite_engine
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended
 from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.clickhouse.rows import rows_of
@@ -79,7 +80,7 @@ usage = Table(
     "usage",
     metadata,
     Column("project_id", Text, primary_key=True),
-    Column("month", Text, primary_key=True),
+    Column("month", Integer, primary_key=True),
     Column("used", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -140,11 +141,6 @@ def rows_in(payload: bytes, left_out: bytes) -> list[list[Any]]:
     return [row for place, row in enumerate(rows) if place not in without] if without else rows
 
 
-def month_of(now: EpochMs) -> str:
-    """The calendar month, UTC."""
-    return to_datetime(now).strftime("%Y-%m")
-
-
 # Statements. All but the last four: within the transaction of the writer. ---------------------------------------------
 def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_bytes: int) -> Appended:
     """Write a request down, without what was taken within the last hour and what is over the quota.
@@ -202,7 +198,7 @@ def _grow(conn: Connection, payload_bytes: int, max_bytes: int) -> None:
         raise StorageUnavailable("The spool is full")
 
 
-def _charge(conn: Connection, project_id: str, month: str, number: int) -> None:
+def _charge(conn: Connection, project_id: str, month: int, number: int) -> None:
     row = sqlite.insert(usage).values(project_id=project_id, month=month, used=number)
     conn.execute(
         row.on_conflict_do_update(
