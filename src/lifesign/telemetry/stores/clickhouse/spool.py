@@ -3,9 +3,7 @@
 One row for each request. A request waits here for about a second, or for as long as ClickHouse is away.
 """
 
-import fcntl
 import hashlib
-import os
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -37,7 +35,7 @@ from sqlalchemy.dialects import sqlite
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.db.failpoints import Failpoints
-from lifesign.db.open import DataDirectoryInUse, sqlite_engine
+from lifesign.db.open import sqlite_engine
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended
@@ -45,7 +43,7 @@ from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.clickhouse.rows import rows_of
 
 SPOOL_FILE: Final = "spool.db"
-_LOCK_FILE: Final = "spool.lock"
+LOCK_FILE: Final = "spool.lock"
 _READERS: Final = 2
 _HOUR_MS: Final = 3_600_000
 _DIGEST_BYTES: Final = 16
@@ -282,25 +280,8 @@ def _fitting(sizes: Iterable[Any], max_records: int, max_bytes: int) -> list[int
 
 
 # Opening -------------------------------------------------------------------------------------------------------------
-class SpoolLock:
-    """Nobody else opens the spool until `release`, or until this process ends."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises DataDirectoryInUse."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handle = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._handle)
-            raise DataDirectoryInUse(directory, "unknown") from None
-
-    def release(self) -> None:
-        os.close(self._handle)
-
-
 def open_spool(directory: Path, failpoints: Failpoints) -> Database:
-    """Open the spool of a data directory. The caller holds its `SpoolLock`."""
+    """Open the spool of a data directory. The caller holds `LOCK_FILE` in it."""
     path = directory / SPOOL_FILE
     writer = sqlite_engine(path)
     metadata.create_all(writer)

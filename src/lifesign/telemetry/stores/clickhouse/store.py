@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
+from lifesign.db.open import data_directory_lock
 from lifesign.telemetry.records import Narrow, Record
 from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of
 from lifesign.telemetry.store import (
@@ -102,12 +103,10 @@ class ClickHouseStore:
         self._is_closed = False
         self._max_bytes = max_bytes
         self._clickhouse = ClickHouse(address, retention_days=retention_days)
-        self._lock = spool.SpoolLock(directory)
-        try:
+        with ExitStack() as held:
+            held.enter_context(data_directory_lock(directory, spool.LOCK_FILE))
             self._spool = spool.open_spool(directory, failpoints)
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = held.pop_all()
         self._flusher = Flusher(self._spool, self._clickhouse)
 
     async def close(self) -> None:
@@ -118,7 +117,7 @@ class ClickHouseStore:
         await self._flusher.stop()
         await self._spool.close()
         await self._clickhouse.close()
-        self._lock.release()
+        self._held.close()
 
     # Writing --------------------------------------------------------------------------------------------------------
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
