@@ -16,6 +16,7 @@ from tests.telemetry.senders import JSON, Sender, json_of, receiver_of, saturate
 from tests.wire import until
 
 MOST = 4000
+MIB = 1024 * 1024
 GOOD = json_of(*spans(1))
 FULL = json_of(*spans(1, first=99))
 # Row by row: what is wrong, and how it is refused.
@@ -139,6 +140,31 @@ async def test_spans_have_a_line_in_the_log_only_when_it_went_wrong(lifesign: Li
 
     told = [(each["path"], each["status"]) for each in lines if each["event"] == "request.handled"]
     assert told == [("/v1/traces", 503), ("/v1/logs", 404)]
+
+
+async def test_a_large_request_waits_two_seconds_for_its_turn_and_small_ones_do_not(lifesign: Lifesign) -> None:
+    turns = receiver_of(lifesign).turns
+    large = json_of(*spans(1, first=7)) + b" " * MIB
+    async with sender(lifesign) as ours:
+        await turns.take(1, has_begun=False)
+        assert (await ours.post(GOOD)).status_code == 202
+        asking = asyncio.create_task(ours.post(large))
+        await until(lambda: turns.waiting > 0)
+        await lifesign.advance(1.9)
+        is_patient = turns.waiting == 1
+        await lifesign.advance(0.1)
+        refused = await asking
+        turns.give_back(1)
+
+        assert is_patient
+        assert (refused.status_code, refused.headers["retry-after"], refused.json()["error"]) == (
+            503,
+            "1",
+            "overloaded",
+        )
+        assert (await ours.post(large)).status_code == 202
+        assert await ours.span_ids() == [1, 7]
+        assert (turns.used, receiver_of(lifesign).budget.used) == (0, 0)
 
 
 async def test_whoever_finds_no_room_is_told_to_come_back_in_a_second(lifesign: Lifesign) -> None:
