@@ -1,7 +1,8 @@
 """The ASGI app: which slice is mounted where, and what a node consists of.
 
-Start-up opens the database, the keyring, the channels' kit and the engine, in this order; shutdown goes back: stop
-accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
+Start-up opens the database, the store of records, the receiver, the channels' kit, the keyring and the engine, in this
+order. Shutdown: stop accepting and stop the engine (sends finish), close the way out, the receiver, which waits for
+what it is storing, the store, and last the database; these two commit what is queued before they close.
 """
 
 import copy

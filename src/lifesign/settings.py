@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         20_971_520, ge=1, le=_MANY, description="Bytes of a request with spans, as sent and as inflated."
     )
     otlp_inflight_bytes: int = Field(
-        50_331_648, ge=1, le=_MANY, description="Bytes of such requests, inflated, that are in hand at once."
+        50_331_648, ge=1024, le=_MANY, description="Bytes of such requests, inflated, that are in hand at once."
     )
     otlp_json_success_status: int = Field(202, description="Status of success for spans in JSON; 200 for strict peers.")
     otlp_cors_origins: str = Field(
@@ -257,6 +257,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LIFESIGN_SYSTEM_INTERVAL_SECONDS must not be more than LIFESIGN_SYSTEM_ALIVE_SECONDS, "
                 "nor that more than LIFESIGN_SYSTEM_ALERT_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_body_finds_room(self) -> "Settings":
+        if self.otlp_inflight_bytes < self.otlp_max_body_bytes:
+            raise ValueError(
+                "LIFESIGN_OTLP_INFLIGHT_BYTES must not be less than LIFESIGN_OTLP_MAX_BODY_BYTES: "
+                "the largest body would never find room"
             )
         return self
 

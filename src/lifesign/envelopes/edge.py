@@ -29,7 +29,7 @@ _HEADER = b"x-request-id"
 _random = random.Random()  # noqa: S311 - see _request_id
 _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
-_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
+_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat", "/v1/traces")
 _METHOD_NOT_ALLOWED = 405
 _CLOSING = {408, 413}
 _CLOSE = (b"connection", b"close")

@@ -147,8 +147,8 @@ async def read_session(request: Request, id: str) -> Response:  # noqa: A002 - t
     caller = await telemetry_caller(request, "telemetry:read")
     window = asked.window_of(request, default_minutes=asked.MAX_MINUTES)
     limit = query_integer(request, "limit", 1, 5000, default=1000)
-    after = asked.place_of(request, "session", caller.project_id, Start)
     ref = asked.session_of(id)
+    after = asked.place_of(request, f"session {ref}", caller.project_id, Start)
     found = await asked.store_of(request).session(caller.project_id, ref, *window, limit=limit + 1, after=after)
     if found is None:
         raise SessionNotFound
@@ -156,7 +156,7 @@ async def read_session(request: Request, id: str) -> Response:  # noqa: A002 - t
     cursor = None
     if len(found.records) > limit:
         last = records[-1].record
-        cursor = asked.cursor_of("session", caller.project_id, (last.start_ns, last.record_id))
+        cursor = asked.cursor_of(f"session {ref}", caller.project_id, (last.start_ns, last.record_id))
     return ok_answer(
         {
             "scope": found.scope,

@@ -9,6 +9,7 @@ from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.store import Arrival, Filter, Start, Stored
 from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import SIGNAL, numbers_of, record_of
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.listed import listed
@@ -19,7 +20,6 @@ S = spans.c
 _TRACE_DIGITS, _SPAN_DIGITS = 32, 16
 _PREFIX = "rec_"
 _HEX = frozenset("0123456789abcdef")
-_AT_ONCE = 1000
 
 
 def window(
@@ -65,8 +65,8 @@ def records(conn: Connection, known: Dictionary, project: int, record_ids: Seque
     """These records, in this order. Index: uq_spans_identity."""
     places = [place for place in map(_place_of, record_ids) if place is not None]
     found: dict[str, Stored] = {}
-    for start in range(0, len(places), _AT_ONCE):
-        query = _whole(project).where(tuple_(S.trace_id, S.span_id).in_(places[start : start + _AT_ONCE]))
+    for some in batches(places):
+        query = _whole(project).where(tuple_(S.trace_id, S.span_id).in_(some))
         found |= {each.record.record_id: each for each in _stored(conn, known, query)}
     return [found[record_id] for record_id in dict.fromkeys(record_ids) if record_id in found]
 

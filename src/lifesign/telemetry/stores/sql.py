@@ -12,6 +12,7 @@ from lifesign.db.stop import Stop
 from lifesign.diagnosis.details import Fetch, details_of
 from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows, facts_of
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Summary
 from lifesign.telemetry.store import (
     EXAMINED_S,
@@ -63,7 +64,7 @@ class SqlStore:
         """See SpanStore."""
 
         def read(conn: Connection, project: int) -> int:
-            return append.used(conn, project, append.month_of(now))
+            return append.used(conn, project, month_of(now))
 
         return await self._of_project(project_id, read) or 0
 
@@ -209,7 +210,7 @@ class SqlStore:
             count = await self.db.write(removal.delete_old, project, before, limit)
             await self.db.write(removal.give_back)
             return count
-        return await self.db.write(_purge_rest, before, limit)
+        return await self.db.write(removal.delete_unused_strings, before, limit)
 
     async def erase(self, project_ids: Sequence[str], limit: int) -> int:
         """See SpanStore."""
@@ -248,7 +249,3 @@ class SqlStore:
         if worked:
             with suppress(StorageUnavailable):
                 await self.db.write(summaries.keep, worked)
-
-
-def _purge_rest(conn: Connection, before: EpochMs, limit: int) -> int:
-    return removal.delete_unused_strings(conn, before, limit) or removal.delete_forsaken_sessions(conn, limit)
