@@ -60,6 +60,8 @@ EXPLAINED = [
     (r"readTelemetry|readSession|listSessions", r"invalid_cursor", r".+"),
     (r"readTelemetry", r"invalid_parameter", r"ids must be .+"),
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
+    # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
+    (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
@@ -99,6 +101,8 @@ def schema_valid_requests_are_refused_for_a_known_reason_only(
 
 
 def _faults(body: dict[str, Any]) -> list[dict[str, str]]:  # Any: JSON
+    if body.get("success") is False:
+        return [{"field": "", "message": body["message"]}]
     if isinstance(body.get("error"), str):
         return [{"field": body["error"], "message": body["message"]}]
     if "error" in body:

@@ -19,6 +19,7 @@ import referencing
 from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.envelopes.vitals import is_vitals
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
@@ -32,6 +33,9 @@ from tests.systems.machines import machine
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
 TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
+VITALS: Json = json.loads((Path(__file__).parent / "beam.openapi.json").read_text())
+# The only times that have no milliseconds; the own description says how they look.
+del VITALS["components"]["schemas"]["TimeSeriesBucket"]["properties"]["bucket"]["format"]
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -272,6 +276,22 @@ OPERATIONS: dict[str, Operation] = {
     "listInventoryChanges": _of(
         "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
     ),
+    # Vitals
+    "requestApiKey": _of(
+        "POST",
+        "/api/keys",
+        {"name": "Jane Smith", "email": "Jane@x.io", "company": "HealthApp Inc", "use_case": "telehealth"},
+        bad={"name": "Jane Smith", "email": "nowhere"},
+        _429=Request("POST", "/api/keys", {"name": "Jane Smith", "email": "{address_with_three}"}),
+    ),
+    "readOwnVitalsKey": _of("GET", "/api/keys/me"),
+    "rotateVitalsKey": _of("POST", "/api/keys/me/rotate"),
+    "revokeVitalsKey": _of("DELETE", "/api/keys/me"),
+    "getDashboardOverview": _of("GET", "/api/dashboard/overview"),
+    "getDashboardMetrics": _of("GET", "/api/dashboard/metrics?range=24h", bad="/api/dashboard/metrics?range=1h"),
+    "getDashboardRecentErrors": _of(
+        "GET", "/api/dashboard/recent-errors?limit=1", bad="/api/dashboard/recent-errors" + BAD_LIMIT
+    ),
 }
 SERVER = {
     "health": "/health",
@@ -318,7 +338,7 @@ TELEMETRY_PATHS = {
 }
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
-    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"))
+    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"), (VITALS, ""))
     for operation_id, (verb, path, described) in _operations(document).items()
 } | {
     operation_id: Published(verb.upper(), path, described, TELEMETRY)
@@ -328,7 +348,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 33
+    assert len(PUBLISHED) == 37
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -417,7 +437,7 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 27
+    assert tried == 29
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -456,7 +476,13 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    vitals = [
+        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
+        for _ in range(3)
+    ]
     return {
+        "vitals": vitals[0]["key"],
+        "address_with_three": vitals[0]["email"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
@@ -551,6 +577,8 @@ async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, s
         headers["Authorization"] = names["basic"]
     if "authorization" in client.headers and request.key:
         headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
+    if "authorization" in client.headers and is_vitals(request.path.partition("?")[0]):
+        headers["X-API-Key"] = names["vitals"]
     content = None if request.body is None else json.dumps(_filled(request.body, names))
     if content is not None:
         headers["Content-Type"] = request.kind

@@ -151,6 +151,8 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
     {"name": "Projects", "description": "Projects that make themselves, with a producer key and an agent key each."},
     {"name": "Telemetry", "description": "Spans of OpenTelemetry in; records, sessions and overviews out."},
+    {"name": "Vitals keys", "description": "Keys of the Vitals API, which people take themselves."},
+    {"name": "Vitals dashboard", "description": "What the Vitals API is asked and answers, over the whole server."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
