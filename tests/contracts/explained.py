@@ -1,7 +1,7 @@
 """Loaded by schemathesis: which requests the server may refuse although its schema allows them, and for which words.
 
 It stands in for the built-in check `positive_data_acceptance`, which knows statuses only and so would have to be told
-that 400 is fine for every operation named here.
+that 400 is fine for every operation named here; and for `unsupported_method`, which knows one API of several only.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, CheckContext, Response
+from schemathesis.specs.openapi.checks import unsupported_method
 
 # Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
 EXPLAINED = [
@@ -79,6 +80,18 @@ STATES = {
     "finishRun",
 }
 FINE = {401, 403, 404, 409, 429}
+
+
+# Of the Vitals API, in which a path that has no such method is not there.
+NO_405 = re.compile(r"/api/(keys|dashboard|rppg|demo|vitals)(/.*)?")
+
+
+@schemathesis.check
+def methods_that_an_operation_does_not_have_are_refused(
+    context: CheckContext, response: Response, case: "Case[Any]"
+) -> None:
+    if NO_405.fullmatch(case.operation.path) is None:
+        unsupported_method(context, response, case)
 
 
 @schemathesis.check
