@@ -35,6 +35,7 @@ from lifesign.acks.rules import Turnstile
 from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
+from lifesign.auth.vitals.service import VitalsKeyring
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -96,6 +97,11 @@ from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
+from lifesign.usage import admin_routes as usage_admin_routes
+from lifesign.usage import key_routes
+from lifesign.usage import routes as dashboard_routes
+from lifesign.usage.counted import Counted
+from lifesign.usage.log import UsageLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ class Node:
     store: SpanStore
     receiver: Receiver
     keyring: Keyring
+    usage: UsageLog
     courier: Courier
     driver: Driver
     app: ASGIApp
@@ -148,6 +155,7 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.courier.kit.outbound.aclose()
+        await self.usage.close()
         await self.receiver.close()
         await self.store.close()
         await self.db.close()
@@ -207,6 +215,8 @@ async def open_node(
     api.state.receiver = receiver
     api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
+    api.state.vitals_keyring = VitalsKeyring(db, clock)
+    api.state.usage = usage = UsageLog(db, clock)
     api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
@@ -229,8 +239,8 @@ async def open_node(
     if settings.otlp_cors_origins:
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
-    edge = Edge(api, clock, hot)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, edge, api, new_admin_key)
+    app = Counted(Edge(api, clock, hot), usage, clock, api.state.known_routes)
+    return Node(node_id, settings, clock, db, store, receiver, keyring, usage, courier, driver, app, api, new_admin_key)
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -343,6 +353,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         diagnosis_routes.router,
         overview_routes.router,
         document_routes.router,
+        key_routes.router,
+        dashboard_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -386,6 +398,7 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
             components["securitySchemes"] = {
                 "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"},
                 "BasicAuth": {"type": "http", "scheme": "basic"},
+                "ApiKeyAuth": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             }
             api.openapi_schema = described
         return api.openapi_schema
@@ -404,7 +417,7 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes],
+            routes=[*admin_routes.routes, *usage_admin_routes.routes],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

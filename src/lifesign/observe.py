@@ -26,6 +26,7 @@ from lifesign.http.llms import llms_text
 from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
 from lifesign.telemetry.store import SpanStore, StoreUnavailable
+from lifesign.usage.metrics import USAGE_BUFFER
 
 router = APIRouter(tags=["Server"])
 testing_router = APIRouter(include_in_schema=False)
@@ -140,6 +141,7 @@ async def show_metrics(request: Request) -> Response:
     metrics.BREAKER_OPEN.clear()
     for kind, count in breakers.items():
         metrics.BREAKER_OPEN.labels(kind).set(count)
+    USAGE_BUFFER.set(len(request.app.state.usage))
     metrics.SWEEP_LAG.set(_lag_ms(request, "sweep") / _S)
     metrics.INCIDENTS_OPEN.set(opened)
     metrics.INCIDENTS_UNATTENDED.set(unattended)

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     mint_limit_per_hour: int = Field(120, ge=0, le=_MANY, description="New projects per network and hour; 0: any.")
     mint_limit_total_per_hour: int = Field(2000, ge=0, le=_MANY, description="New projects per hour; 0: any.")
     recover_limit_per_hour: int = Field(60, ge=0, le=_MANY, description="Recoveries per network and hour; 0: any.")
+    # Self-service keys of the Vitals API
+    keys_per_address_per_hour: int = Field(
+        0, ge=0, le=_MANY, description="Keys of the Vitals API that one network may take in an hour; 0: any."
+    )
+
     trusted_proxies: str = Field(
         "", description="CIDRs, comma-separated, of proxies whose X-Forwarded-For is believed."
     )

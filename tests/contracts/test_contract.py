@@ -21,6 +21,7 @@ from referencing.jsonschema import DRAFT202012
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.diagnosis.service import Diagnoses
 from lifesign.documents.texts import SCHEMAS
+from lifesign.envelopes.vitals import is_vitals
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
@@ -34,6 +35,9 @@ from tests.systems.machines import machine
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
 TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
+VITALS: Json = json.loads((Path(__file__).parent / "beam.openapi.json").read_text())
+# The only times that have no milliseconds; the own description says how they look.
+del VITALS["components"]["schemas"]["TimeSeriesBucket"]["properties"]["bucket"]["format"]
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -287,6 +291,22 @@ OPERATIONS: dict[str, Operation] = {
     "listInventoryChanges": _of(
         "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
     ),
+    # Vitals
+    "requestApiKey": _of(
+        "POST",
+        "/api/keys",
+        {"name": "Jane Smith", "email": "Jane@x.io", "company": "HealthApp Inc", "use_case": "telehealth"},
+        bad={"name": "Jane Smith", "email": "nowhere"},
+        _429=Request("POST", "/api/keys", {"name": "Jane Smith", "email": "{address_with_three}"}),
+    ),
+    "readOwnVitalsKey": _of("GET", "/api/keys/me"),
+    "rotateVitalsKey": _of("POST", "/api/keys/me/rotate"),
+    "revokeVitalsKey": _of("DELETE", "/api/keys/me"),
+    "getDashboardOverview": _of("GET", "/api/dashboard/overview"),
+    "getDashboardMetrics": _of("GET", "/api/dashboard/metrics?range=24h", bad="/api/dashboard/metrics?range=1h"),
+    "getDashboardRecentErrors": _of(
+        "GET", "/api/dashboard/recent-errors?limit=1", bad="/api/dashboard/recent-errors" + BAD_LIMIT
+    ),
 }
 SERVER = {
     "health": "/health",
@@ -334,7 +354,7 @@ TELEMETRY_PATHS = {
 }
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
-    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"))
+    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"), (VITALS, ""))
     for operation_id, (verb, path, described) in _operations(document).items()
 } | {
     operation_id: Published(verb.upper(), path, described, TELEMETRY)
@@ -344,7 +364,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 34
+    assert len(PUBLISHED) == 38
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -474,8 +494,14 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
     packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
     await lifesign.advance(1)
+    vitals = [
+        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
+        for _ in range(3)
+    ]
     return {
         "packet": packet["packet_id"],
+        "vitals": vitals[0]["key"],
+        "address_with_three": vitals[0]["email"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
@@ -570,6 +596,8 @@ async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, s
         headers["Authorization"] = names["basic"]
     if "authorization" in client.headers and request.key:
         headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
+    if "authorization" in client.headers and is_vitals(request.path.partition("?")[0]):
+        headers["X-API-Key"] = names["vitals"]
     content = None if request.body is None else json.dumps(_filled(request.body, names))
     if content is not None:
         headers["Content-Type"] = request.kind

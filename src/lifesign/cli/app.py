@@ -21,6 +21,7 @@ from lifesign.cli import (
     serve,
     systems,
     telemetry,
+    vitals_keys,
 )
 
 app = typer.Typer(
@@ -66,6 +67,9 @@ app.command("diagnose")(diagnose.diagnose)
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
 app.add_typer(keys.app, name="keys")
+vitals = typer.Typer(help="The Vitals API.", no_args_is_help=True)
+vitals.add_typer(vitals_keys.app, name="keys")
+app.add_typer(vitals, name="vitals")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
 

@@ -4,7 +4,19 @@ Instants are epoch milliseconds, durations milliseconds, booleans 0/1, JSON is t
 `heartbeats`: history outlives a deleted heartbeat. A change here needs a migration beside it.
 """
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -81,6 +93,40 @@ api_keys = Table(
     # Kept, so that whoever still uses it learns why it does not work.
     Column("revoked_at", BigInteger),
     Index("ix_api_keys_project", "project_id", "id"),
+)
+
+# Keys of the Vitals API, which people take themselves. They are never deleted: those that were revoked still count.
+vitals_keys = Table(
+    "vitals_keys",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # As it was written; who it is, is its identity.
+    Column("email", Text, nullable=False),
+    Column("email_identity", Text, nullable=False),
+    # Which of the keys that an address may have: 1, 2, 3.
+    Column("slot", Integer, nullable=False),
+    Column("company", Text),
+    Column("use_case", Text),
+    # SHA-256, in hexadecimal.
+    Column("hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("request_count", BigInteger, nullable=False, server_default="0"),
+    Column("revoked_at", BigInteger),
+    UniqueConstraint("email_identity", "slot"),
+    # No id is given out twice, whatever is deleted with a project.
+    sqlite_autoincrement=True,
+)
+
+# How many keys the operator lets an address have, where that is not the usual number.
+vitals_allowances = Table(
+    "vitals_allowances",
+    metadata,
+    Column("email_identity", Text, primary_key=True),
+    Column("keys", Integer, nullable=False),
 )
 
 # Slice `heartbeats` -------------------------------------------------------------------------------------------------
@@ -666,6 +712,44 @@ diagnosis_alerts = Table(
     Column("project_id", Text, primary_key=True),
     Column("heartbeat_id", Text, primary_key=True),
     Column("severity", Text, nullable=False),
+)
+
+# Slice `usage` ------------------------------------------------------------------------------------------------------
+# Requests of a minute, which is named by the instant at which it begins, as hours are below.
+usage_minutes = Table(
+    "usage_minutes",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("total", BigInteger, nullable=False),
+    Column("client_errors", BigInteger, nullable=False),
+    Column("server_errors", BigInteger, nullable=False),
+    # Of those that have a duration; null while there are none.
+    Column("duration_sum_ms", BigInteger, nullable=False),
+    Column("duration_count", BigInteger, nullable=False),
+    Column("duration_min_ms", BigInteger),
+    Column("duration_max_ms", BigInteger),
+)
+
+usage_latency = Table(
+    "usage_latency",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+usage_errors = Table(
+    "usage_errors",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("error_type", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    UniqueConstraint("error_type", "message"),
+    Index("ix_usage_errors_last_seen", "last_seen", "id"),
+    sqlite_autoincrement=True,
 )
 
 # Engine -------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from lifesign.inventory import service as inventory
 from lifesign.pings import service as pings
 from lifesign.projects import service as projects
 from lifesign.runs import service as runs
+from lifesign.usage import service as usage
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -34,6 +35,9 @@ _SIMPLE: tuple[Deletion, ...] = (
     runs.abandon,
     pings.forget_rids,
     projects.forget_calls,
+    usage.forget_minutes,
+    usage.forget_latency,
+    usage.forget_errors,
 )
 
 

@@ -16,6 +16,13 @@ from lifesign.auth.rules import (
     Unauthorized,
     WrongKeyKind,
 )
+from lifesign.auth.vitals.rules import (
+    ApiKeyInvalid,
+    ApiKeyMissing,
+    KeyLimitReached,
+    VitalsKeyNotFound,
+    WishRefused,
+)
 from lifesign.channels.rules import (
     ChannelInUse,
     ChannelNotFound,
@@ -81,6 +88,7 @@ from lifesign.telemetry.rules import (
     UnsupportedMediaType,
 )
 from lifesign.telemetry.store import StoreUnavailable
+from lifesign.usage.rules import InvalidPage, InvalidRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,10 @@ def _no_key(_error: Exception) -> Failure:
 def _calls_limited(error: RateLimited) -> Failure:
     headers = {"Retry-After": str(retry_after_s(error.wait_ms))}
     return Failure(429, f"{error.limiter}_rate_limited", str(error), headers=headers)
+
+
+def _no_vitals_key(message: str) -> Failure:
+    return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": 'ApiKey realm="Vitals"'})
 
 
 def _not_found(_error: Exception) -> Failure:
@@ -247,6 +259,15 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     QuotaExceeded: lambda error: Failure(
         429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
+    # Of the Vitals API, whose callers are told a sentence only.
+    ApiKeyMissing: lambda error: _no_vitals_key(str(error)),
+    ApiKeyInvalid: lambda error: _no_vitals_key(str(error)),
+    WishRefused: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    # Without `Retry-After`: waiting does not help.
+    KeyLimitReached: lambda error: Failure(429, "RATE_LIMITED", str(error)),
+    VitalsKeyNotFound: _not_found,
+    InvalidRange: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    InvalidPage: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),

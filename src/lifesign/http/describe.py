@@ -155,6 +155,8 @@ TAGS: tuple[dict[str, Any], ...] = (
         "name": "Diagnosis",
         "description": "What stands out in telemetry, by fixed rules, with evidence; and whether it is over.",
     },
+    {"name": "Vitals keys", "description": "Keys of the Vitals API, which people take themselves."},
+    {"name": "Vitals dashboard", "description": "What the Vitals API is asked and answers, over the whole server."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
