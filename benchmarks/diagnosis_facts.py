@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -98,7 +98,8 @@ async def _diagnosed(store: SpanStore, project_id: str) -> float:
     return time.perf_counter() - began
 
 
-def _packet(facts: Facts, fetch: Fetch) -> dict[str, object]:
+# Any: JSON.
+def _packet(facts: Facts, fetch: Fetch) -> dict[str, Any]:
     seen = examined(facts)
     return packet_of(seen, fetch(seen.wanted), ledger={}, window_start=_WINDOWS.current[0])
 
