@@ -159,18 +159,22 @@ class _Sums:
             *digest.part_tokens,
         )
         told = zip(its_traces, *(digests.values(each, count) for each in columns))  # noqa: B905 - as above
+        add_part, add_inherited = self._parts.append, self._inherited.append
         for trace_id, session, agent, records, agents, marks, high, low in told:
             if agents:
                 self.agents[trace_id] += agents
-            if marks & HAS_LARGE_CALL:
-                self.with_large_calls.add(trace_id)
-            if marks & HAS_FAILING_TOOL:
-                self.with_failing_tools.add(trace_id)
-            tokens = (high << 32) + low if marks & HAS_TOKENS else None
+            tokens = None
+            if marks:
+                if marks & HAS_TOKENS:
+                    tokens = (high << 32) + low
+                if marks & HAS_LARGE_CALL:
+                    self.with_large_calls.add(trace_id)
+                if marks & HAS_FAILING_TOOL:
+                    self.with_failing_tools.add(trace_id)
             if session:
-                self._parts.append((session, trace_id, agent, records, tokens))
+                add_part((session, trace_id, agent, records, tokens))
             else:
-                self._inherited.append((trace_id, agent, records, tokens))
+                add_inherited((trace_id, agent, records, tokens))
         if len(self._inherited) >= _PENDING:
             self._ask_for_sessions()
         if len(self._parts) >= _PENDING:

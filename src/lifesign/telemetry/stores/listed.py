@@ -4,7 +4,7 @@ On PostgreSQL they are arrays. On SQLite numbers are JSON, and ids of one length
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from sqlalchemy import BigInteger, ColumnElement, Connection, LargeBinary, Subquery, any_, func, literal, select
@@ -29,18 +29,22 @@ def listed(conn: Connection, **columns: Keys) -> Subquery:
     numbers = next((keys for keys in columns.values() if keys and isinstance(keys[0], int)), range(count))
     each = func.json_each(orjson.dumps(list(numbers)).decode()).table_valued("key", "value")
     chosen = [
-        (_cut(keys, each.c.key) if keys and isinstance(keys[0], bytes) else each.c.value).label(name)
+        (_cut(cast("Sequence[bytes]", keys), each.c.key) if _are_bytes(keys) else each.c.value).label(name)
         for name, keys in columns.items()
     ]
     return select(*chosen).subquery("listed")
 
 
-def _cut(keys: Keys, place: ColumnElement[Any]) -> ColumnElement[Any]:
-    whole = b"".join(key for key in keys if isinstance(key, bytes))
+def _cut(keys: Sequence[bytes], place: ColumnElement[Any]) -> ColumnElement[Any]:
+    whole = b"".join(keys)
     length = len(whole) // len(keys)
     return func.substr(literal(whole, LargeBinary), place * length + 1, length)
 
 
 def _array(keys: Keys) -> ColumnElement[Any]:
-    is_bytes = bool(keys) and isinstance(keys[0], bytes)
-    return literal(list(keys), ARRAY(LargeBinary if is_bytes else BigInteger))
+    return literal(list(keys), ARRAY(LargeBinary if _are_bytes(keys) else BigInteger))
+
+
+def _are_bytes(keys: Keys) -> bool:
+    # One look is enough: they are all of one kind.
+    return bool(keys) and isinstance(keys[0], bytes)
