@@ -96,16 +96,19 @@ class _Counting:
         self._length: int | None = None
         self._is_counted = False
         self._is_read = False
+        self._has_left = False
 
     async def http(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         async def received() -> Message:
             message = await receive()
+            self._has_left = message["type"] == "http.disconnect"
             self._is_read = not message.get("more_body", False)
             return message
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                has_left = self._is_read and _is_over(receive)
+                # What is sent to those who left is for nobody.
+                has_left = self._has_left or (self._is_read and _is_over(receive))
                 self._status = CLIENT_LEFT if has_left else message["status"]
                 self._length = _length_in(message)
             # Before it is handed on: whoever has the answer finds it counted. After some answers the edge goes on
