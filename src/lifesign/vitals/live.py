@@ -1,10 +1,13 @@
 """A recording that is still going on."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from lifesign.vitals.analyze import require_method, require_mode
+from lifesign.vitals.extras import require_video
 from lifesign.vitals.rules import InvalidTraces
 from lifesign.vitals.signal import report, traces
 from lifesign.vitals.signal.params import DEFAULTS, Params
@@ -12,6 +15,9 @@ from lifesign.vitals.signal.recording import Recording, Window
 from lifesign.vitals.signal.report import Analysis
 from lifesign.vitals.signal.slow import Calibration
 from lifesign.vitals.signal.traces import Numbers, Samples
+
+if TYPE_CHECKING:
+    from lifesign.vitals.video.faces import FaceReader
 
 REMEMBERED_S = 300.0
 
@@ -35,6 +41,7 @@ class Stream:
         self._recording = Recording(params, require_mode(mode), require_method(method), keep_s)
         self._fps = fps
         self._calibration = calibration
+        self._faces: FaceReader | None = None
 
     @property
     def recording(self) -> Recording:
@@ -63,6 +70,18 @@ class Stream:
         colours = traces.colours_of(rgb, off)
         times = traces.times_of(t_ms, None, len(colours))
         return self.push(traces.beside(Samples(times, colours), face=face, box=box, clipped=clipped))
+
+    def push_frame(self, image: npt.NDArray[np.uint8], t_ms: float) -> Sequence[Window]:
+        """Take an image, uint8 (height, width, 3), RGB. Raises ValueError, ModelError, ExtraMissing."""
+        require_video()
+        from lifesign.vitals.video.faces import FaceReader, Gathered  # noqa: PLC0415 - needs another extra
+
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:  # noqa: PLR2004 - RGB
+            raise InvalidTraces("an image must be uint8 (height, width, 3), RGB")
+        self._faces = self._faces or FaceReader()
+        gathered = Gathered()
+        gathered.add(t_ms, self._faces.read(image, t_ms))
+        return self.push(gathered.samples())
 
     def push(self, samples: Samples) -> Sequence[Window]:
         """Take frames whose values were checked. Raises InvalidTraces when they do not go on from those before."""
