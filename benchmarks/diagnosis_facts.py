@@ -19,7 +19,7 @@ from benchmarks.stage import DatabaseKind, Options, fresh_settings
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.details import Fetch
 from lifesign.diagnosis.facts import Facts, Windows
-from lifesign.diagnosis.packet import examined, packet_of
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.otlp.spans import Resource, Scope
 from lifesign.telemetry.records import Body, Kind, Origin, Record
@@ -101,7 +101,7 @@ async def _diagnosed(store: SpanStore, project_id: str) -> float:
 # Any: JSON.
 def _packet(facts: Facts, fetch: Fetch) -> dict[str, Any]:
     seen = examined(facts)
-    return packet_of(seen, fetch(seen.wanted), ledger={}, window_start=_WINDOWS.current[0])
+    return packet_of(seen, issues_in(seen, fetch(seen.wanted), ledger={}, window_start=_WINDOWS.current[0]))
 
 
 async def _scanned(store: SpanStore) -> float:

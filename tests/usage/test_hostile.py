@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -105,7 +106,7 @@ async def test_a_body_that_ends_before_it_should_is_nobodys_fault(shared_node: L
         async def send(_: object) -> None:
             return None
 
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "method": "POST",
             "path": "/api/keys",
@@ -117,7 +118,7 @@ async def test_a_body_that_ends_before_it_should_is_nobodys_fault(shared_node: L
             "client": None,
             "server": None,
         }
-        await shared_node.node.app(scope, receive, send)  # type: ignore[arg-type]  # plain dictionaries, as servers send them
+        await shared_node.node.app(scope, receive, send)
 
         assert await jane.last_24h() == before + 2
         messages = [each["message"] for each in (await jane.errors())["errors"]]
