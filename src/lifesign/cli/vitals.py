@@ -3,13 +3,14 @@
 import csv
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lifesign.cli.errors import CommandFailed, WrongUsage
-from lifesign.cli.output import print_bytes, print_fields, print_json, whole_file
+from lifesign.cli.output import Column, print_bytes, print_fields, print_json, print_rows, whole_file
 
 if TYPE_CHECKING:
     from lifesign.vitals.signal.report import Analysis
@@ -247,3 +248,79 @@ def _require_vitals() -> None:
         require_vitals()
     except ExtraMissing as error:
         raise CommandFailed(str(error)) from None
+
+
+@app.command("bench")
+def bench(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder of traces with a contact sensor; for --layout traces.")
+    ] = None,
+    *,
+    layout: Annotated[str, typer.Option("--layout", help="synthetic or traces.")] = "synthetic",
+    methods: Annotated[str, typer.Option("--methods", help=f"Comma-separated: {_METHODS}.")] = "pos",
+    window: Annotated[float, typer.Option("--window", min=8, max=30, help="Seconds of a window.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="End with 1 when a goal is missed; for synthetic.")] = False,
+) -> None:
+    """Tell how well a pulse is told from what is none: errors with and without the gate, refusals, speed.
+
+    Made-up faces say whether the arithmetic is right, not whether people are measured well.
+    """
+    if layout not in {"synthetic", "traces"}:
+        raise WrongUsage("--layout must be synthetic or traces")
+    if (layout == "traces") != (folder is not None):
+        raise WrongUsage("DIR goes with --layout traces, and only with it")
+    if check and layout != "synthetic":
+        raise WrongUsage("--check goes with --layout synthetic")
+    _require_vitals()
+    from dataclasses import replace
+
+    from lifesign.vitals import bench as benching
+    from lifesign.vitals.analyze import require_method
+    from lifesign.vitals.rules import InvalidTraces
+    from lifesign.vitals.signal.params import DEFAULTS
+
+    params = replace(DEFAULTS, window_s=window)
+    try:
+        wanted = [require_method(each.strip()) for each in methods.split(",")]
+        if folder is None:
+            report = benching.synthetic_report(wanted, params)
+        else:
+            report = {"recorded": benching.bench(benching.recorded_cases(folder), wanted, params)}
+    except InvalidTraces as error:
+        raise CommandFailed(str(error)) from None
+    if as_json:
+        print_json(report)
+    else:
+        _tell_bench(report)
+    missed = benching.missed_goals(report, wanted[0]) if check else []
+    if missed:
+        raise CommandFailed("\n  ".join(["goals are missed:", *missed]))
+
+
+def _tell_bench(report: dict[str, Any]) -> None:
+    for name in ("clean", "degraded", "recorded"):
+        if name not in report:
+            continue
+        print(f"{name}:")
+        rows = [
+            {"method": method, "windows": scored["windows"], "kept": scored["kept_pct"]}
+            | scored["kept"]
+            | {f"all_{key}": value for key, value in scored["ungated"].items()}
+            for method, scored in report[name].items()
+        ]
+        print_rows(rows, _columns(rows), empty="nothing")
+    for method, counted in report.get("false_accepts", {}).items():
+        print(f"noise that passed ({method}): {counted['accepted']} of {counted['traces']}")
+    for method, rows in report.get("by_skin_and_light", {}).items():
+        print(f"by simulated skin and light ({method}):")
+        print_rows(rows, _columns(rows), empty="nothing")
+    for name, value in report.get("speed", {}).items():
+        print(f"{name.replace('_', ' ')}: {value}")
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[Column]:
+    def show(name: str) -> Callable[[dict[str, Any]], object]:
+        return lambda row: "-" if row[name] is None else str(row[name])
+
+    return [(name.replace("_", " "), show(name)) for name in rows[0]]

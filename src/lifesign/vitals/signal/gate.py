@@ -6,6 +6,7 @@ import numpy as np
 from scipy import fft
 
 from lifesign.vitals.signal import pulse as pulses
+from lifesign.vitals.signal.middle import median
 from lifesign.vitals.signal.params import REASONS, FloatArray, Params, Reason
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -108,7 +109,7 @@ def is_flickering(colours: FloatArray, pulse: FloatArray, *, rate_hz: float, par
     power = np.abs(fft.rfft(light * taper, size)[first:last]) ** 2
     at = int(power.argmax())
     distance = np.abs(np.arange(len(power)) - at) * step_hz
-    floor = float(np.median(power[(distance > _PEAK_HZ) & (distance <= _SURROUNDINGS_HZ)]))
+    floor = median(power[(distance > _PEAK_HZ) & (distance <= _SURROUNDINGS_HZ)])
     if power[at] <= _TINY**2 or power[at] < floor * 10 ** (params.flicker_db / 10):
         return False
     wave = np.exp(-2j * np.pi * (first + at) * step_hz * np.arange(window) / rate_hz) * taper

@@ -16,6 +16,7 @@ from lifesign.vitals.signal import gate
 from lifesign.vitals.signal import pulse as pulses
 from lifesign.vitals.signal import spectrum as spectra
 from lifesign.vitals.signal.gate import Measured
+from lifesign.vitals.signal.middle import median
 from lifesign.vitals.signal.params import BoolArray, FloatArray, Method, Mode, Params, Reason
 from lifesign.vitals.signal.traces import Samples
 from lifesign.vitals.signal.tracker import Tracker
@@ -148,7 +149,7 @@ class Recording:
     @property
     def step_ms(self) -> float:
         """The usual time from one sample to the next; 0 while there is only one."""
-        return float(np.median(np.array(self._steps))) if self._steps else 0.0
+        return median(np.array(self._steps)) if self._steps else 0.0
 
     def _due(self) -> float:
         return (self.begin_ms or 0.0) + self._next * self.params.step_s * _MS - _EARLY_MS
@@ -193,7 +194,7 @@ class Recording:
             return _refused(at_s, "gap")
         begin = int(np.searchsorted(raw.t_ms, now - params.segment_s * _MS - _EASE))
         times = raw.t_ms[begin : last + 1]
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        step = median(np.diff(times)) if len(times) > 1 else 0.0
         if step > _MS / params.min_rate_hz + _EASE:
             return _refused(at_s, "frame_rate")
         valid = begin + np.flatnonzero(self._is_valid[begin : last + 1])
@@ -357,7 +358,7 @@ class Recording:
             clipped = float(raw.clipped[part].mean())
         else:
             clipped = float((np.nan_to_num(seen).max(axis=2) >= _CLIPPED_AT).mean())
-        face = None if raw.face is None else float(np.median(raw.face[part][valid]))
+        face = None if raw.face is None else median(raw.face[part][valid])
         return {
             "motion": self._motion(raw, part, brightness),
             "luminance": float(brightness.mean()),
@@ -375,7 +376,7 @@ class Recording:
             box, times = raw.box[part][valid], raw.t_ms[part][valid]
             distance = np.hypot(np.diff(box[:, 0]), np.diff(box[:, 1])) / np.maximum(box[1:, 2], 1.0)
             speed = distance / np.diff(times) * _MS
-            return float(np.median(speed)) if len(speed) else 0.0
+            return median(speed) if len(speed) else 0.0
         change = np.diff(brightness) / np.maximum(brightness[:-1], 1.0)
         return float(change.std()) if len(change) else 0.0
 
