@@ -67,11 +67,15 @@ def delete_unused_strings(conn: Connection, before: EpochMs, limit: int) -> int:
 def erase(conn: Connection, project: int, limit: int) -> int:
     """Delete about `limit` rows of a project, records first; how many, 0 when nothing is left."""
     lock(conn, project)
+    # First: what a digest tells of is there, and what has none is read by its rows.
+    count = _delete_some(conn, span_digests, span_digests.c.project == project, limit)
+    if count:
+        return count
     ids = list(conn.scalars(select(S.id).where(S.project == project).limit(limit)))
     if ids:
         _delete_spans(conn, ids)
         return len(ids)
-    for table in (span_digests, traces, session_aliases):
+    for table in (traces, session_aliases):
         count = _delete_some(conn, table, table.c.project == project, limit)
         if count:
             return count
