@@ -21,6 +21,7 @@ from lifesign.cli import (
     serve,
     systems,
     telemetry,
+    users,
 )
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ app.add_typer(telemetry.app, name="telemetry")
 app.command("diagnose")(diagnose.diagnose)
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
+app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
