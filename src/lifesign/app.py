@@ -96,6 +96,7 @@ from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
 from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import overview_routes as board_routes
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
 from lifesign.web.passwords import Passwords
@@ -372,6 +373,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         overview_routes.router,
         document_routes.router,
         people_routes.router,
+        board_routes.router,
         observe.router,
     ):
         api.include_router(router)

@@ -37,12 +37,6 @@ async def static_file(digest: str, name: str) -> Response:  # noqa: ARG001 - the
     return Response(content, headers=headers, media_type=media_type)
 
 
-@router.get("/")
-async def start() -> Response:
-    """Where people begin."""
-    return to("/account")
-
-
 # Links --------------------------------------------------------------------------------------------------------------
 @router.get("/setup/{token}")
 async def show_setup(request: Request, token: str) -> Response:
