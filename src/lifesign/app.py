@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -102,6 +102,11 @@ from lifesign.usage import key_routes
 from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
+from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import overview_routes as board_routes
+from lifesign.web import routes as people_routes
+from lifesign.web import service as people
+from lifesign.web.passwords import Passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,8 @@ class Node:
     api: FastAPI
     new_admin_key: str | None
     """Made at this start and to be shown once; None when there was one."""
+    new_setup_token: str | None
+    """The same, of the link that makes the owner."""
 
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
@@ -196,7 +203,7 @@ async def open_node(
         )
         codes = projects.codes_of(settings)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
-        new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
+        new_admin_key, new_setup_token = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
         if store is not None:
             await store.close()
@@ -231,6 +238,7 @@ async def open_node(
     api.state.intake = Intake(settings.inventory_ignore)
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
+    api.state.passwords = Passwords()
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -240,13 +248,35 @@ async def open_node(
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
     app = Counted(Edge(api, clock, hot), usage, clock, api.state.known_routes)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, usage, courier, driver, app, api, new_admin_key)
+    return Node(
+        node_id,
+        settings,
+        clock,
+        db,
+        store,
+        receiver,
+        keyring,
+        usage,
+        courier,
+        driver,
+        app,
+        api,
+        new_admin_key,
+        new_setup_token,
+    )
 
 
-async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
+class _Secrets(NamedTuple):
+    """What a first start makes, to be shown once."""
+
+    admin_key: str | None
+    setup_token: str | None
+
+
+async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> _Secrets:
     if not is_server:
         await db.write(projects.ensure_default, now)
-        return None
+        return _Secrets(None, None)
     chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
         return await db.write(_bootstrap, chosen, now)
@@ -255,10 +285,11 @@ async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_se
         return await db.write(_bootstrap, chosen, now)
 
 
-def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None:
+def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> _Secrets:
     project_id = projects.ensure_default(conn, now)
     is_first_start = projects.is_first_start(conn, project_id, now)
-    return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    key = auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    return _Secrets(key, people.ensure_setup_link(conn, now))
 
 
 async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> None:
@@ -355,6 +386,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         document_routes.router,
         key_routes.router,
         dashboard_routes.router,
+        people_routes.router,
+        board_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -417,7 +450,7 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes],
+            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

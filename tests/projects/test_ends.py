@@ -21,7 +21,18 @@ from tests.telemetry.senders import sender, spans
 
 DAY_S = 24 * 3600
 # Of no project: limits, nodes, and what providers said.
-SHARED = {"projects", "limited_calls", "rate_buckets", "callbacks_seen", "nodes", "engine_state"}
+SHARED = {
+    "projects",
+    "users",
+    "user_sessions",
+    "password_links",
+    "sign_in_failures",
+    "limited_calls",
+    "rate_buckets",
+    "callbacks_seen",
+    "nodes",
+    "engine_state",
+}
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from lifesign.cli import (
     serve,
     systems,
     telemetry,
+    users,
     vitals,
     vitals_keys,
 )
@@ -69,6 +70,7 @@ app.add_typer(vitals.app, name="vitals")
 vitals.app.add_typer(vitals_keys.app, name="keys")
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
+app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)

@@ -129,6 +129,68 @@ vitals_allowances = Table(
     Column("keys", Integer, nullable=False),
 )
 
+# Slice `web` --------------------------------------------------------------------------------------------------------
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # Case folded: what people sign in with.
+    Column("email", Text, nullable=False, unique=True),
+    # argon2id; null: none was chosen yet.
+    Column("password_hash", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Who may do what in which project: owner, editor, viewer.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_memberships_project", "project_id"),
+)
+
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # SHA-256 of what the cookie holds.
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", Text, nullable=False),
+    Column("browser", Text, nullable=False),
+    # Which project the pages show; not `project_id`: the session outlives the project.
+    Column("shows_project_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("ix_user_sessions_user", "user_id", "id"),
+    Index("ix_user_sessions_expires_at", "expires_at"),
+)
+
+# Links that let a password be chosen, once. user_id null: the one of the first start, which makes the owner.
+password_links = Table(
+    "password_links",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("user_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
+    Index("ix_password_links_user", "user_id"),
+)
+
+# Wrong passwords of the last hour, by whom they count against: an account or a network.
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("subject", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_sign_in_failures_subject", "subject", "at"),
+    Index("ix_sign_in_failures_at", "at"),
+)
+
 # Slice `heartbeats` -------------------------------------------------------------------------------------------------
 heartbeats = Table(
     "heartbeats",

@@ -28,4 +28,4 @@ def error_response(scope: Scope, error: Exception, *, request_id: str, now: Epoc
         return pings.management_error(error, request_id=request_id)
     if path == "/api" or path.startswith("/api/"):
         return systems.error_response(error)
-    return plain.error_response(error, request_id=request_id)
+    return plain.error_response(scope, error, request_id=request_id)

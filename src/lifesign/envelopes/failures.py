@@ -89,6 +89,17 @@ from lifesign.telemetry.rules import (
 )
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.usage.rules import InvalidPage, InvalidRange
+from lifesign.web.rules import (
+    FormForged,
+    LinkUnknown,
+    LinkUsed,
+    NoProject,
+    NotAMember,
+    NotSignedIn,
+    RoleRefused,
+    TooManyPasswords,
+    UserNotFound,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +280,18 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidRange: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     InvalidPage: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
+    # Of pages, and of the operator's commands about people.
+    NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),
+    FormForged: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    RoleRefused: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NoProject: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NotAMember: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    LinkUnknown: _not_found,
+    LinkUsed: lambda _: Failure(410, "GONE", "This link is used"),
+    TooManyPasswords: lambda error: Failure(
+        429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
+    UserNotFound: lambda error: Failure(404, "NOT_FOUND", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(
