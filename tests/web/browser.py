@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from lifesign.projects import service as projects
 from lifesign.web import service
+from lifesign.web.rules import Role
 from tests.harness import Lifesign
 
 PASSWORD = "granite otter lantern 52"
@@ -57,7 +58,7 @@ def browser(lifesign: Lifesign) -> Browser:
     return Browser(lifesign.client(None))
 
 
-async def signed_up(lifesign: Lifesign, email: str = OWNER, role: str = "owner", project: str = "default") -> Browser:
+async def signed_up(lifesign: Lifesign, email: str = OWNER, role: Role = "owner", project: str = "default") -> Browser:
     """A browser with which somebody is signed in who has this role."""
     project_id = await lifesign.node.db.read(_project_id, project)
     _, token = await lifesign.node.db.write(

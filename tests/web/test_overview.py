@@ -11,7 +11,7 @@ from lifesign.clock import EpochMs
 from lifesign.heartbeats import board, store
 from lifesign.heartbeats.board import STATES, Wanted
 from lifesign.heartbeats.past import Period
-from lifesign.heartbeats.rules import Heartbeat
+from lifesign.heartbeats.rules import Heartbeat, Mode, Status
 from lifesign.web.strips import strip_of
 from tests.harness import Lifesign
 from tests.web.browser import browser, said, signed_up
@@ -94,9 +94,11 @@ def _every_kind_of_row(conn: Connection, first: str, now: EpochMs) -> tuple[str,
     seed = store.by_ids(conn, [first])[first]
     rows = [seed]
     moments = (None, EpochMs(now - 1), now, EpochMs(now + 1))
+    statuses: tuple[Status, ...] = ("active", "firing", "paused", "resolved")
+    modes: tuple[Mode, ...] = ("recurring", "oneshot")
     choices = itertools.product(
-        ("active", "firing", "paused", "resolved"),
-        ("recurring", "oneshot"),
+        statuses,
+        modes,
         (True, False),
         moments,
         moments,

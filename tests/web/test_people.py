@@ -271,7 +271,7 @@ async def test_a_form_without_the_token_of_the_session_changes_nothing(lifesign:
 async def test_forms_of_other_sites_are_refused_even_with_a_token(lifesign: Lifesign, headers: dict[str, str]) -> None:
     owner = await signed_up(lifesign)
 
-    await owner.post("/signout", expect=403, **headers)
+    await owner.post("/signout", None, expect=403, **headers)
     await browser(lifesign).post("/signin", _guess(password=PASSWORD), expect=403, **headers)
 
     await owner.get("/account")
