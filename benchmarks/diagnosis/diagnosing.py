@@ -69,6 +69,6 @@ class Server:
     def _post(self, path: str, body: Json, key: str | None = None) -> Json:
         headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
         request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers)  # noqa: S310 - as given
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - as given
             told: Json = json.load(answer)
         return told
