@@ -15,7 +15,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 metadata = MetaData()
@@ -110,13 +109,14 @@ vitals_keys = Table(
     Column("company", Text),
     Column("use_case", Text),
     # SHA-256, in hexadecimal.
-    Column("hash", Text, nullable=False, unique=True),
+    Column("hash", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),
     Column("request_count", BigInteger, nullable=False, server_default="0"),
     Column("revoked_at", BigInteger),
-    UniqueConstraint("email_identity", "slot"),
+    Index("uq_vitals_keys_hash", "hash", unique=True),
+    Index("uq_vitals_keys_slot", "email_identity", "slot", unique=True),
     # No id is given out twice, whatever is deleted with a project.
     sqlite_autoincrement=True,
 )
@@ -809,7 +809,7 @@ usage_errors = Table(
     Column("count", BigInteger, nullable=False),
     Column("first_seen", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False),
-    UniqueConstraint("error_type", "message"),
+    Index("uq_usage_errors_message", "error_type", "message", unique=True),
     Index("ix_usage_errors_last_seen", "last_seen", "id"),
     sqlite_autoincrement=True,
 )

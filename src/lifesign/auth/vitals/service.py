@@ -95,7 +95,7 @@ async def vitals_caller(request: Request) -> VitalsCaller:
 def take(conn: Connection, wish: Wish, *, project_id: str, now: EpochMs) -> tuple[VitalsKey, str]:
     """A new key, and itself, which is shown once. Raises KeyLimitReached.
 
-    Two who ask for one place at once are told apart by the unique constraint: the second waits for the first, and goes
+    Two who ask for one place at once are told apart by the unique index: the second waits for the first, and goes
     on to the next place if there is one.
     """
     identity = rules.email_identity(wish.email)

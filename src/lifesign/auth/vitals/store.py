@@ -54,7 +54,7 @@ def _key(row: Sequence[Any] | None) -> VitalsKey | None:  # Any: a row of a tabl
 
 # Finding ------------------------------------------------------------------------------------------------------------
 def key_by_hash(conn: Connection, key_hash: str) -> VitalsKey | None:
-    """The active key with this hash. Index: its unique constraint."""
+    """The active key with this hash. Index: uq_vitals_keys_hash."""
     return _key(conn.execute(select(*_COLUMNS).where(K.hash == key_hash, _IS_ACTIVE)).first())
 
 
@@ -75,12 +75,12 @@ def allowance(conn: Connection, identity: str) -> int | None:
 
 
 def taken_slots(conn: Connection, identity: str) -> list[int]:
-    """The places for keys that an address has used. Index: the unique constraint."""
+    """The places for keys that an address has used. Index: uq_vitals_keys_slot."""
     return list(conn.scalars(select(K.slot).where(K.email_identity == identity)))
 
 
 def ids_by_hash(conn: Connection, hashes: Collection[str]) -> dict[str, int]:
-    """The ids of those active keys that have one of these hashes."""
+    """The ids of those active keys that have one of these hashes. Index: uq_vitals_keys_hash."""
     if not hashes:
         return {}
     return {row.hash: row.id for row in conn.execute(select(K.hash, K.id).where(K.hash.in_(hashes), _IS_ACTIVE))}

@@ -29,10 +29,10 @@ def upgrade() -> None:
         sa.Column("request_count", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("email_identity", "slot"),
-        sa.UniqueConstraint("hash"),
         sqlite_autoincrement=True,
     )
+    op.create_index("uq_vitals_keys_hash", "vitals_keys", ["hash"], unique=True)
+    op.create_index("uq_vitals_keys_slot", "vitals_keys", ["email_identity", "slot"], unique=True)
     op.create_table(
         "vitals_allowances",
         sa.Column("email_identity", sa.Text(), nullable=False),
@@ -67,7 +67,7 @@ def upgrade() -> None:
         sa.Column("first_seen", sa.BigInteger(), nullable=False),
         sa.Column("last_seen", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("error_type", "message"),
         sqlite_autoincrement=True,
     )
+    op.create_index("uq_usage_errors_message", "usage_errors", ["error_type", "message"], unique=True)
     op.create_index("ix_usage_errors_last_seen", "usage_errors", ["last_seen", "id"])
