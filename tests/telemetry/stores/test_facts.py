@@ -44,7 +44,7 @@ _KINDS: tuple[tuple[Kind, ...], ...] = (
 # Built with dice, not drawn one by one: what has to repeat hardly ever does in what is drawn.
 def _records(dice: random.Random) -> list[Record]:
     kinds, failures = dice.choice(_KINDS), dice.choice([0, 0.03, 0.3])
-    own = dice.choice([[None], [None, None, "a"], ["a", "b", TRACES[0], "z"]])
+    own: Sequence[str | None] = dice.choice([[None], [None, None, "a"], ["a", "b", TRACES[0], "z"]])
     places = [(trace_id, span_id) for trace_id in TRACES[: dice.choice([2, 8])] for span_id in SPANS]
     return [_record(dice, kinds, failures, own, place) for place in dice.sample(places, dice.choice([6, 40]))]
 
