@@ -96,6 +96,8 @@ from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
 from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import heartbeat_routes as heartbeat_pages
+from lifesign.web import incident_routes as incident_pages
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
@@ -374,6 +376,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         document_routes.router,
         people_routes.router,
         board_routes.router,
+        heartbeat_pages.router,
+        incident_pages.router,
         observe.router,
     ):
         api.include_router(router)

@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from sqlalchemy import Connection
@@ -11,7 +12,7 @@ from lifesign.clock import EpochMs
 from lifesign.heartbeats import board, store
 from lifesign.heartbeats.board import STATES, Wanted
 from lifesign.heartbeats.past import Period
-from lifesign.heartbeats.rules import Heartbeat
+from lifesign.heartbeats.rules import Heartbeat, Mode, Status
 from lifesign.web.strips import strip_of
 from tests.harness import Lifesign
 from tests.web.browser import browser, said, signed_up
@@ -94,14 +95,7 @@ def _every_kind_of_row(conn: Connection, first: str, now: EpochMs) -> tuple[str,
     seed = store.by_ids(conn, [first])[first]
     rows = [seed]
     moments = (None, EpochMs(now - 1), now, EpochMs(now + 1))
-    choices = itertools.product(
-        ("active", "firing", "paused", "resolved"),
-        ("recurring", "oneshot"),
-        (True, False),
-        moments,
-        moments,
-        (None, now),
-    )
+    choices = itertools.product(get_args(Status), get_args(Mode), (True, False), moments, moments, (None, now))
     for number, (status, mode, is_armed, deadline, snoozed, seen) in enumerate(choices):
         row = replace(
             seed,
