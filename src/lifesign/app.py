@@ -103,6 +103,8 @@ from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
 from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import heartbeat_routes as heartbeat_pages
+from lifesign.web import incident_routes as incident_pages
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
@@ -388,6 +390,8 @@ def _routed(*, is_testing: bool) -> FastAPI:
         dashboard_routes.router,
         people_routes.router,
         board_routes.router,
+        heartbeat_pages.router,
+        incident_pages.router,
         observe.router,
     ):
         api.include_router(router)

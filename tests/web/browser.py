@@ -3,6 +3,7 @@
 import html
 import re
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 
 import httpx2
 from sqlalchemy import Connection
@@ -29,7 +30,9 @@ class Browser:
         """Open a page; its HTML."""
         return self._saw(await self.http.get(path, headers=headers), expect)
 
-    async def post(self, path: str, fields: dict[str, str] | None = None, *, expect: int = 303, **headers: str) -> str:
+    async def post(
+        self, path: str, fields: dict[str, str] | None = None, /, *, expect: int = 303, **headers: str
+    ) -> str:
         """Send a form as the page that was seen last would; where one is sent on, or the HTML."""
         body = {"csrf": self.csrf} | (fields or {})
         answer = await self.http.post(path, data=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -81,3 +84,29 @@ def said(page: str) -> str:
     """What a page says, without its marks."""
     body = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", body))).strip()
+
+
+class _Executed(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name for name, _ in attrs}
+        is_inline = tag == "script" and "src" not in names
+        if (
+            is_inline
+            or tag in {"style", "iframe", "object", "base"}
+            or any(
+                name.startswith("on") or name == "style" or (value or "").startswith("javascript:")
+                for name, value in attrs
+            )
+        ):
+            self.found.append(self.get_starttag_text() or tag)
+
+
+def executed_by(page: str) -> list[str]:
+    """The tags of a page that a strict policy would have to forbid."""
+    parser = _Executed()
+    parser.feed(page)
+    return parser.found

@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from sqlalchemy import Connection
@@ -94,16 +95,7 @@ def _every_kind_of_row(conn: Connection, first: str, now: EpochMs) -> tuple[str,
     seed = store.by_ids(conn, [first])[first]
     rows = [seed]
     moments = (None, EpochMs(now - 1), now, EpochMs(now + 1))
-    statuses: tuple[Status, ...] = ("active", "firing", "paused", "resolved")
-    modes: tuple[Mode, ...] = ("recurring", "oneshot")
-    choices = itertools.product(
-        statuses,
-        modes,
-        (True, False),
-        moments,
-        moments,
-        (None, now),
-    )
+    choices = itertools.product(get_args(Status), get_args(Mode), (True, False), moments, moments, (None, now))
     for number, (status, mode, is_armed, deadline, snoozed, seen) in enumerate(choices):
         row = replace(
             seed,

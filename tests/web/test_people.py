@@ -9,7 +9,7 @@ import pytest
 
 from lifesign.app import operator_way_in
 from tests.harness import Json, Lifesign, MakeLifesign
-from tests.web.browser import OWNER, PASSWORD, Browser, browser, said, signed_up
+from tests.web.browser import OWNER, PASSWORD, Browser, browser, executed_by, said, signed_up
 
 CHOSEN = {"password": PASSWORD, "again": PASSWORD}
 
@@ -271,7 +271,7 @@ async def test_a_form_without_the_token_of_the_session_changes_nothing(lifesign:
 async def test_forms_of_other_sites_are_refused_even_with_a_token(lifesign: Lifesign, headers: dict[str, str]) -> None:
     owner = await signed_up(lifesign)
 
-    await owner.post("/signout", None, expect=403, **headers)
+    await owner.post("/signout", {}, expect=403, **headers)
     await browser(lifesign).post("/signin", _guess(password=PASSWORD), expect=403, **headers)
 
     await owner.get("/account")
@@ -330,7 +330,7 @@ async def test_every_page_forbids_scripts_from_elsewhere_and_inline(lifesign: Li
         policy = (await owner.http.get(path)).headers["content-security-policy"]
         assert policy.startswith("default-src 'self'; ")
         assert "unsafe" not in policy
-        assert re.search(r"<script(?! src=)|\son\w+=|\sstyle=|<style", page) is None
+        assert executed_by(page) == []
 
 
 async def test_an_unclaimed_path_is_told_by_a_page(lifesign: Lifesign) -> None:

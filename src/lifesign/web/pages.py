@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from lifesign.clock import EpochMs, rfc3339
+from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
 from lifesign.web.access import theme_of
 from lifesign.web.rules import Person
@@ -48,8 +49,12 @@ def _readable(at: EpochMs) -> str:
     return rfc3339(at)[:16].replace("T", " ") + " UTC"
 
 
-_templates.filters |= {"instant": _instant, "readable": _readable}
-_templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": (("/", "Overview"),)}
+def _in_zone(at: EpochMs, zone: str) -> str:
+    return to_datetime(at).astimezone(ZoneInfo(zone)).strftime("%a %Y-%m-%d %H:%M:%S %Z")
+
+
+_templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone}
+_templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": (("/", "Overview"), ("/incidents", "Incidents"))}
 
 
 # Any: what the templates ask for.

@@ -239,5 +239,6 @@ def password_hash_of(conn: Connection, person: Person) -> str | None:
     return None if user is None else user.password_hash
 
 
+emails_of = store.emails_of
 has_users = store.has_users
 sessions_of = store.sessions_of

@@ -79,6 +79,12 @@ def user_by_id(conn: Connection, user_id: str) -> User | None:
     return None if row is None else User(*row)
 
 
+def emails_of(conn: Connection, user_ids: Iterable[str]) -> dict[str, str]:
+    """The addresses of those of `user_ids` that are users."""
+    query = select(U.id, U.email).where(U.id.in_(list(user_ids)))
+    return {row.id: row.email for row in conn.execute(query)}
+
+
 def users_of(conn: Connection, *, limit: int, after: str | None) -> list[User]:
     """Everybody, in the order in which they were added."""
     query = select(*_USER)
