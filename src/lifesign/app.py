@@ -34,6 +34,7 @@ from lifesign.acks.rules import Turnstile
 from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
+from lifesign.bots import routes as bot_routes
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -334,6 +335,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         ack_hooks.router,
         telemetry_routes.router,
         document_routes.router,
+        bot_routes.router,
         observe.router,
     ):
         api.include_router(router)

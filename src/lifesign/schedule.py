@@ -156,6 +156,11 @@ def reading_of(at: EpochMs, timezone: str) -> datetime:
     return _wall_clock(at, _zone(timezone))
 
 
+def reading_in(at: EpochMs, timezone: str) -> datetime:
+    """The same, with its offset."""
+    return to_datetime(at).astimezone(_zone(timezone))
+
+
 def is_timezone(name: str) -> bool:
     """Whether this is a time zone of IANA, spelled exactly as there."""
     return name in _timezones()

@@ -203,8 +203,8 @@ class Plan:
     """What a project may do. most_schedules: per bot; None: no limit. Floors are minutes."""
 
     name: PlanName
-    may_enable: bool
-    most_schedules: int | None
+    may_enable: bool = True
+    most_schedules: int | None = None
     interval_floor: int = 1
     cron_floor: int = 1
     per_minute: int | None = None
@@ -215,12 +215,12 @@ _HOURLY: Final = 60
 PLANS: Final[dict[str, Plan]] = {
     each.name: each
     for each in (
-        Plan("self-hosted", may_enable=True, most_schedules=None),
+        Plan("self-hosted"),
         Plan("free", may_enable=False, most_schedules=0, per_minute=20, per_day=1000),
         Plan("hobby", may_enable=False, most_schedules=0, per_minute=20, per_day=1000),
-        Plan("starter", True, 3, interval_floor=15, cron_floor=_HOURLY, per_minute=60, per_day=10_000),  # noqa: FBT003
-        Plan("pro", True, 10, interval_floor=5, cron_floor=_HOURLY, per_minute=200, per_day=50_000),  # noqa: FBT003
-        Plan("prime", True, 20, interval_floor=5, cron_floor=_HOURLY, per_minute=200, per_day=50_000),  # noqa: FBT003
+        Plan("starter", most_schedules=3, interval_floor=15, cron_floor=_HOURLY, per_minute=60, per_day=10_000),
+        Plan("pro", most_schedules=10, interval_floor=5, cron_floor=_HOURLY, per_minute=200, per_day=50_000),
+        Plan("prime", most_schedules=20, interval_floor=5, cron_floor=_HOURLY, per_minute=200, per_day=50_000),
     )
 }
 DEFAULT_PLAN: Final = "self-hosted"

@@ -5,7 +5,7 @@ from starlette.types import Scope
 
 from lifesign.auth.service import OPERATOR
 from lifesign.clock import EpochMs
-from lifesign.envelopes import heartbeats, pings, plain, systems, telemetry
+from lifesign.envelopes import bots, heartbeats, pings, plain, systems, telemetry
 
 __all__ = ["error_response"]
 
@@ -16,6 +16,8 @@ def error_response(scope: Scope, error: Exception, *, request_id: str, now: Epoc
     if telemetry.is_telemetry(path):
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), None)
         return telemetry.error_response(path, error, request_id=request_id, content_type=content_type)
+    if bots.is_bots(path):
+        return bots.error_response(error, request_id=request_id)
     if OPERATOR in scope and path.startswith("/admin/"):
         return heartbeats.error_response(error, request_id=request_id, now=now)
     if path == "/v1" or path.startswith(("/v1/", "/_test/")):

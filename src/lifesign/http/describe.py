@@ -151,6 +151,7 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
     {"name": "Projects", "description": "Projects that make themselves, with a producer key and an agent key each."},
     {"name": "Telemetry", "description": "Spans of OpenTelemetry in; records, sessions and overviews out."},
+    {"name": "Bots", "description": "AI agents that run a prompt on a schedule, which this API calls a heartbeat."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
