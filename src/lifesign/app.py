@@ -36,6 +36,7 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import routes as bot_routes
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -392,6 +393,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         board_routes.router,
         heartbeat_pages.router,
         incident_pages.router,
+        bot_routes.router,
         observe.router,
     ):
         api.include_router(router)

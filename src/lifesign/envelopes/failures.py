@@ -23,6 +23,23 @@ from lifesign.auth.vitals.rules import (
     VitalsKeyNotFound,
     WishRefused,
 )
+from lifesign.bots.rules import (
+    BelowPlanMinimum,
+    BotNotFound,
+    BotRunNotFound,
+    BotsRefusal,
+    CallsLimited,
+    HeartbeatDisabled,
+    InvalidBody,
+    InvalidField,
+    LeaseLost,
+    MissingField,
+    PlanForbids,
+    PlanFull,
+    ProjectForbidden,
+    ScheduleNotFound,
+    Trifecta,
+)
 from lifesign.channels.rules import (
     ChannelInUse,
     ChannelNotFound,
@@ -170,6 +187,10 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
 
 
+def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
+    return lambda error: Failure(status, error.code, str(error))
+
+
 # Parsers may quote what they could not read.
 _LONGEST_REASON = 1000
 
@@ -214,6 +235,22 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     SystemExists: lambda _: Failure(409, "CONFLICT", "system already exists"),
     PingRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
     CheckRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
+    # Of the Bots API, whose words for programs are in lower case.
+    BotsRefusal: _of_bots(400),
+    InvalidBody: _of_bots(400),
+    MissingField: _of_bots(400),
+    InvalidField: _of_bots(400),
+    BelowPlanMinimum: _of_bots(400),
+    Trifecta: _of_bots(400),
+    ProjectForbidden: _of_bots(403),
+    HeartbeatDisabled: _of_bots(403),
+    PlanForbids: _of_bots(403),
+    PlanFull: _of_bots(403),
+    BotNotFound: _of_bots(404),
+    ScheduleNotFound: _of_bots(404),
+    BotRunNotFound: _of_bots(404),
+    LeaseLost: _of_bots(409),
+    CallsLimited: lambda error: Failure(429, error.code, str(error), headers={"Retry-After": str(error.wait_s)}),
     # Of the Telemetry API, whose words for programs are in lower case.
     InvalidJson: lambda error: Failure(400, "invalid_json", str(error)),
     InvalidParameter: lambda error: Failure(400, "invalid_parameter", str(error)),

@@ -157,6 +157,7 @@ TAGS: tuple[dict[str, Any], ...] = (
     },
     {"name": "Vitals keys", "description": "Keys of the Vitals API, which people take themselves."},
     {"name": "Vitals dashboard", "description": "What the Vitals API is asked and answers, over the whole server."},
+    {"name": "Bots", "description": "AI agents that run a prompt on a schedule, which this API calls a heartbeat."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
