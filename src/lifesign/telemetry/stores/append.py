@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, text, tuple_, update
+from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from lifesign.clock import EpochMs
@@ -17,7 +17,7 @@ from lifesign.telemetry.records import Record
 from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
 from lifesign.telemetry.store import Appended
-from lifesign.telemetry.stores import dictionary, digests
+from lifesign.telemetry.stores import dictionary, digests, reads
 from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
 from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
@@ -96,8 +96,8 @@ def _stored(conn: Connection, project: int, keys: Sequence[Key]) -> set[Key]:
     found = set()
     for some in batches(keys):
         pairs = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in some]
-        query = select(s.trace_id, s.span_id).where(s.project == project, tuple_(s.trace_id, s.span_id).in_(pairs))
-        found |= {(row.trace_id.hex(), row.span_id.hex()) for row in conn.execute(query)}
+        rows = conn.execute(reads.stored(conn, project, pairs, s.id))
+        found |= {(row.trace_id.hex(), row.span_id.hex()) for row in rows if row.id is not None}
     return found
 
 

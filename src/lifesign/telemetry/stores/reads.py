@@ -66,7 +66,8 @@ def records(conn: Connection, known: Dictionary, project: int, record_ids: Seque
     places = [place for place in map(_place_of, record_ids) if place is not None]
     found: dict[str, Stored] = {}
     for some in batches(places):
-        query = _whole(project).where(tuple_(S.trace_id, S.span_id).in_(some))
+        numbers = [row.id for row in conn.execute(stored(conn, project, some, S.id)) if row.id is not None]
+        query = _whole(project).where(S.id.in_(numbers))
         found |= {each.record.record_id: each for each in _stored(conn, known, query)}
     return [found[record_id] for record_id in dict.fromkeys(record_ids) if record_id in found]
 
