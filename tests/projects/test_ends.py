@@ -29,6 +29,10 @@ SHARED = {
     "sign_in_failures",
     "limited_calls",
     "rate_buckets",
+    "usage_minutes",
+    "usage_latency",
+    "usage_errors",
+    "vitals_allowances",
     "callbacks_seen",
     "nodes",
     "engine_state",
@@ -162,7 +166,7 @@ def _row(table: Table, project_id: str, n: int) -> dict[str, Any]:
     for column in table.columns:
         if column.name == "project_id":
             values[column.name] = project_id
-        elif not column.nullable and column.server_default is None and column.name != "seq":
+        elif not column.nullable and column.server_default is None and column.autoincrement is not True:
             match column.type:
                 case BigInteger() | Float():
                     values[column.name] = n
