@@ -106,6 +106,7 @@ from lifesign.telemetry.rules import (
 )
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.usage.rules import InvalidPage, InvalidRange
+from lifesign.vitals.rules import ExtraMissing, InvalidTraces, ModelError, TooManySamples, VideoError
 from lifesign.web.rules import (
     FormForged,
     LinkUnknown,
@@ -189,6 +190,12 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
 
 def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
     return lambda error: Failure(status, error.code, str(error))
+
+
+def _video(error: VideoError) -> Failure:
+    if error.code == "unsupported":
+        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
+    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}")
 
 
 # Parsers may quote what they could not read.
@@ -316,6 +323,11 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     VitalsKeyNotFound: _not_found,
     InvalidRange: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     InvalidPage: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    ExtraMissing: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    ModelError: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    TooManySamples: lambda _: Failure(413, "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    InvalidTraces: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    VideoError: _video,
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Of pages, and of the operator's commands about people.
     NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),
