@@ -4,34 +4,50 @@ The same is then asked of the server's own `/openapi.json`, which says more: it 
 """
 
 import asyncio
+import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import httpx2
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import numpy as np
 import pytest
 import referencing
 from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents.texts import SCHEMAS
+from lifesign.envelopes.vitals import is_vitals
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
 from lifesign.projects.service import Order
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import StoreUnavailable
+from lifesign.vitals import analyze_traces
+from lifesign.vitals import service as measurements
+from lifesign.vitals.service import Vitals
+from lifesign.vitals.sessions import Sessions
+from lifesign.vitals.workers import Workers
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.systems.machines import machine
+from tests.vitals.clips import pulsing
 
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
+BOTS: Json = json.loads((Path(__file__).parent / "bots.openapi.json").read_text())
 TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
+VITALS: Json = json.loads((Path(__file__).parent / "beam.openapi.json").read_text())
+# The only times that have no milliseconds; the own description says how they look.
+del VITALS["components"]["schemas"]["TimeSeriesBucket"]["properties"]["bucket"]["format"]
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -42,8 +58,10 @@ UNKNOWN = {
     "maintenance": "mw_" + "0" * 32,
     "systems": "00000000-0000-7000-8000-000000000000",
     "sessions": "nobody",
+    "vitals": "nobody",
 }
 TOO_LARGE = {"name": "x" * 262_144}
+LARGEST_CALL = 1024 * 1024
 LARGEST_INVENTORY = 10 * 1024 * 1024
 
 
@@ -53,6 +71,7 @@ class Request:
 
     is_of_machine: sent with the credentials of a system, not with a key.
     key: name of the prepared key to send, `none` for none at all; the admin's when empty.
+    parts: which files of `FILES` to send, as multipart, with the members of the body as fields.
     kind: what the body is said to be.
     """
 
@@ -63,6 +82,7 @@ class Request:
     is_of_machine: bool = False
     key: str = ""
     kind: str = "application/json"
+    parts: str = ""
 
     @property
     def url(self) -> str:
@@ -98,6 +118,47 @@ def _of_machine(method: str, path: str, body: Any = None, *, bad: Any = None, **
     )
 
 
+def _of_bots(method: str, path: str, body: Any = None, *, wrong: Any, missing: Any = None) -> Operation:
+    """An operation of the Bots API. wrong, missing: a query, or members of the body, that are refused with 400, 404."""
+    is_asked = isinstance(wrong, str)
+    url = f"/bot{path}"
+    good = Request(method, f"{url}?project_id=default&{body or ''}" if is_asked else url, None if is_asked else body)
+    refused = {429: good}
+
+    def but(other: Any) -> Request:
+        if is_asked:
+            return replace(good, path=f"{url}?project_id=default&{other}")
+        return replace(good, body=body | other)
+
+    if missing is not None:
+        refused[404] = but(missing)
+    if not is_asked:
+        refused[413] = replace(good, body=body | {"filler": "x" * LARGEST_CALL})
+    return Operation(good, but(wrong), refused)
+
+
+def _faces() -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Ten seconds of a face with a pulse."""
+    encoded = (
+        cv2.imencode(".jpg", each[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]) for each in pulsing(np.arange(81) / 8)
+    )
+    return [("frame", (f"{index}.jpg", bytes(each[1]), "image/jpeg")) for index, each in enumerate(encoded)]
+
+
+FILES: dict[str, Callable[[], Any]] = {
+    "faces": functools.cache(_faces),
+    "one": lambda: [("frame", ("0.jpg", b"\xff\xd8\xff", "image/jpeg"))],
+    "text": lambda: [("frame", ("0.txt", b"text", "text/plain"))],
+    "large": lambda: [("frame", ("0.jpg", b"\xff\xd8\xff" + bytes(4 << 20), "image/jpeg"))],
+    "text video": lambda: [("video", ("0.txt", b"text of some length", "text/plain"))],
+    "broken video": lambda: [("video", ("0.mkv", b"\x1aE\xdf\xa3" + bytes(100), "video/x-matroska"))],
+}
+
+
+def _measured(good: dict[str, str], **told: Any) -> Request:
+    return Request("POST", "/api/rppg/measure", good, **told)
+
+
 BAD_LIMIT = "?limit=0"
 NEW_CHANNEL = {"name": "Hook", "type": "webhook", "config": {"url": "{hook}"}}
 NEW_POLICY = {"name": "Critical", "steps": [{"channels": ["{channel}"], "wait": 300, "message": "{{name}}"}]}
@@ -109,8 +170,13 @@ NEW_HEARTBEAT = {
     "namespace": "prod",
     "metadata": {"rows": 7},
 }
+REPORT = analyze_traces([[150, 110, 90]] * 100, fps=10).to_dict()
 TRACE = "1" * 32
 SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "1" * 16, "name": "chat"}]}]}]}
+BOT = {"project_id": "default", "bot_id": "{bot}"}
+SCHEDULE = BOT | {"heartbeat_id": "{schedule}"}
+TRACES = {"fps": 10, "rgb": [[150, 110 + (n % 8), 90] for n in range(100)]}
+WATCH = {"heartbeat": "{active}"}
 NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
 OPERATIONS: dict[str, Operation] = {
@@ -213,6 +279,19 @@ OPERATIONS: dict[str, Operation] = {
     "readTelemetry": _of("GET", "/telemetry", bad="/telemetry" + BAD_LIMIT),
     "listSessions": _of("GET", "/sessions", bad="/sessions" + BAD_LIMIT),
     "readSession": _of("GET", "/sessions/{trace}", bad="/sessions/{trace}" + BAD_LIMIT),
+    # Diagnosis
+    "diagnose": _of("POST", "/runs/diagnose", {"since_minutes": 60}, bad={"since_minutes": 0}),
+    "verify": _of(
+        "POST",
+        "/runs/verify",
+        {"packet_id": "{packet}"},
+        bad={},
+        _404=Request("POST", "/runs/verify", {"packet_id": "pkt_0"}),
+    ),
+    "listPackets": _of("GET", "/runs", bad="/runs" + BAD_LIMIT),
+    "readPacket": _of("GET", "/runs/{packet}", _404=Request("GET", "/runs/pkt_0"), _405=Request("GET", "/runs/verify")),
+    "listIssues": _of("GET", "/issues", bad="/issues" + BAD_LIMIT),
+    # Overviews
     "readDashboard": _of("GET", "/dashboard"),
     "readReport": _of("GET", "/reports/latest.md"),
     "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
@@ -265,12 +344,114 @@ OPERATIONS: dict[str, Operation] = {
     "reactivateSystem": _of("POST", "/api/systems/{system}/reactivate"),
     "systemTotals": _of("GET", "/api/systems/totals?timeout=60", bad="/api/systems/totals?timeout=61"),
     "systemTrend": _of("GET", "/api/systems/trend?period=365", bad="/api/systems/trend?period=8"),
+    "createBot": _of_bots("POST", "/create", BOT | {"name": "b"}, wrong={"name": ""}),
+    "readBot": _of_bots("GET", "/read", "bot_id={bot}", wrong="bot_id=", missing="bot_id=99"),
+    "listBots": _of_bots("GET", "/readall", "page=1", wrong="page=0"),
+    "updateBot": _of_bots("PUT", "/update", BOT | {"heartbeat": 0}, wrong={"status": 7}, missing={"bot_id": 99}),
+    "resetBot": _of_bots("POST", "/reset", BOT, wrong={"bot_id": None}, missing={"bot_id": 99}),
+    "deleteBot": _of_bots("DELETE", "/delete", "bot_id={bot}", wrong="bot_id=", missing="bot_id=99"),
+    "configureHeartbeat": _of_bots(
+        "POST", "/heartbeat/configure", BOT | {"prompt": "p"}, wrong={"timezone": "Mars"}, missing={"bot_id": 99}
+    ),
+    "listBotHeartbeats": _of_bots(
+        "GET", "/heartbeat/readall", "bot_id={bot}", wrong="bot_id={bot}&limit=0", missing="bot_id=99"
+    ),
+    "getBotHeartbeat": _of_bots(
+        "GET",
+        "/heartbeat/read",
+        "bot_id={bot}&heartbeat_id={schedule}",
+        wrong="bot_id={bot}",
+        missing="bot_id={bot}&heartbeat_id=sch_0",
+    ),
+    "enableHeartbeat": _of_bots(
+        "POST", "/heartbeat/enable", SCHEDULE, wrong={"heartbeat_id": ""}, missing={"heartbeat_id": "sch_0"}
+    ),
+    "disableHeartbeat": _of_bots(
+        "POST", "/heartbeat/disable", SCHEDULE, wrong={"heartbeat_id": ""}, missing={"heartbeat_id": "sch_0"}
+    ),
+    "deleteBotHeartbeat": _of_bots(
+        "DELETE",
+        "/heartbeat/delete",
+        "bot_id={bot}&heartbeat_id={schedule}",
+        wrong="bot_id={bot}",
+        missing="bot_id={bot}&heartbeat_id=sch_0",
+    ),
+    "previewHeartbeat": _of_bots(
+        "POST", "/heartbeat/preview", {"project_id": "default"}, wrong={"interval_minutes": 0}
+    ),
+    "listSubscribers": _of_bots("GET", "/subscriber/readall", "page=1", wrong="per_page=101"),
+    "createSubscriber": _of_bots(
+        "POST", "/subscriber/create", {"project_id": "default", "name": "A"}, wrong={"external_id": 7}
+    ),
+    "readBotSettings": _of_bots("GET", "/settings", "", wrong="project_id="),
+    "changeBotSettings": _of_bots("PUT", "/settings", {"project_id": "default"}, wrong={"plan": "gold"}),
     "listInventories": _of(
         "GET", "/api/systems/{system}/inventory?limit=1", bad="/api/systems/{system}/inventory?limit=0"
     ),
     "getInventory": _of("GET", "/api/systems/{system}/inventory/latest"),
     "listInventoryChanges": _of(
         "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
+    ),
+    # Vitals
+    "requestApiKey": _of(
+        "POST",
+        "/api/keys",
+        {"name": "Jane Smith", "email": "Jane@x.io", "company": "HealthApp Inc", "use_case": "telehealth"},
+        bad={"name": "Jane Smith", "email": "nowhere"},
+        _429=Request("POST", "/api/keys", {"name": "Jane Smith", "email": "{address_with_three}"}),
+    ),
+    "readOwnVitalsKey": _of("GET", "/api/keys/me"),
+    "rotateVitalsKey": _of("POST", "/api/keys/me/rotate"),
+    "revokeVitalsKey": _of("DELETE", "/api/keys/me"),
+    "measurePulse": Operation(
+        _measured({"duration_ms": "10000"}, parts="faces"),
+        _measured({"duration_ms": "9999"}, parts="one"),
+        {
+            403: _measured({"watch": '{"heartbeat":"active"}'}, parts="one", key="none"),
+            404: _measured({"watch": '{"heartbeat":"nobody"}'}, parts="one"),
+            413: _measured({}, parts="large"),
+            415: _measured({}, parts="text"),
+            422: _measured({}, parts="one"),
+        },
+    ),
+    "analyzeVitals": _of(
+        "POST",
+        "/api/vitals/analyze",
+        TRACES,
+        bad=TRACES | {"t_ms": [0, 0]},
+        _403=Request("POST", "/api/vitals/analyze", TRACES | {"watch": WATCH}, key="none"),
+        _404=Request("POST", "/api/vitals/analyze", TRACES | {"watch": {"heartbeat": "nobody"}}),
+        _413=Request("POST", "/api/vitals/analyze", TRACES | {"rgb": [[1, 2, 3]] * 36_001}),
+        _415=Request("POST", "/api/vitals/analyze", {}, parts="text video"),
+        _422=Request("POST", "/api/vitals/analyze", {}, parts="broken video"),
+    ),
+    "tryVitals": _of(
+        "POST",
+        "/api/demo/analyze",
+        TRACES,
+        bad=TRACES | {"method": "best"},
+        _413=Request("POST", "/api/demo/analyze", {}, parts="large"),
+        _415=Request("POST", "/api/demo/analyze", {}, parts="text"),
+        _422=Request("POST", "/api/demo/analyze", {}, parts="one"),
+        _429=Request("POST", "/api/demo/analyze", {}, parts="one", times=11),
+    ),
+    "createVitalsSession": _of(
+        "POST",
+        "/api/vitals/sessions",
+        {"max_s": 60},
+        bad={"max_s": 9},
+        _403=Request("POST", "/api/vitals/sessions", {"watch": WATCH}, key="none"),
+        _404=Request("POST", "/api/vitals/sessions", {"watch": {"heartbeat": "nobody"}}),
+    ),
+    "tryVitalsSession": _of("POST", "/api/demo/session", _429=Request("POST", "/api/demo/session", times=11)),
+    "readVitalsSession": _of("GET", "/api/vitals/sessions/{stream}"),
+    "listMeasurements": _of("GET", "/api/vitals/measurements?limit=1", bad="/api/vitals/measurements" + BAD_LIMIT),
+    "readMeasurement": _of("GET", "/api/vitals/measurements/{measurement}"),
+    "deleteMeasurement": _of("DELETE", "/api/vitals/measurements/{measurement}"),
+    "getDashboardOverview": _of("GET", "/api/dashboard/overview"),
+    "getDashboardMetrics": _of("GET", "/api/dashboard/metrics?range=24h", bad="/api/dashboard/metrics?range=1h"),
+    "getDashboardRecentErrors": _of(
+        "GET", "/api/dashboard/recent-errors?limit=1", bad="/api/dashboard/recent-errors" + BAD_LIMIT
     ),
 }
 SERVER = {
@@ -281,7 +462,7 @@ SERVER = {
     "quickstart": "/quickstart.md",
     "agents": "/agents.md",
     "contact": "/contact.json",
-    **{f"schema-{name}": f"/schema/{name}.json" for name in ("telemetry-record", "session", "dashboard")},
+    **{f"schema-{name}": f"/schema/{name}.json" for name in sorted(SCHEMAS)},
 }
 
 
@@ -313,13 +494,26 @@ TELEMETRY_PATHS = {
     "readTelemetry": "/v1/telemetry",
     "listSessions": "/v1/sessions",
     "readSession": "/v1/sessions/{id}",
+    "diagnose": "/v1/runs/diagnose",
     "readDashboard": "/v1/dashboard",
     "readReport": "/v1/reports/latest.md",
 }
+# Two APIs have operations of these names; on one server each is called by one.
+BOTS_NAMES = {
+    "listHeartbeats": "listBotHeartbeats",
+    "getHeartbeat": "getBotHeartbeat",
+    "deleteHeartbeat": "deleteBotHeartbeat",
+}
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
-    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"))
-    for operation_id, (verb, path, described) in _operations(document).items()
+    for document, prefix, names in (
+        (HEARTBEATS, "/v1", {}),
+        (SYSTEMS, "/api", {}),
+        (VITALS, "", {}),
+        (BOTS, "/v1", BOTS_NAMES),
+    )
+    for published_id, (verb, path, described) in _operations(document).items()
+    if (operation_id := names.get(published_id, published_id)) in OPERATIONS
 } | {
     operation_id: Published(verb.upper(), path, described, TELEMETRY)
     for operation_id, path in TELEMETRY_PATHS.items()
@@ -328,7 +522,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 33
+    assert len(PUBLISHED) == 51
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -410,14 +604,14 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             good = OPERATIONS[operation_id].good
             url = path.replace("{idOrSlug}", names["active"]).replace("{id}", names["window"])
             url = url.replace("{system}", names["system"])
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "X-API-Key": names["vitals"]}
             if good.is_of_machine:
                 headers["Authorization"] = names["basic"]
             answer = await lifesign.http.request(good.method, url, content=text, headers=headers)
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 27
+    assert tried == 34
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -448,6 +642,10 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
+    bots = {"project_id": "default"}
+    bot = (await lifesign.http.post("/v1/bot/create", json=bots | {"name": "a", "heartbeat": 1})).json()["bot"]
+    configured = bots | {"bot_id": bot["id"], "prompt": "Look."}
+    schedule = (await lifesign.http.post("/v1/bot/heartbeat/configure", json=configured)).json()["heartbeat"]
     shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
     codes: Codes = lifesign.node.api.state.codes
     order = Order("full", quota_spans=1, tenant_id="default")
@@ -456,7 +654,23 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    await lifesign.advance(1)
+    vitals = [
+        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
+        for _ in range(3)
+    ]
+    with_key = {"X-API-Key": vitals[0]["key"]}
+    stream = (await lifesign.http.post("/api/vitals/sessions", headers=with_key)).json()["session"]
+    measurement = await lifesign.node.db.write(measurements.keep, _Owner(vitals[0]["id"]), REPORT, lifesign.now())
     return {
+        "stream": stream["id"],
+        "measurement": measurement.id,
+        "packet": packet["packet_id"],
+        "vitals": vitals[0]["key"],
+        "address_with_three": vitals[0]["email"],
+        "bot": bot["uuid"],
+        "schedule": schedule["uuid"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
@@ -480,6 +694,12 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "system": db1.id,
         "basic": db1.auth,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    key_id: int
+    project_id: str = "default"
 
 
 async def _notification(lifesign: Lifesign, status: str) -> str:
@@ -508,7 +728,10 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     if status == 409 and operation_id == "provisionProject":
         at_once = [_send(lifesign.http, replace(good, body={"project_name": "wanted"}), names) for _ in range(10)]
         return next(each for each in await asyncio.gather(*at_once) if each.status_code == 409)
-    if status == 429 and operation_id not in {"testChannel", "exportTraces"}:
+    if status == 429 and good.path.startswith("/bot/"):
+        await _use_up_calls(lifesign)
+        return await _send(lifesign.http, good, names)
+    if status == 429 and operation_id not in {"testChannel", "exportTraces", "tryVitals", "tryVitalsSession"}:
         with _limited(lifesign):
             return await _send(lifesign.http, operation.refused[status], names)
     if status in operation.refused:
@@ -535,6 +758,9 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
         case 500:
             with _failing(lifesign, RuntimeError("a fault of ours")):
                 return await _send(lifesign.http, good, names)
+        case 503 if is_vitals(good.path.partition("?")[0]):
+            with _busy(lifesign):
+                return await _send(lifesign.http, good, names)
         case 503:
             with _failing(lifesign, WriterBusy() if is_systems else StorageUnavailable("gone")):
                 return await _send(lifesign.http, good, names)
@@ -542,15 +768,32 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
             raise AssertionError(f"nothing is known to be answered with {status}")
 
 
+async def _use_up_calls(lifesign: Lifesign) -> None:
+    """The plan of the project's bots has no more calls for this minute."""
+    bots = {"project_id": "default"}
+    assert (await lifesign.http.put("/v1/bot/settings", json=bots | {"plan": "free"})).status_code == 200
+    for _ in range(20):
+        assert (await lifesign.http.get("/v1/bot/settings", params=bots)).status_code == 200
+
+
 async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, str]) -> httpx2.Response:
     url = request.url.format_map(names)
-    for _ in range(request.times - 1):
-        assert (await client.request(request.method, url)).is_success
+    if request.path.startswith("/api/demo/"):
+        # What was asked before counts, too.
+        for _ in range(request.times - 1):
+            await client.post("/api/demo/session")
+    else:
+        for _ in range(request.times - 1):
+            assert (await client.request(request.method, url)).is_success
     headers: dict[str, str] = {}
     if "authorization" in client.headers and request.is_of_machine:
         headers["Authorization"] = names["basic"]
     if "authorization" in client.headers and request.key:
         headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
+    if "authorization" in client.headers and is_vitals(request.path.partition("?")[0]):
+        headers["X-API-Key"] = names["vitals"]
+    if request.parts:
+        return await client.post(url, files=FILES[request.parts](), data=request.body, headers=headers)
     content = None if request.body is None else json.dumps(_filled(request.body, names))
     if content is not None:
         headers["Content-Type"] = request.kind
@@ -580,6 +823,28 @@ class _Failing:
     window = records = sessions = session = stats = used = lag = read
 
 
+class _Broken:
+    """What a fault of ours is in, whatever is wanted of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> None:
+        raise self._error
+
+
+@contextmanager
+def _busy(lifesign: Lifesign) -> Iterator[None]:
+    """As many analyses and streams wait as may."""
+    state = lifesign.node.api.state
+    vitals: Vitals = state.vitals
+    state.vitals = replace(vitals, workers=Workers(0, waiting=0), sessions=Sessions(0, most_waiting=0))
+    try:
+        yield
+    finally:
+        state.vitals = vitals
+
+
 @contextmanager
 def _limited(lifesign: Lifesign) -> Iterator[None]:
     """One call was enough for this hour, of projects as of recoveries."""
@@ -598,16 +863,19 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver, store = state.receiver, state.store
+    receiver, store, diagnoses, vitals = state.receiver, state.store, state.diagnoses, state.vitals
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
+    state.diagnoses = Diagnoses(context.settings, context.clock, failing, store, state.check_ins)
+    state.vitals = _Broken(error)
     try:
         yield
     finally:
-        state.context, state.receiver, state.store = context, receiver, store
+        state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
+        state.vitals = vitals
 
 
 # Judging ------------------------------------------------------------------------------------------------------------
@@ -631,7 +899,9 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
     """The body, the content type and the headers of an answer are those of `response`."""
     for name, header in response.get("headers", {}).items():
         assert name in answer.headers, f"{answer.status_code} without {name}"
-        _validate(answer.headers[name], header["schema"], document)
+        value = answer.headers[name]
+        is_number = header["schema"].get("type") == "integer"
+        _validate(int(value) if is_number else value, header["schema"], document)
     content = response.get("content")
     if not content:
         assert answer.content == b""
@@ -641,7 +911,8 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
     if media_type == "application/json":
         _validate(answer.json(), content["application/json"]["schema"], document)
         if answer.status_code >= 400 and isinstance(answer.json().get("error"), dict):
-            assert answer.json()["error"]["statusCode"] == answer.status_code
+            told = answer.json()["error"]
+            assert told.get("statusCode", told.get("status")) == answer.status_code
         # Of OTLP's errors the code is one of another kind.
         if "code" in answer.json() and "ok" not in answer.json():
             assert answer.json()["code"] == answer.status_code
@@ -654,6 +925,13 @@ def _check_examples(body: Json, response: Json, document: Json) -> None:
         (example,) = examples.values()
         assert set(example["value"]) == set(body)
         _validate(example["value"], response["content"]["application/json"]["schema"], document)
+        return
+    if "status" in body["error"]:
+        # The Bots API: one example for each status, whatever the code; a field is named where one is to blame.
+        (shown,) = (each["value"] for each in examples.values())
+        assert set(shown) == set(body)
+        assert set(body["error"]) - {"field"} == set(shown["error"])
+        _validate(shown, response["content"]["application/json"]["schema"], document)
         return
     shown = examples[body["error"]["code"]]["value"]
     assert set(shown) == set(body)

@@ -8,14 +8,14 @@ from starlette.responses import Response
 from lifesign.db import StorageUnavailable
 from lifesign.envelopes.failures import INTERNAL, Failure, failure_of
 from lifesign.http.answers import json_answer
+from lifesign.usage.rules import prefix_of
 
-_PREFIXES = ("/api/rppg", "/api/demo", "/api/vitals")
 _NOT_FOUND = 404
 
 
 def is_vitals(path: str) -> bool:
-    """Whether a path belongs to this API: one of its prefixes, or what is below it."""
-    return any(path == each or path.startswith(f"{each}/") for each in _PREFIXES)
+    """Whether a path belongs to this API: `/api/keys` and what is below it, but not `/api/keysmith`."""
+    return prefix_of(path) is not None
 
 
 def error_response(error: Exception) -> Response:

@@ -147,7 +147,7 @@ def image_side(content: bytes) -> int | None:
         if content.startswith(_PNG):
             wide, high = struct.unpack(">II", content[16:24])
             return max(int(wide), int(high))
-        at = 2
+        at = 2 if content.startswith(_JPEG) else len(content)
         while at + 9 < len(content):
             marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
             if marker in _FRAMES_OF_JPEG:
@@ -189,6 +189,7 @@ _MEDIAN_OF_S = 30.0
 _MEDIAN_LEAST = 3
 _SHORTEST_S, _LONGEST_S = 10, 3600
 _LOWEST_BPM, _HIGHEST_BPM = 20, 300
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,11 @@ class Watch:
     max_bpm: float | None = None
     include_value: bool = False
 
+    def is_beyond(self, heart_rate: float) -> bool:
+        """Whether a heart rate is outside the limits."""
+        low, high = self.min_bpm, self.max_bpm
+        return (low is not None and heart_rate < low) or (high is not None and heart_rate > high)
+
 
 def watch_in(value: object) -> Watch:
     """The watch that a JSON value holds. Raises WatchInvalid."""
@@ -208,7 +214,10 @@ def watch_in(value: object) -> Watch:
         raise WatchInvalid
     heartbeat, every_s = value.get("heartbeat"), value.get("every_s", 30)
     include_value = value.get("include_value", False)
-    if not isinstance(heartbeat, str) or not heartbeat or not isinstance(include_value, bool):
+    if not isinstance(heartbeat, str) or not isinstance(include_value, bool):
+        raise WatchInvalid
+    if not heartbeat.isprintable() or not 1 <= len(heartbeat) <= _MAX_NAME:
+        # What no heartbeat is called, some databases cannot even be asked for.
         raise WatchInvalid
     if isinstance(every_s, bool) or not isinstance(every_s, int) or not _SHORTEST_S <= every_s <= _LONGEST_S:
         raise WatchInvalid
@@ -234,6 +243,33 @@ class Beat:
     is_healthy: bool
     heart_rate: float
     confidence: float
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What whole recordings have checked in of late, so that many in a row check in as seldom as a stream would."""
+
+    heartbeats: int = 10_000
+    _sent: OrderedDict[tuple[str, str], tuple[float, bool]] = field(default_factory=OrderedDict)
+
+    def due(self, of: tuple[str, str], watch: Watch, value: tuple[float, float], at_s: float) -> Beat | None:
+        """The check-in that a heart rate and its confidence call for now; `sent` says when it was made.
+
+        of: project and heartbeat.
+        """
+        heart_rate, confidence = value
+        is_outside = watch.is_beyond(heart_rate)
+        sent_at_s, was_outside = self._sent.get(of, (None, False))
+        if is_outside == was_outside and sent_at_s is not None and (is_outside or at_s - sent_at_s < watch.every_s):
+            return None
+        return Beat(not is_outside, heart_rate, confidence)
+
+    def sent(self, of: tuple[str, str], beat: Beat, at_s: float) -> None:
+        """The check-in was made; one that failed is due again."""
+        self._sent[of] = (at_s, not beat.is_healthy)
+        self._sent.move_to_end(of)
+        if len(self._sent) > self.heartbeats:
+            self._sent.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -273,5 +309,4 @@ class Watching:
         values = sorted(value for _, value in self._given)
         half = len(values) // 2
         median = values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
-        low, high = self.watch.min_bpm, self.watch.max_bpm
-        return (low is not None and median < low) or (high is not None and median > high)
+        return self.watch.is_beyond(median)

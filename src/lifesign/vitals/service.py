@@ -11,7 +11,7 @@ from lifesign.clock import EpochMs
 from lifesign.ids import new_id
 from lifesign.settings import Settings
 from lifesign.vitals import store
-from lifesign.vitals.rules import DemoGate, MeasurementNotFound
+from lifesign.vitals.rules import DemoGate, MeasurementNotFound, Remembered
 from lifesign.vitals.sessions import Sessions
 from lifesign.vitals.store import Measurement
 from lifesign.vitals.workers import Workers
@@ -39,6 +39,7 @@ class Vitals:
     demo: DemoGate
     sessions: Sessions
     gate: tuple[float, float]
+    watched: Remembered
 
     @classmethod
     def of(cls, settings: Settings) -> "Vitals":
@@ -49,6 +50,7 @@ class Vitals:
             DemoGate(),
             Sessions(settings.vitals_streams),
             (settings.vitals_snr_db, settings.vitals_ac),
+            Remembered(),
         )
 
     async def close(self) -> None:

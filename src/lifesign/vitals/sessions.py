@@ -11,10 +11,10 @@ from lifesign.vitals.rules import ServerBusy, StreamNotFound, Watch
 
 State = Literal["waiting", "open", "finished", "expired"]
 
+STREAM_PATH = "/api/vitals/stream"
 TOKEN_PREFIX = "vst_"  # noqa: S105 - how a token begins, not one
 _OPEN_WITHIN_MS = 60_000
 _REMEMBERED_MS = 600_000
-_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,17 @@ class Session:
 
 @dataclass(slots=True)
 class Sessions:
-    """All streams of this process; `most_open` at once."""
+    """All streams of this process; `most_open` at once, and so many more that are remembered."""
 
     most_open: int
+    most_waiting: int = 10_000
     _by_id: dict[str, Session] = field(default_factory=dict)
     _by_token: dict[str, str] = field(default_factory=dict)
 
     def make(self, wish: Wish, *, key_id: int | None, project_id: str, now: EpochMs) -> tuple[Session, str]:
         """A session and its token, which is told once. Raises ServerBusy."""
         self._tidy(now)
-        if len(self._by_id) >= _MOST:
+        if len(self._by_id) >= self.most_open + self.most_waiting:
             raise ServerBusy
         token = TOKEN_PREFIX + secrets.token_hex(32)
         session = Session(new_id("vs", now), wish, key_id, project_id, now)

@@ -17,7 +17,7 @@ from lifesign.http.context import Context
 from lifesign.vitals import service
 from lifesign.vitals.rules import Beat, InvalidTraces, ServerBusy, Watching
 from lifesign.vitals.service import Vitals
-from lifesign.vitals.sessions import Session
+from lifesign.vitals.sessions import STREAM_PATH, Session
 from lifesign.vitals.watching import Allowed, Sender, watching
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("lifesign.vitals")
 
-PATH = "/api/vitals/stream"
 _START_S = 5.0
 # A client sends twice a second: after so long it is gone, and its place is free.
 _SILENCE_S = 5.0
@@ -76,7 +75,7 @@ class _Stop(msgspec.Struct, tag="stop"):
 _decode: Callable[[str], _Start | _Frames | _Stop] = msgspec.json.Decoder(_Start | _Frames | _Stop).decode
 
 
-@router.websocket(PATH)
+@router.websocket(STREAM_PATH)
 async def stream(websocket: WebSocket) -> None:
     """Serve one stream to its end."""
     await websocket.accept()

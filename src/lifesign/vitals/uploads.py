@@ -62,6 +62,8 @@ async def upload_of(request: Request, most_bytes: int) -> AsyncIterator[Upload]:
     announced = header_of(request, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > most_bytes:
         raise BodyTooLarge
+    if not is_multipart(request):
+        raise FieldRefused("frame is required")
     form = await _parsed(request, most_bytes)
     try:
         frames = [each for each in form.getlist("frame") if isinstance(each, UploadFile)]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import orjson
+import structlog
 from starlette.requests import Request
 
 from lifesign.auth.rules import MissingScope, Unauthorized
@@ -14,7 +15,9 @@ from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.checkins import CheckIn, CheckIns
 from lifesign.heartbeats.rules import HeartbeatNotFound
 from lifesign.http.context import context_of
-from lifesign.vitals.rules import Beat, Watch, WatchedNotFound, Watching, WatchNotAllowed
+from lifesign.vitals.rules import Beat, Remembered, Watch, WatchedNotFound, Watching, WatchNotAllowed
+
+log = structlog.get_logger("lifesign.vitals")
 
 _SCOPE = "checkins:write"
 
@@ -72,12 +75,22 @@ class Sender:
         await self.db.write_batched(self.check_ins.record, item)
 
 
-async def check_in_once(sender: Sender, allowed_watch: Allowed, heart_rate: float, confidence: float) -> None:
-    """One value of a whole recording: a check-in, unhealthy outside the limits."""
-    watch = allowed_watch.watch
-    low, high = watch.min_bpm, watch.max_bpm
-    is_outside = (low is not None and heart_rate < low) or (high is not None and heart_rate > high)
-    await sender.send(allowed_watch, Beat(not is_outside, heart_rate, confidence))
+async def check_in_once(
+    sender: Sender, allowed_watch: Allowed, remembered: Remembered, value: tuple[float, float]
+) -> bool:
+    """Check in for a whole recording, if it is time: its heart rate and confidence. False when that failed."""
+    of = (allowed_watch.project_id, allowed_watch.watch.heartbeat)
+    at_s = sender.clock.now() / 1000
+    beat = remembered.due(of, allowed_watch.watch, value, at_s)
+    if beat is None:
+        return True
+    try:
+        await sender.send(allowed_watch, beat)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is a measurement to be answered with
+        log.warning("vitals.checkin_failed", error=type(error).__name__)
+        return False
+    remembered.sent(of, beat, at_s)
+    return True
 
 
 def watching(allowed_watch: Allowed) -> Watching:

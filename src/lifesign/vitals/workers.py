@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 WAITING = 8
 JOB_S = 60.0
+START_S = 60.0
 JOB_BYTES = 1 << 30
 
 
@@ -66,7 +67,8 @@ class Workers:
         try:
             if worker is None:
                 worker = _Worker(ProcessPoolExecutor(1, get_context("spawn"), _limited))
-                await worker.start()
+                async with asyncio.timeout(START_S):
+                    await worker.start()
             async with asyncio.timeout(self._job_s):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(worker.pool, functools.partial(job, *args, **kwargs))
