@@ -1,6 +1,7 @@
 """The WebSocket of a stream: numbers of frames in, one update per second of signal out, a report at the end."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ _BURST_S = 2.0
 _MAX_ROIS = 8
 _MS = 1000.0
 _POLICY, _TOO_BIG, _UNSUPPORTED, _INVALID, _TRY_LATER, _NORMAL = 1008, 1009, 1003, 1007, 1013, 1000
+
+# Where a message is wrong, as its decoder tells it.
+_OF_VALUES = re.compile(r"`\$\.(t|rgb|face|box|clipped)\b")
 
 router = APIRouter()
 Json = dict[str, Any]  # Any: JSON
@@ -187,7 +191,7 @@ class _Connection:
         try:
             return _decode(text)
         except msgspec.ValidationError as error:
-            if any(where in str(error) for where in ("$.rgb", "$.t", "$.face", "$.box", "$.clipped")):
+            if _OF_VALUES.search(str(error)):
                 raise _Closed(_INVALID, "bad_value", str(error)) from None
             raise _Closed(_UNSUPPORTED, "bad_message", str(error)) from None
         except msgspec.DecodeError as error:
