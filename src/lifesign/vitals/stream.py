@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import orjson
-import structlog
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -24,8 +23,6 @@ from lifesign.vitals.watching import Allowed, Sender, watching
 if TYPE_CHECKING:
     from lifesign.heartbeats.checkins import CheckIns
     from lifesign.vitals.live import Stream
-
-log = structlog.get_logger("lifesign.vitals")
 
 _START_S = 5.0
 # A client sends twice a second: after so long it is gone, and its place is free.
@@ -288,13 +285,11 @@ class _Connection:
         beat: Beat | None = watched.due(at_s, rate["value"], rate["confidence"])
         if beat is None:
             return
-        try:
-            await self._sender().send(self.allowed, beat)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the pulse goes on, and the next update tries again
-            log.warning("vitals.checkin_failed", session_id=self.session_id, error=type(error).__name__)
-            await self._send({"type": "warning", "code": "checkin_failed"})
-        else:
+        if await self._sender().sent(self.allowed, beat, session_id=self.session_id):
             watched.sent(beat, at_s)
+        else:
+            # The next update tries again.
+            await self._send({"type": "warning", "code": "checkin_failed"})
 
     def _sender(self) -> Sender:
         check_ins = cast("CheckIns", self.websocket.app.state.check_ins)

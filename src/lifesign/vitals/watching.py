@@ -58,8 +58,16 @@ class Sender:
         context = context_of(request)
         return cls(context.db, context.clock, cast("CheckIns", request.app.state.check_ins))
 
-    async def send(self, allowed_watch: Allowed, beat: Beat) -> None:
-        """Check in. Raises what the service raises."""
+    async def sent(self, allowed_watch: Allowed, beat: Beat, *, session_id: str | None = None) -> bool:
+        """Check in; False when that failed. session_id: of the stream that does."""
+        try:
+            await self._send(allowed_watch, beat)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the pulse is measured all the same
+            log.warning("vitals.checkin_failed", session_id=session_id, error=type(error).__name__)
+            return False
+        return True
+
+    async def _send(self, allowed_watch: Allowed, beat: Beat) -> None:
         metadata: dict[str, object] = {"source": "vitals"}
         if allowed_watch.watch.include_value:
             metadata |= {"heart_rate": round(beat.heart_rate, 1), "confidence": round(beat.confidence, 2)}
@@ -84,10 +92,7 @@ async def check_in_once(
     beat = remembered.due(of, allowed_watch.watch, value, at_s)
     if beat is None:
         return True
-    try:
-        await sender.send(allowed_watch, beat)
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is a measurement to be answered with
-        log.warning("vitals.checkin_failed", error=type(error).__name__)
+    if not await sender.sent(allowed_watch, beat):
         return False
     remembered.sent(of, beat, at_s)
     return True
