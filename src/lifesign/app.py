@@ -113,6 +113,7 @@ from lifesign.web import incident_routes as incident_pages
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
+from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.passwords import Passwords
 
 
@@ -410,6 +411,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         board_routes.router,
         heartbeat_pages.router,
         incident_pages.router,
+        vitals_pages.router,
         bot_routes.router,
         observe.router,
     ):

@@ -11,13 +11,13 @@ from lifesign.auth.vitals.schemas import Good, Json, vitals_operation
 from lifesign.clock import rfc3339
 from lifesign.http.describe import Refusal
 from lifesign.http.fields import Body, optional
-from lifesign.vitals.sessions import Session
+from lifesign.vitals.sessions import LONGEST_S, Session
 from lifesign.vitals.store import Measurement
 
 MeasuringMode = Literal["rest", "exercise"]
 MeasuringMethod = Literal["pos", "chrom", "lgi", "omit", "pbv", "green"]
 MIN_DURATION_MS, MAX_DURATION_MS, DURATION_MS = 10_000, 120_000, 30_000
-MIN_STREAM_S, MAX_STREAM_S, STREAM_S = 10, 600, 120
+MIN_STREAM_S, MAX_STREAM_S, STREAM_S = 10, LONGEST_S, 120
 MAX_LISTED, LISTED = 200, 50
 MAX_SAMPLES, MIN_SAMPLES = 36_000, 8
 MAX_RECORDINGS = 50

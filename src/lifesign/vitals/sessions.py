@@ -11,6 +11,7 @@ from lifesign.vitals.rules import ServerBusy, StreamNotFound, Watch
 
 State = Literal["waiting", "open", "finished", "expired"]
 
+LONGEST_S = 600
 STREAM_PATH = "/api/vitals/stream"
 TOKEN_PREFIX = "vst_"  # noqa: S105 - how a token begins, not one
 _OPEN_WITHIN_MS = 60_000

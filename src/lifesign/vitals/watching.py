@@ -7,7 +7,7 @@ import orjson
 import structlog
 from starlette.requests import Request
 
-from lifesign.auth.rules import MissingScope, Unauthorized
+from lifesign.auth.rules import Caller, MissingScope, Unauthorized
 from lifesign.auth.service import caller_of
 from lifesign.clock import Clock
 from lifesign.db import Database
@@ -37,11 +37,16 @@ async def allowed(request: Request, watch: Watch) -> Allowed:
         caller = await caller_of(request, _SCOPE)
     except (Unauthorized, MissingScope) as error:
         raise WatchNotAllowed from error
+    await require_known(request, caller, watch)
+    return Allowed(watch, caller.project_id, caller.key_id)
+
+
+async def require_known(request: Request, caller: Caller, watch: Watch) -> None:
+    """Raises WatchedNotFound unless the project of the caller has the heartbeat."""
     try:
         await context_of(request).db.read(heartbeats.get, caller.project_id, watch.heartbeat)
     except HeartbeatNotFound as error:
         raise WatchedNotFound from error
-    return Allowed(watch, caller.project_id, caller.key_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ def _in_zone(at: EpochMs, zone: str) -> str:
 
 
 _templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone}
-_templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": (("/", "Overview"), ("/incidents", "Incidents"))}
+_templates.globals |= {
+    "static": f"/static/{_DIGEST}",
+    "navigation": (("/", "Overview"), ("/incidents", "Incidents"), ("/vitals", "Vitals")),
+}
 
 
 # Any: what the templates ask for.
