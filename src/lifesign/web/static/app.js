@@ -72,3 +72,114 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "j") choose(1);
   if (event.key === "k") choose(-1);
 });
+
+// Live: the server tells which heartbeats something was committed about; the page then asks for itself anew, and the
+// parts that are marked are put in the place of the old ones.
+const { seq, watched } = document.body.dataset;
+// Of these only the row of the heartbeat itself changes.
+const QUIET = new Set(["checkin", "log", "ignored", "run_started", "run_finished", "notify_sent", "step_notified"]);
+const QUIET_MS = 2000;
+const RETRY_MS = 3000;
+
+let asking = false;
+let again = false;
+let isUrgent = false;
+let askedAt = 0;
+
+function isBusy(part) {
+  const field = document.activeElement?.closest?.("input, textarea, select");
+  return [...part.querySelectorAll("input:not([type=hidden]), textarea")].some(
+    (each) => each === field || each.value !== each.defaultValue,
+  );
+}
+
+function put(fresh) {
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const other = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
+    if (!other || isBusy(part)) continue;
+    const chosen = part.querySelector("tr.chosen")?.id;
+    const opened = part.contains(document.activeElement) ? document.activeElement.closest("tr")?.id : undefined;
+    part.replaceWith(other);
+    if (chosen) document.getElementById(chosen)?.classList.add("chosen");
+    if (opened) document.getElementById(opened)?.querySelector("a")?.focus({ preventScroll: true });
+  }
+  document.title = fresh.title;
+  tellAll();
+}
+
+async function refresh() {
+  again = true;
+  if (document.hidden) return;
+  if (asking) {
+    isUrgent = true;
+    return;
+  }
+  asking = true;
+  again = isUrgent = false;
+  askedAt = Date.now();
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (answer.redirected) location.reload();
+    else if (answer.ok) put(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    again = true;
+  } finally {
+    asking = false;
+  }
+  if (isUrgent) refresh();
+}
+
+function concerns([heartbeat, kind]) {
+  if (watched) return heartbeat === watched;
+  return !QUIET.has(kind) || document.getElementById(heartbeat) !== null;
+}
+
+function listen() {
+  const source = new EventSource(`/events/stream?since=${seq}`);
+  const note = document.getElementById("live");
+  let wasLost = false;
+  source.addEventListener("open", () => {
+    note.hidden = true;
+    if (wasLost) refresh();
+    wasLost = false;
+  });
+  source.addEventListener("gap", refresh);
+  source.addEventListener("changed", (event) => {
+    const changes = JSON.parse(event.data).filter(concerns);
+    if (!changes.length) return;
+    if (watched || changes.some(([, kind]) => !QUIET.has(kind))) refresh();
+    else again = true;
+  });
+  source.addEventListener("error", () => {
+    note.hidden = false;
+    wasLost = true;
+    if (source.readyState !== EventSource.CLOSED) return;
+    // Refused, for instance because the session is over: the page finds out which.
+    setTimeout(async () => {
+      await refresh();
+      listen();
+    }, RETRY_MS);
+  });
+}
+
+// A deadline that passes is no event: the page knows of it beforehand.
+let lateAt = 0;
+function passDeadlines() {
+  const due = [...document.querySelectorAll("[data-late]")]
+    .map((row) => Date.parse(row.dataset.late))
+    .filter((at) => at > lateAt && at < now());
+  if (!due.length) return;
+  lateAt = Math.max(...due);
+  refresh();
+}
+
+if (seq !== undefined) {
+  listen();
+  setInterval(() => {
+    passDeadlines();
+    if (again && Date.now() - askedAt >= QUIET_MS) refresh();
+  }, 500);
+  document.addEventListener("visibilitychange", () => {
+    if (again) refresh();
+  });
+}
