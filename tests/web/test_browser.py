@@ -102,6 +102,39 @@ def test_an_incident_is_found_and_acknowledged_with_the_keyboard_alone(
     assert complaints == []
 
 
+def test_steps_of_a_policy_are_moved_by_keyboard_and_by_pointer(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    hook = server.webhook("http://127.0.0.1:9/x")
+    steps = [{"channels": [hook], "wait": wait} for wait in (0, 60, 120)]
+    made = server.ask("POST", "/v1/policies", {"name": "Ladder", "steps": steps}, expect=201)["id"]
+    page.goto(f"{server.url}/policies/{made}")
+    foreseen = page.get_by_role("region", name="If it fired now").get_by_role("listitem")
+    expect(foreseen.nth(2)).to_contain_text("After 3m")
+
+    page.get_by_role("button", name="Move step 3 up").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Move step 2 up")).to_be_focused()
+    expect(foreseen.nth(1)).to_contain_text("After 2m", timeout=_PATIENCE_MS)
+    grip, top = page.locator("[data-grip]").nth(2), page.locator("[data-grip]").nth(0)
+    start, end = grip.bounding_box(), top.bounding_box()
+    assert start is not None
+    assert end is not None
+    page.mouse.move(start["x"] + 5, start["y"] + 5)
+    page.mouse.down()
+    # One rung at a time, as a hand would.
+    page.mouse.move(start["x"] + 5, (start["y"] + end["y"]) / 2, steps=20)
+    page.mouse.move(start["x"] + 5, end["y"], steps=20)
+    page.mouse.up()
+    page.get_by_role("button", name="Keep the changes").click()
+
+    expect(foreseen.nth(0)).to_contain_text("After 1m")
+    after = server.ask("GET", f"/v1/policies/{made}")["steps"]
+    assert [each.get("wait", 0) for each in after] == [60, 0, 120]
+    assert complaints == []
+
+
 def test_an_open_page_comes_back_by_itself_when_the_server_was_restarted(tmp_path: Path, chromium: Browser) -> None:
     with serving(tmp_path, log_level="error") as first:
         link = re.search(r"^setup link: \S+?(/setup/\S+)$", first.output.read_text(), re.MULTILINE)

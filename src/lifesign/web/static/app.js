@@ -73,6 +73,110 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "k") choose(-1);
 });
 
+// A ladder: its rungs are moved by their buttons or dragged by their grip; what counts is the order on the page.
+function announce(ladder, rung) {
+  const all = [...ladder.children];
+  const told = ladder.parentElement.querySelector("[data-told]");
+  if (told) told.textContent = `Now step ${all.indexOf(rung) + 1} of ${all.length}`;
+  all.forEach((each, at) => {
+    for (const button of each.querySelectorAll("[data-move]")) {
+      const words = { up: `Move step ${at + 1} up`, down: `Move step ${at + 1} down`, remove: `Remove step ${at + 1}` };
+      button.setAttribute("aria-label", words[button.dataset.move]);
+    }
+    const name = each.querySelector(".rung-name .unseen");
+    if (name) name.textContent = `Step ${at + 1}`;
+  });
+  ladder.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+function moveRung(ladder, rung, how) {
+  if (how === "remove") {
+    if (ladder.children.length === 1) return;
+    const next = rung.nextElementSibling ?? rung.previousElementSibling;
+    rung.remove();
+    announce(ladder, next);
+    next.querySelector("[data-move=remove]").focus();
+    return;
+  }
+  const other = how === "up" ? rung.previousElementSibling : rung.nextElementSibling;
+  if (!other) return;
+  ladder.insertBefore(how === "up" ? rung : other, how === "up" ? other : rung);
+  announce(ladder, rung);
+  rung.querySelector(`[data-move=${how}]`).focus();
+}
+
+function dragRung(ladder, rung, event) {
+  event.preventDefault();
+  const grip = event.target;
+  grip.setPointerCapture(event.pointerId);
+  rung.classList.add("moving");
+  const follow = ({ clientY }) => {
+    const [before, after] = [rung.previousElementSibling, rung.nextElementSibling];
+    const middle = (each) => each.getBoundingClientRect().top + each.offsetHeight / 2;
+    // The others are moved, never the one that is held: it would be let go.
+    if (before && clientY < middle(before)) rung.after(before);
+    else if (after && clientY > middle(after)) ladder.insertBefore(after, rung);
+  };
+  const drop = () => {
+    rung.classList.remove("moving");
+    grip.removeEventListener("pointermove", follow);
+    announce(ladder, rung);
+  };
+  grip.addEventListener("pointermove", follow);
+  grip.addEventListener("lostpointercapture", drop, { once: true });
+}
+
+for (const ladder of document.querySelectorAll("[data-ladder]")) {
+  ladder.classList.add("ready");
+  ladder.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-move]");
+    if (!button) return;
+    event.preventDefault();
+    moveRung(ladder, button.closest("li"), button.dataset.move);
+  });
+  ladder.addEventListener("pointerdown", (event) => {
+    if (event.target.matches("[data-grip]")) dragRung(ladder, event.target.closest("li"), event);
+  });
+}
+
+// A form that shows beforehand what it would do: it asks its own page whenever something in it was changed.
+const ASK_MS = 400;
+for (const form of document.querySelectorAll("form[data-asks]")) {
+  let timer = 0;
+  let round = 0;
+  const ask = async () => {
+    const mine = ++round;
+    const fields = new URLSearchParams(new FormData(form));
+    const [name, value] = (form.dataset.asks || "do=preview").split("=");
+    fields.set(name, value);
+    const answer = await fetch(form.action || location.href, { method: "POST", body: fields }).catch(() => null);
+    if (!answer || mine !== round) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of document.querySelectorAll("[data-answer]")) {
+      const other = fresh.querySelector(`[data-answer="${part.dataset.answer}"]`);
+      if (other) part.replaceWith(other);
+    }
+    tellAll();
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(ask, ASK_MS);
+  });
+}
+
+// What is there to be copied has a button for it.
+for (const box of document.querySelectorAll(".copied")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(box.querySelector("pre").textContent);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  box.append(button);
+}
+
 // Live: the server tells which heartbeats something was committed about; the page then asks for itself anew, and the
 // parts that are marked are put in the place of the old ones.
 const { seq, watched } = document.body.dataset;
