@@ -35,6 +35,11 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.bots import routes as bot_routes
+from lifesign.bots import run_routes as bot_run_routes
+from lifesign.bots.execution import MOST_SECONDS, Executor
+from lifesign.bots.runners.commands import CommandRunner, commands_in
+from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
+from lifesign.bots.runners.requests import HttpRunner
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -48,6 +53,7 @@ from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
 from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
+from lifesign.engine.bots import BotsClaim, BotsReap, BotsRun
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.erasure import Eraser, RowsOfTables
@@ -135,6 +141,7 @@ class Node:
     keyring: Keyring
     courier: Courier
     driver: Driver
+    bots: Executor
     app: ASGIApp
     api: FastAPI
     new_admin_key: str | None
@@ -142,6 +149,7 @@ class Node:
 
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
+        await self.bots.close()
         await self.courier.kit.outbound.aclose()
         await self.receiver.close()
         await self.store.close()
@@ -182,6 +190,7 @@ async def open_node(
             AckSigner([derived_key(each, ACK_LINKS_INFO) for each in master_secrets(settings.data_dir, settings)]),
         )
         codes = projects.codes_of(settings)
+        commands = commands_in(settings.data_dir)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
@@ -194,7 +203,9 @@ async def open_node(
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
-    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id)
+    default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
+    bots = _executor(settings, clock, db, kit=kit, resolver=resolver, runner=CommandRunner(commands, default_project))
+    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
@@ -205,6 +216,7 @@ async def open_node(
     api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
+    api.state.bots = bots
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
     api.state.badge_signer = Signer(
@@ -224,7 +236,7 @@ async def open_node(
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
     edge = Edge(api, clock, hot)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, edge, api, new_admin_key)
+    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, bots, edge, api, new_admin_key)
 
 
 async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
@@ -262,6 +274,7 @@ def _driver(
     keyring: Keyring,
     courier: Courier,
     node_id: str,
+    bots: Executor,
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
     # What erases deleted projects; a slice that keeps something elsewhere adds its own before the tables.
@@ -281,6 +294,9 @@ def _driver(
         Escalate(db, tuning, monotonic=clock.monotonic),
         Deliver(courier, node_id),
         Reap(db),
+        BotsClaim(db),
+        BotsRun(db, bots, node_id),
+        BotsReap(db, bots),
         Housekeeping(db, keyring),
         Prune(db, settings.event_days, erasers),
         PruneSpans(store, settings.telemetry_retention_days),
@@ -288,6 +304,21 @@ def _driver(
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
     return driver
+
+
+def _executor(
+    settings: Settings, clock: Clock, db: Database, *, kit: Kit, resolver: Resolver | None, runner: CommandRunner
+) -> Executor:
+    """Who does runs of bots on this node."""
+    # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
+    base_url = settings.public_url or f"http://{settings.host}:{settings.port}"
+    patient = OutboundClient(
+        settings, resolver=resolver, total_timeout_s=MOST_SECONDS, max_body_bytes=MAX_ANSWER_BYTES + 1
+    )
+    runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
+    return Executor(
+        db, clock, runners, prechecks=kit.outbound, on_end=lambda: db.wakeups.wake({"bots_run"}), owned=[patient]
+    )
 
 
 def _api(settings: Settings) -> FastAPI:
@@ -336,6 +367,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         telemetry_routes.router,
         document_routes.router,
         bot_routes.router,
+        bot_run_routes.router,
         observe.router,
     ):
         api.include_router(router)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, store, timing
+from lifesign.bots import bodies, budget, rules, run_store, store, timing
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -230,7 +230,7 @@ def _require_plan(settings: ProjectSettings) -> Plan:
     return plan
 
 
-def _require_switches(conn: Connection, bot: Bot) -> Plan:
+def require_switches(conn: Connection, bot: Bot) -> Plan:
     """Raise PlanForbids, HeartbeatDisabled."""
     plan = _require_plan(store.settings_of(conn, bot.project_id))
     if not bot.is_scheduling:
@@ -309,7 +309,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         present = store.schedule_by_id(conn, bot.id, str(schedule_id), lock=True)
         if present is None:
             raise ScheduleNotFound
-    plan = _require_switches(conn, bot)
+    plan = require_switches(conn, bot)
     prompt = bodies.prompt_of(fields, is_required=present is None)
     if present is None:
         present, member_id = _by_prompt(conn, ask, bot, fields, prompt or "")
@@ -409,7 +409,7 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
     """Enable or disable a schedule. Raises BotNotFound, ScheduleNotFound, PlanForbids, HeartbeatDisabled."""
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
     if is_enabled:
-        _require_switches(conn, bot)
+        require_switches(conn, bot)
     before = store.schedule_by_id(conn, bot.id, schedule_id, lock=True)
     if before is None:
         raise ScheduleNotFound
@@ -507,11 +507,15 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
     if store.schedule_by_id(conn, bot.id, schedule_id, lock=True) is None:
         raise ScheduleNotFound
+    run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted")
     store.delete_schedule(conn, schedule_id)
+    wake_after_commit(conn, "bots_run")
 
 
 def delete_bot(conn: Connection, ask: Ask, ref: str | int) -> str:
     """Remove a bot and all that was kept of it; its id. Raises BotNotFound."""
     bot = get_bot(conn, ask.project_id, ref, lock=True)
     store.delete_bot(conn, bot.id)
+    # Whoever does one of its runs notices that the run is gone.
+    wake_after_commit(conn, "bots_run")
     return bot.id

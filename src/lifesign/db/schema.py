@@ -677,6 +677,7 @@ bot_runs = Table(
     Index("ix_bot_runs_bot", "bot_id", "id"),
     Index("ix_bot_runs_schedule", "schedule_id", "id"),
     Index("ix_bot_runs_created", "created_at"),
+    Index("ix_bot_runs_project", "project_id", "created_at"),
 )
 for _name, _names, _where, _is_unique in (
     ("ix_bot_runs_slot", "schedule_id kind slot", bot_runs.c.slot.is_not(None), True),
