@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import (
     checkins,
     delivery,
+    diagnosis_facts,
     expiry,
     pings,
     reads,
@@ -38,6 +39,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_ingest": telemetry_ingest.run,
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
+    "diagnosis_facts": diagnosis_facts.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}

@@ -27,6 +27,7 @@ from lifesign.channels.sender import HttpRequest
 from lifesign.engine import metrics
 from lifesign.envelopes.bots import is_bots
 from lifesign.envelopes.telemetry import is_telemetry
+from lifesign.envelopes.vitals import is_vitals
 from lifesign.events.rules import EVENT_TYPES
 from lifesign.settings import Settings
 from tests.channels import samples
@@ -154,7 +155,7 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
     known = {}
     for path, item in paths.items():
         for verb, operation in item.items():
-            if path.startswith("/api/"):
+            if path.startswith("/api/") and not is_vitals(path):
                 # Their refusals do not name what is missing; tests/systems has who may do what.
                 scope = "systems:read" if verb == "get" else "systems:write"
                 scopes = ["Basic"] if operation["security"] == [{"BasicAuth": []}] else [scope]
@@ -179,18 +180,35 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
 async def test_the_reference_lists_every_operation_of_telemetry_with_its_key_and_answer(lifesign: Lifesign) -> None:
     described = {
         cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]]
-        for cells in _rows("telemetry.md", r"`[A-Z]+ /v1/.*`")
+        for page in ("telemetry.md", "diagnosis.md")
+        for cells in _rows(page, r"`[A-Z]+ /v1/.*`")
     }
     narrow = await lifesign.ask("POST", "/v1/keys", {"name": "jobs", "scopes": ["checkins:write"]}, expect=201)
     known = {}
     for path, item in (await lifesign.ask("GET", "/openapi.json"))["paths"].items():
         for verb, operation in item.items() if is_telemetry(path) else ():
-            told = (await lifesign.client(narrow["token"]).request(verb.upper(), path)).json()
+            asked = path.replace("{packet_id}", "pkt_0")
+            told = (await lifesign.client(narrow["token"]).request(verb.upper(), asked)).json()
             kind = re.search(r"needs an? (\w+) key", told.get("message", ""))
             best = max(status for status in operation["responses"] if status < "300")
             known[f"{verb.upper()} {path}"] = [operation["operationId"], "none" if kind is None else kind[1], best]
 
     assert len(known) >= 4
+    assert described == known
+
+
+async def test_the_reference_lists_every_operation_of_vitals_with_its_key_and_answer(lifesign: Lifesign) -> None:
+    described = {
+        cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]] for cells in _rows("usage.md", r"`[A-Z]+ /api/.*`")
+    }
+    known = {}
+    for path, item in (await lifesign.ask("GET", "/openapi.json"))["paths"].items():
+        for verb, operation in item.items() if is_vitals(path) else ():
+            answer = await lifesign.client(None).request(verb.upper(), path)
+            key = "needed" if answer.status_code == 401 else "none"
+            known[f"{verb.upper()} {path}"] = [operation["operationId"], key, min(operation["responses"])]
+
+    assert len(known) >= 7
     assert described == known
 
 

@@ -1,7 +1,8 @@
 """The ASGI app: which slice is mounted where, and what a node consists of.
 
-Start-up opens the database, the keyring, the channels' kit and the engine, in this order; shutdown goes back: stop
-accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
+Start-up opens the database, the store of records, the receiver, the channels' kit, the keyring and the engine, in this
+order. Shutdown: stop accepting and stop the engine (sends finish), close the way out, the receiver, which waits for
+what it is storing, the store, and last the database; these two commit what is queued before they close.
 """
 
 import copy
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -34,6 +35,7 @@ from lifesign.acks.rules import Turnstile
 from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
+from lifesign.auth.vitals.service import VitalsKeyring
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
@@ -51,6 +53,10 @@ from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemCl
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.diagnosis import overview_routes
+from lifesign.diagnosis import routes as diagnosis_routes
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents import routes as document_routes
 from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
 from lifesign.engine.bots import BotsClaim, BotsReap, BotsRun
@@ -80,6 +86,7 @@ from lifesign.pings import badges, ping_routes
 from lifesign.pings import routes as management_routes
 from lifesign.pings.badges import BADGES_INFO, Signer
 from lifesign.pings.service import Limits, Pings
+from lifesign.preferences import routes as preference_routes
 from lifesign.projects import admin_routes
 from lifesign.projects import routes as project_routes
 from lifesign.projects import service as projects
@@ -91,12 +98,24 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
-from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import otlp_routes
 from lifesign.telemetry import routes as telemetry_routes
 from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
+from lifesign.usage import admin_routes as usage_admin_routes
+from lifesign.usage import key_routes
+from lifesign.usage import routes as dashboard_routes
+from lifesign.usage.counted import Counted
+from lifesign.usage.log import UsageLog
+from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import heartbeat_routes as heartbeat_pages
+from lifesign.web import incident_routes as incident_pages
+from lifesign.web import overview_routes as board_routes
+from lifesign.web import routes as people_routes
+from lifesign.web import service as people
+from lifesign.web.passwords import Passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +158,7 @@ class Node:
     store: SpanStore
     receiver: Receiver
     keyring: Keyring
+    usage: UsageLog
     courier: Courier
     driver: Driver
     bots: Executor
@@ -146,11 +166,14 @@ class Node:
     api: FastAPI
     new_admin_key: str | None
     """Made at this start and to be shown once; None when there was one."""
+    new_setup_token: str | None
+    """The same, of the link that makes the owner."""
 
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
         await self.courier.kit.outbound.aclose()
+        await self.usage.close()
         await self.receiver.close()
         await self.store.close()
         await self.db.close()
@@ -192,7 +215,7 @@ async def open_node(
         codes = projects.codes_of(settings)
         commands = commands_in(settings.data_dir)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
-        new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
+        new_admin_key, new_setup_token = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
         if store is not None:
             await store.close()
@@ -213,12 +236,15 @@ async def open_node(
     api.state.receiver = receiver
     api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
+    api.state.vitals_keyring = VitalsKeyring(db, clock)
+    api.state.usage = usage = UsageLog(db, clock)
     api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
     api.state.bots = bots
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
+    api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
     api.state.badge_signer = Signer(
         [derived_key(each, BADGES_INFO) for each in master_secrets(settings.data_dir, settings)]
     )
@@ -227,6 +253,7 @@ async def open_node(
     api.state.intake = Intake(settings.inventory_ignore)
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
+    api.state.passwords = Passwords()
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -235,14 +262,37 @@ async def open_node(
     if settings.otlp_cors_origins:
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
-    edge = Edge(api, clock, hot)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, courier, driver, bots, edge, api, new_admin_key)
+    app = Counted(Edge(api, clock, hot), usage, clock, api.state.known_routes)
+    return Node(
+        node_id,
+        settings,
+        clock,
+        db,
+        store,
+        receiver,
+        keyring,
+        usage,
+        courier,
+        driver,
+        bots,
+        app,
+        api,
+        new_admin_key,
+        new_setup_token,
+    )
 
 
-async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
+class _Secrets(NamedTuple):
+    """What a first start makes, to be shown once."""
+
+    admin_key: str | None
+    setup_token: str | None
+
+
+async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> _Secrets:
     if not is_server:
         await db.write(projects.ensure_default, now)
-        return None
+        return _Secrets(None, None)
     chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
         return await db.write(_bootstrap, chosen, now)
@@ -251,10 +301,11 @@ async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_se
         return await db.write(_bootstrap, chosen, now)
 
 
-def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None:
+def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> _Secrets:
     project_id = projects.ensure_default(conn, now)
     is_first_start = projects.is_first_start(conn, project_id, now)
-    return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    key = auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    return _Secrets(key, people.ensure_setup_link(conn, now))
 
 
 async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> None:
@@ -298,7 +349,7 @@ def _driver(
         BotsRun(db, bots, node_id),
         BotsReap(db, bots),
         Housekeeping(db, keyring),
-        Prune(db, settings.event_days, erasers),
+        Prune(db, erasers, event_days=settings.event_days, packet_days=settings.packet_retention_days),
         PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
@@ -360,12 +411,20 @@ def _routed(*, is_testing: bool) -> FastAPI:
         auth_routes.router,
         project_routes.router,
         incident_routes.incident_router,
-        incident_routes.settings_router,
+        preference_routes.router,
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
         telemetry_routes.router,
+        diagnosis_routes.router,
+        overview_routes.router,
         document_routes.router,
+        key_routes.router,
+        dashboard_routes.router,
+        people_routes.router,
+        board_routes.router,
+        heartbeat_pages.router,
+        incident_pages.router,
         bot_routes.router,
         bot_run_routes.router,
         observe.router,
@@ -411,6 +470,7 @@ def _describer(api: FastAPI) -> Callable[[], dict[str, Any]]:
             components["securitySchemes"] = {
                 "BearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"},
                 "BasicAuth": {"type": "http", "scheme": "basic"},
+                "ApiKeyAuth": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             }
             api.openapi_schema = described
         return api.openapi_schema
@@ -429,7 +489,7 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes],
+            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

@@ -14,6 +14,7 @@ from lifesign import __version__
 from lifesign.channels import outbox
 from lifesign.clock import EpochMs, ManualClock, rfc3339
 from lifesign.db import Database, StorageUnavailable
+from lifesign.documents import texts
 from lifesign.engine import metrics
 from lifesign.engine.driver import Driver
 from lifesign.faults import Fault, InvalidInput
@@ -24,8 +25,8 @@ from lifesign.http.fields import Body, Integer
 from lifesign.http.llms import llms_text
 from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
-from lifesign.telemetry import documents
 from lifesign.telemetry.store import SpanStore, StoreUnavailable
+from lifesign.usage.metrics import USAGE_BUFFER
 
 router = APIRouter(tags=["Server"])
 testing_router = APIRouter(include_in_schema=False)
@@ -140,6 +141,7 @@ async def show_metrics(request: Request) -> Response:
     metrics.BREAKER_OPEN.clear()
     for kind, count in breakers.items():
         metrics.BREAKER_OPEN.labels(kind).set(count)
+    USAGE_BUFFER.set(len(request.app.state.usage))
     metrics.SWEEP_LAG.set(_lag_ms(request, "sweep") / _S)
     metrics.INCIDENTS_OPEN.set(opened)
     metrics.INCIDENTS_UNATTENDED.set(unattended)
@@ -162,7 +164,7 @@ def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]],
 @router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")
 async def show_llms(request: Request) -> Response:
     """Tell what this API can do, in plain text."""
-    return PlainTextResponse(llms_text(request.app.openapi(), documents.links(base_url(request))))
+    return PlainTextResponse(llms_text(request.app.openapi(), texts.links(base_url(request))))
 
 
 # For black-box tests ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Loaded by schemathesis: which requests the server may refuse although its schema allows them, and for which words.
 
 It stands in for the built-in check `positive_data_acceptance`, which knows statuses only and so would have to be told
-that 400 is fine for every operation named here.
+that 400 is fine for every operation named here; and for `unsupported_method`, which knows one API of several only.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, CheckContext, Response
+from schemathesis.specs.openapi.checks import unsupported_method
 
 # Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
 EXPLAINED = [
@@ -20,6 +21,7 @@ EXPLAINED = [
     (r"createHeartbeat|updateHeartbeat", r"dependsOn\[\d+\]", r"unknown heartbeat|.+ (itself|already)"),
     (r"createMaintenance|updateMaintenance", r"heartbeats\[\d+\]", r"unknown heartbeat"),
     (r"updateSettings", r"fallbackChannel", r"unknown channel"),
+    (r"updateSettings", r"diagnosisAlert\.policy", r"unknown policy"),
     # Names that are taken already.
     (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
     (r"createHeartbeat", r"pingId", r"is taken by another heartbeat"),
@@ -57,9 +59,14 @@ EXPLAINED = [
     (r"provisionProject|signUp", r"project_name_(required|invalid)|operator_invalid", r".+"),
     (r"upgradeProject", r"code_required", r".+"),
     (r"recoverProject", r"recovery_fields_required", r".+"),
-    (r"readTelemetry|readSession|listSessions", r"invalid_cursor", r".+"),
+    (r"readTelemetry|readSession|listSessions|listPackets|listIssues", r"invalid_cursor", r".+"),
+    # The clock; and fields that exclude each other.
+    (r"diagnose|verify", r"invalid_parameter", r"until (must not be in the future|is not a date .+)"),
+    (r"verify", r"invalid_parameter", r"packet_id or fingerprints must be given, and not both|environment must .+"),
     (r"readTelemetry", r"invalid_parameter", r"ids must be .+"),
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
+    # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
+    (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
@@ -76,7 +83,20 @@ STATES = {
     "reportProgress",
     "finishRun",
 }
-FINE = {401, 403, 404, 409, 429}
+# 405: some operations say that beside what they are about stand names of what is done.
+FINE = {401, 403, 404, 405, 409, 429}
+
+
+# Of the Vitals API, in which a path that has no such method is not there.
+NO_405 = re.compile(r"/api/(keys|dashboard|rppg|demo|vitals)(/.*)?")
+
+
+@schemathesis.check
+def methods_that_an_operation_does_not_have_are_refused(
+    context: CheckContext, response: Response, case: "Case[Any]"
+) -> None:
+    if NO_405.fullmatch(case.operation.path) is None:
+        unsupported_method(context, response, case)
 
 
 @schemathesis.check
@@ -99,6 +119,8 @@ def schema_valid_requests_are_refused_for_a_known_reason_only(
 
 
 def _faults(body: dict[str, Any]) -> list[dict[str, str]]:  # Any: JSON
+    if body.get("success") is False:
+        return [{"field": "", "message": body["message"]}]
     if isinstance(body.get("error"), str):
         return [{"field": body["error"], "message": body["message"]}]
     if "error" in body:

@@ -19,6 +19,9 @@ import referencing
 from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents.texts import SCHEMAS
+from lifesign.envelopes.vitals import is_vitals
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
 from lifesign.projects.rules import Codes
@@ -33,6 +36,9 @@ HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.jso
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
 BOTS: Json = json.loads((Path(__file__).parent / "bots.openapi.json").read_text())
 TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
+VITALS: Json = json.loads((Path(__file__).parent / "beam.openapi.json").read_text())
+# The only times that have no milliseconds; the own description says how they look.
+del VITALS["components"]["schemas"]["TimeSeriesBucket"]["properties"]["bucket"]["format"]
 UNKNOWN = {
     "heartbeats": "hb_" + "0" * 32,
     "policies": "pol_" + "0" * 32,
@@ -236,6 +242,19 @@ OPERATIONS: dict[str, Operation] = {
     "readTelemetry": _of("GET", "/telemetry", bad="/telemetry" + BAD_LIMIT),
     "listSessions": _of("GET", "/sessions", bad="/sessions" + BAD_LIMIT),
     "readSession": _of("GET", "/sessions/{trace}", bad="/sessions/{trace}" + BAD_LIMIT),
+    # Diagnosis
+    "diagnose": _of("POST", "/runs/diagnose", {"since_minutes": 60}, bad={"since_minutes": 0}),
+    "verify": _of(
+        "POST",
+        "/runs/verify",
+        {"packet_id": "{packet}"},
+        bad={},
+        _404=Request("POST", "/runs/verify", {"packet_id": "pkt_0"}),
+    ),
+    "listPackets": _of("GET", "/runs", bad="/runs" + BAD_LIMIT),
+    "readPacket": _of("GET", "/runs/{packet}", _404=Request("GET", "/runs/pkt_0"), _405=Request("GET", "/runs/verify")),
+    "listIssues": _of("GET", "/issues", bad="/issues" + BAD_LIMIT),
+    # Overviews
     "readDashboard": _of("GET", "/dashboard"),
     "readReport": _of("GET", "/reports/latest.md"),
     "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
@@ -336,6 +355,22 @@ OPERATIONS: dict[str, Operation] = {
     "listInventoryChanges": _of(
         "GET", "/api/systems/{system}/inventory/changes?limit=1", bad="/api/systems/{system}/inventory/changes?limit=0"
     ),
+    # Vitals
+    "requestApiKey": _of(
+        "POST",
+        "/api/keys",
+        {"name": "Jane Smith", "email": "Jane@x.io", "company": "HealthApp Inc", "use_case": "telehealth"},
+        bad={"name": "Jane Smith", "email": "nowhere"},
+        _429=Request("POST", "/api/keys", {"name": "Jane Smith", "email": "{address_with_three}"}),
+    ),
+    "readOwnVitalsKey": _of("GET", "/api/keys/me"),
+    "rotateVitalsKey": _of("POST", "/api/keys/me/rotate"),
+    "revokeVitalsKey": _of("DELETE", "/api/keys/me"),
+    "getDashboardOverview": _of("GET", "/api/dashboard/overview"),
+    "getDashboardMetrics": _of("GET", "/api/dashboard/metrics?range=24h", bad="/api/dashboard/metrics?range=1h"),
+    "getDashboardRecentErrors": _of(
+        "GET", "/api/dashboard/recent-errors?limit=1", bad="/api/dashboard/recent-errors" + BAD_LIMIT
+    ),
 }
 SERVER = {
     "health": "/health",
@@ -345,7 +380,7 @@ SERVER = {
     "quickstart": "/quickstart.md",
     "agents": "/agents.md",
     "contact": "/contact.json",
-    **{f"schema-{name}": f"/schema/{name}.json" for name in ("telemetry-record", "session", "dashboard")},
+    **{f"schema-{name}": f"/schema/{name}.json" for name in sorted(SCHEMAS)},
 }
 
 
@@ -377,6 +412,7 @@ TELEMETRY_PATHS = {
     "readTelemetry": "/v1/telemetry",
     "listSessions": "/v1/sessions",
     "readSession": "/v1/sessions/{id}",
+    "diagnose": "/v1/runs/diagnose",
     "readDashboard": "/v1/dashboard",
     "readReport": "/v1/reports/latest.md",
 }
@@ -388,7 +424,12 @@ BOTS_NAMES = {
 }
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
-    for document, prefix, names in ((HEARTBEATS, "/v1", {}), (SYSTEMS, "/api", {}), (BOTS, "/v1", BOTS_NAMES))
+    for document, prefix, names in (
+        (HEARTBEATS, "/v1", {}),
+        (SYSTEMS, "/api", {}),
+        (VITALS, "", {}),
+        (BOTS, "/v1", BOTS_NAMES),
+    )
     for published_id, (verb, path, described) in _operations(document).items()
     if (operation_id := names.get(published_id, published_id)) in OPERATIONS
 } | {
@@ -399,7 +440,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 46
+    assert len(PUBLISHED) == 51
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -488,7 +529,7 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 27
+    assert tried == 31
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -531,7 +572,16 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    await lifesign.advance(1)
+    vitals = [
+        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
+        for _ in range(3)
+    ]
     return {
+        "packet": packet["packet_id"],
+        "vitals": vitals[0]["key"],
+        "address_with_three": vitals[0]["email"],
         "bot": bot["uuid"],
         "schedule": schedule["uuid"],
         "project": shop["project_id"],
@@ -639,6 +689,8 @@ async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, s
         headers["Authorization"] = names["basic"]
     if "authorization" in client.headers and request.key:
         headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
+    if "authorization" in client.headers and is_vitals(request.path.partition("?")[0]):
+        headers["X-API-Key"] = names["vitals"]
     content = None if request.body is None else json.dumps(_filled(request.body, names))
     if content is not None:
         headers["Content-Type"] = request.kind
@@ -686,16 +738,17 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver, store = state.receiver, state.store
+    receiver, store, diagnoses = state.receiver, state.store, state.diagnoses
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
+    state.diagnoses = Diagnoses(context.settings, context.clock, failing, store, state.check_ins)
     try:
         yield
     finally:
-        state.context, state.receiver, state.store = context, receiver, store
+        state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
 
 
 # Judging ------------------------------------------------------------------------------------------------------------

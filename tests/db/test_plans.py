@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, event, text
 
 from lifesign.auth import store as keys
+from lifesign.auth.vitals import store as vitals_keys
 from lifesign.channels import store as channels
 from lifesign.clock import EpochMs
 from lifesign.db import migrate
@@ -32,6 +33,8 @@ from lifesign.runs import store as runs
 from lifesign.settings import Settings
 from lifesign.systems import store as systems
 from lifesign.systems.store import Filters, Position
+from lifesign.usage import store as usage
+from lifesign.usage.store import Position as ErrorPosition
 from tests.conftest import DATABASES
 from tests.postgres import Databases
 
@@ -321,6 +324,33 @@ def _call(n: int) -> dict[str, Any]:
     return {"limiter": limiter, "network": f"10.0.0.{n % 200}", "at": NOW - n * 600}
 
 
+def _vitals_key(n: int) -> dict[str, Any]:
+    return {
+        "project_id": _PROJECT,
+        "name": "k",
+        "email": f"a{n // 3}@x.io",
+        "email_identity": f"a{n // 3}@x.io",
+        "slot": n % 3 + 1,
+        "hash": f"{n:064x}",
+        "prefix": "beam_0000",
+        "created_at": NOW,
+    }
+
+
+def _minute(n: int) -> dict[str, Any]:
+    figures = ("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count")
+    return {"minute": NOW - n * 60_000, **dict.fromkeys(figures, 1), "duration_min_ms": 1, "duration_max_ms": 1}
+
+
+def _durations(n: int) -> dict[str, Any]:
+    return {"hour": NOW - n // 10 * 3_600_000, "bin": n % 10, "count": 1}
+
+
+def _error(n: int) -> dict[str, Any]:
+    at = NOW - n * 60_000
+    return {"error_type": "client_error", "message": f"{n}", "count": 1, "first_seen": at, "last_seen": at}
+
+
 _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "heartbeats": _heartbeat,
     "events": _event,
@@ -341,6 +371,10 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "projects": _sandbox,
     "project_names": _name,
     "limited_calls": _call,
+    "vitals_keys": _vitals_key,
+    "usage_minutes": _minute,
+    "usage_latency": _durations,
+    "usage_errors": _error,
 }
 
 
@@ -364,7 +398,37 @@ def _page(conn: Connection, **filters: Any) -> object:  # Any: strings and lists
     return heartbeats.heartbeats_of(conn, _PROJECT, limit=101, after=_id("hb", 3000), **wanted)
 
 
+_LATELY, _LONG_AGO = EpochMs(NOW - 600_000), EpochMs(NOW - 5990 * 60_000)
 HOT = [
+    Hot("vitals: whose key", lambda c: vitals_keys.key_by_hash(c, f"{7:064x}"), "uq_vitals_keys_hash"),
+    Hot("vitals: many keys", lambda c: vitals_keys.ids_by_hash(c, [f"{7:064x}", "x"]), "uq_vitals_keys_hash"),
+    Hot("vitals: places taken", lambda c: vitals_keys.taken_slots(c, "a7@x.io"), "uq_vitals_keys_slot"),
+    Hot(
+        "dashboard: buckets",
+        lambda c: usage.buckets_since(c, _LATELY, 3_600_000),
+        "",
+        primary_key_of="usage_minutes",
+    ),
+    Hot("dashboard: sums", lambda c: usage.sums_since(c, _LATELY), "", primary_key_of="usage_minutes"),
+    Hot("dashboard: durations", lambda c: usage.histogram_since(c, _LATELY), "", primary_key_of="usage_latency"),
+    Hot(
+        "dashboard: errors, first page",
+        lambda c: usage.recent_errors(c, limit=51, after=None),
+        "ix_usage_errors_last_seen",
+    ),
+    Hot(
+        "dashboard: errors, later page",
+        lambda c: usage.recent_errors(c, limit=51, after=ErrorPosition(EpochMs(NOW - 3000 * 60_000), 3000)),
+        "ix_usage_errors_last_seen",
+    ),
+    Hot("prune: old minutes", lambda c: usage.delete_minutes(c, _LONG_AGO, 100), "", primary_key_of="usage_minutes"),
+    Hot("prune: old errors", lambda c: usage.delete_errors(c, _LONG_AGO, 100), "ix_usage_errors_last_seen"),
+    Hot(
+        "prune: old durations",
+        lambda c: usage.delete_latency(c, EpochMs(NOW - 590 * 3_600_000), 100),
+        "",
+        primary_key_of="usage_latency",
+    ),
     Hot("sweep: what is due", lambda c: heartbeats.lock_due(c, NOW, 1000), "ix_heartbeats_check_at"),
     Hot("sweep: when the next is due", heartbeats.next_bound, "ix_heartbeats_check_at"),
     Hot(

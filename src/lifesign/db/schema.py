@@ -4,7 +4,18 @@ Instants are epoch milliseconds, durations milliseconds, booleans 0/1, JSON is t
 `heartbeats`: history outlives a deleted heartbeat. A change here needs a migration beside it.
 """
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
@@ -81,6 +92,103 @@ api_keys = Table(
     # Kept, so that whoever still uses it learns why it does not work.
     Column("revoked_at", BigInteger),
     Index("ix_api_keys_project", "project_id", "id"),
+)
+
+# Keys of the Vitals API, which people take themselves. They are never deleted: those that were revoked still count.
+vitals_keys = Table(
+    "vitals_keys",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # As it was written; who it is, is its identity.
+    Column("email", Text, nullable=False),
+    Column("email_identity", Text, nullable=False),
+    # Which of the keys that an address may have: 1, 2, 3.
+    Column("slot", Integer, nullable=False),
+    Column("company", Text),
+    Column("use_case", Text),
+    # SHA-256, in hexadecimal.
+    Column("hash", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("request_count", BigInteger, nullable=False, server_default="0"),
+    Column("revoked_at", BigInteger),
+    Index("uq_vitals_keys_hash", "hash", unique=True),
+    Index("uq_vitals_keys_slot", "email_identity", "slot", unique=True),
+    # No id is given out twice, whatever is deleted with a project.
+    sqlite_autoincrement=True,
+)
+
+# How many keys the operator lets an address have, where that is not the usual number.
+vitals_allowances = Table(
+    "vitals_allowances",
+    metadata,
+    Column("email_identity", Text, primary_key=True),
+    Column("keys", Integer, nullable=False),
+)
+
+# Slice `web` --------------------------------------------------------------------------------------------------------
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # Case folded: what people sign in with.
+    Column("email", Text, nullable=False, unique=True),
+    # argon2id; null: none was chosen yet.
+    Column("password_hash", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Who may do what in which project: owner, editor, viewer.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_memberships_project", "project_id"),
+)
+
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # SHA-256 of what the cookie holds.
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", Text, nullable=False),
+    Column("browser", Text, nullable=False),
+    # Which project the pages show; not `project_id`: the session outlives the project.
+    Column("shows_project_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("ix_user_sessions_user", "user_id", "id"),
+    Index("ix_user_sessions_expires_at", "expires_at"),
+)
+
+# Links that let a password be chosen, once. user_id null: the one of the first start, which makes the owner.
+password_links = Table(
+    "password_links",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("user_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
+    Index("ix_password_links_user", "user_id"),
+)
+
+# Wrong passwords of the last hour, by whom they count against: an account or a network.
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("subject", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_sign_in_failures_subject", "subject", "at"),
+    Index("ix_sign_in_failures_at", "at"),
 )
 
 # Slice `heartbeats` -------------------------------------------------------------------------------------------------
@@ -847,6 +955,110 @@ inventory_changes = Table(
     Column("category", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Index("ix_inventory_changes_system", "system_id", "id"),
+)
+
+# Slice `diagnosis` --------------------------------------------------------------------------------------------------
+packets = Table(
+    "packets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # The filter; empty: records of any environment.
+    Column("environment", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    # JSON of the packet without its issues.
+    Column("head", Text, nullable=False),
+    # JSON of the packet to the byte, zlib-compressed.
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_packets_project", "project_id", "id"),
+    Index("ix_packets_created_at", "created_at"),
+)
+
+# What is known of an issue over all packets.
+issue_ledger = Table(
+    "issue_ledger",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("ruleset", Text, nullable=False),
+    Column("signal_type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("last_packet_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("fixed_at", BigInteger),
+    Column("fixed_version", Text),
+    Column("regressed_at", BigInteger),
+    Column("count", BigInteger, nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    # JSON array.
+    Column("versions", Text, nullable=False),
+    Index("ix_issue_ledger_seen", "project_id", "last_seen"),
+)
+
+# What people said of issues; the newest of a packet and a fingerprint holds.
+issue_decisions = Table(
+    "issue_decisions",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("packet_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_issue_decisions_packet", "packet_id", "fingerprint", "seq"),
+)
+
+# From which severity on a diagnosis makes the managed heartbeat of the project fail.
+diagnosis_alerts = Table(
+    "diagnosis_alerts",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("severity", Text, nullable=False),
+)
+
+# Slice `usage` ------------------------------------------------------------------------------------------------------
+# Requests of a minute, which is named by the instant at which it begins, as hours are below.
+usage_minutes = Table(
+    "usage_minutes",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("total", BigInteger, nullable=False),
+    Column("client_errors", BigInteger, nullable=False),
+    Column("server_errors", BigInteger, nullable=False),
+    # Of those that have a duration; null while there are none.
+    Column("duration_sum_ms", BigInteger, nullable=False),
+    Column("duration_count", BigInteger, nullable=False),
+    Column("duration_min_ms", BigInteger),
+    Column("duration_max_ms", BigInteger),
+)
+
+usage_latency = Table(
+    "usage_latency",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+usage_errors = Table(
+    "usage_errors",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("error_type", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Index("uq_usage_errors_message", "error_type", "message", unique=True),
+    Index("ix_usage_errors_last_seen", "last_seen", "id"),
+    sqlite_autoincrement=True,
 )
 
 # Engine -------------------------------------------------------------------------------------------------------------

@@ -55,6 +55,37 @@ def insert_if_new(conn: Connection, table: Table, row: dict[str, Any], *, unique
     return conn.execute(statement.returning(table.c[unique[0]])).first() is not None
 
 
+def add_up(
+    conn: Connection,
+    table: Table,
+    rows: Sequence[dict[str, Any]],
+    *,
+    unique: Sequence[str],
+    added: Sequence[str],
+    lowest: Sequence[str] = (),
+    highest: Sequence[str] = (),
+) -> None:
+    """Insert `rows`, in the order given; where `unique` columns are taken, add to the row that is there.
+
+    lowest, highest: columns of which the smaller, or larger, of both values stays; null is neither. Others stay as they
+    are.
+    """
+    if not rows:
+        return
+    is_sqlite = conn.dialect.name == "sqlite"
+    insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+    least, greatest = (func.min, func.max) if is_sqlite else (func.least, func.greatest)
+    new = insert.excluded
+    values: dict[str, Any] = {name: table.c[name] + new[name] for name in added}
+    for names, choose in ((lowest, least), (highest, greatest)):
+        # Of two arguments SQLite's functions are null when one is.
+        values |= {
+            name: choose(func.coalesce(table.c[name], new[name]), func.coalesce(new[name], table.c[name]))
+            for name in names
+        }
+    conn.execute(insert.on_conflict_do_update(index_elements=list(unique), set_=values), list(rows))
+
+
 def one_at_a_time(conn: Connection, name: str) -> None:
     """Nobody else gets past here with this name until the transaction ends. SQLite has one writer anyway."""
     if conn.dialect.name != "sqlite":

@@ -17,9 +17,8 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifesign.clock import Clock
-from lifesign.envelopes import error_response
+from lifesign.envelopes import error_response, telemetry, vitals
 from lifesign.envelopes.failures import INTERNAL, failure_of
-from lifesign.envelopes.telemetry import takes_head
 from lifesign.http.context import context_of
 
 log = structlog.get_logger("lifesign.http")
@@ -29,7 +28,7 @@ _HEADER = b"x-request-id"
 _random = random.Random()  # noqa: S311 - see _request_id
 _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
-_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
+_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat", "/v1/traces")
 _METHOD_NOT_ALLOWED = 405
 _CLOSING = {408, 413}
 _CLOSE = (b"connection", b"close")
@@ -39,9 +38,9 @@ _MANAGEMENT = re.compile(r"/api/v[123]/")
 _PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Below it are names that senders chose; its route knows what became of U+0000 in them.
 _NAMED_BY_OTHERS = "/v1/sessions/"
-_TELLING = ("/a/", "/ping/", "/projects/")
+_TELLING = ("/a/", "/ping/", "/projects/", "/setup/")
 # Keys and codes belong nowhere in a path, which keeps nobody from putting them there.
-_SECRET = re.compile(r"(?:lsk_|lk_ingest_|lk_agent_)[\w-]{8,}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
+_SECRET = re.compile(r"(?:lsk_|lk_ingest_|lk_agent_|beam_)[\w-]{8,}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Edge:
 
         try:
             app = self._app_for(scope)
-            if scope["method"] == "HEAD" and takes_head(scope["path"]):
+            if scope["method"] == "HEAD" and _takes_head(scope["path"]):
                 # The framework knows HEAD on plain routes only.
                 await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
             else:
@@ -178,6 +177,11 @@ def _request_id(scope: Scope) -> str:
     return f"req_{_random.getrandbits(128):032x}"
 
 
+def _takes_head(path: str) -> bool:
+    """Whether `HEAD` works where `GET` does, which the framework sees to on plain routes only."""
+    return telemetry.takes_head(path) or vitals.is_vitals(path)
+
+
 def answer_error(request: Request, error: Exception) -> Response:
     """Turn an exception of a route into an answer, in the envelope of its path."""
     request_id = request.scope["state"]["request_id"]
@@ -196,4 +200,4 @@ def _allowed(request: Request) -> list[str]:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    return sorted(found | {"HEAD"} if "GET" in found and takes_head(request.scope["path"]) else found)
+    return sorted(found | {"HEAD"} if "GET" in found and _takes_head(request.scope["path"]) else found)

@@ -16,6 +16,13 @@ from lifesign.auth.rules import (
     Unauthorized,
     WrongKeyKind,
 )
+from lifesign.auth.vitals.rules import (
+    ApiKeyInvalid,
+    ApiKeyMissing,
+    KeyLimitReached,
+    VitalsKeyNotFound,
+    WishRefused,
+)
 from lifesign.bots.rules import (
     BelowPlanMinimum,
     BotNotFound,
@@ -42,6 +49,13 @@ from lifesign.channels.rules import (
     TooManyTests,
 )
 from lifesign.db import StorageUnavailable
+from lifesign.diagnosis.refusals import (
+    DiagnosisBusy,
+    DiagnosisTimeout,
+    IssueNotFound,
+    PacketNotFound,
+    WindowOverlapsPacket,
+)
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge
@@ -91,6 +105,19 @@ from lifesign.telemetry.rules import (
     UnsupportedMediaType,
 )
 from lifesign.telemetry.store import StoreUnavailable
+from lifesign.usage.rules import InvalidPage, InvalidRange
+from lifesign.vitals.rules import ExtraMissing, InvalidTraces, ModelError, TooManySamples, VideoError
+from lifesign.web.rules import (
+    FormForged,
+    LinkUnknown,
+    LinkUsed,
+    NoProject,
+    NotAMember,
+    NotSignedIn,
+    RoleRefused,
+    TooManyPasswords,
+    UserNotFound,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +175,10 @@ def _calls_limited(error: RateLimited) -> Failure:
     return Failure(429, f"{error.limiter}_rate_limited", str(error), headers=headers)
 
 
+def _no_vitals_key(message: str) -> Failure:
+    return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": 'ApiKey realm="Vitals"'})
+
+
 def _not_found(_error: Exception) -> Failure:
     return Failure(404, "NOT_FOUND", "Resource not found")
 
@@ -159,6 +190,12 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
 
 def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
     return lambda error: Failure(status, error.code, str(error))
+
+
+def _video(error: VideoError) -> Failure:
+    if error.code == "unsupported":
+        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
+    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}")
 
 
 # Parsers may quote what they could not read.
@@ -240,6 +277,20 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
     WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
     SessionNotFound: lambda _: Failure(404, "session_not_found", "Session not found in window"),
+    PacketNotFound: lambda _: Failure(404, "packet_not_found", "Packet not found"),
+    IssueNotFound: lambda _: Failure(404, "issue_not_found", "The packet holds no such issue"),
+    WindowOverlapsPacket: lambda _: Failure(
+        400, "window_overlaps_packet", "until must lie behind the end of the packet's window"
+    ),
+    DiagnosisBusy: lambda _: Failure(
+        503, "busy", "Another diagnosis of this project is running, try again", headers={"Retry-After": "5"}
+    ),
+    DiagnosisTimeout: lambda _: Failure(
+        503,
+        "diagnosis_timeout",
+        "The diagnosis took longer than 60 s; ask for a shorter window",
+        headers={"Retry-After": "5"},
+    ),
     InvalidCursor: lambda _: Failure(400, "invalid_cursor", "cursor is not a cursor of this list"),
     StoreUnavailable: lambda _: Failure(
         503,
@@ -263,7 +314,33 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     QuotaExceeded: lambda error: Failure(
         429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
+    # Of the Vitals API, whose callers are told a sentence only.
+    ApiKeyMissing: lambda error: _no_vitals_key(str(error)),
+    ApiKeyInvalid: lambda error: _no_vitals_key(str(error)),
+    WishRefused: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    # Without `Retry-After`: waiting does not help.
+    KeyLimitReached: lambda error: Failure(429, "RATE_LIMITED", str(error)),
+    VitalsKeyNotFound: _not_found,
+    InvalidRange: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    InvalidPage: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    ExtraMissing: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    ModelError: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    TooManySamples: lambda _: Failure(413, "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    InvalidTraces: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    VideoError: _video,
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
+    # Of pages, and of the operator's commands about people.
+    NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),
+    FormForged: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    RoleRefused: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NoProject: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NotAMember: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    LinkUnknown: _not_found,
+    LinkUsed: lambda _: Failure(410, "GONE", "This link is used"),
+    TooManyPasswords: lambda error: Failure(
+        429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
+    UserNotFound: lambda error: Failure(404, "NOT_FOUND", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(

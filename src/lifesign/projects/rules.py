@@ -5,7 +5,7 @@ import hmac
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lifesign.clock import EpochMs
 
@@ -24,7 +24,15 @@ _MAX_KEY, _KEPT_OF_KEY = 200, 137
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 NameField = Literal["project_name", "operator"]
-Limiter = Literal["mint", "recover"]
+Limiter = Literal["mint", "recover", "vitals_keys"]
+LIMITERS: tuple[Limiter, ...] = get_args(Limiter)
+
+
+_TOO_MANY: dict[Limiter, str] = {
+    "mint": "Too many new projects; try again later",
+    "recover": "Too many recoveries; try again later",
+    "vitals_keys": "Too many key requests from this address",
+}
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
@@ -60,7 +68,7 @@ class RateLimited(Exception):
     """Too many calls within the last hour."""
 
     def __init__(self, limiter: Limiter, wait_ms: int) -> None:
-        super().__init__(f"Too many {'new projects' if limiter == 'mint' else 'recoveries'}; try again later")
+        super().__init__(_TOO_MANY[limiter])
         self.limiter = limiter
         self.wait_ms = wait_ms
 

@@ -16,6 +16,7 @@ from lifesign.projects import rules, store
 from lifesign.projects.rules import (
     DEFAULT_PROJECT,
     KEPT_AFTER_EXPIRY_MS,
+    LIMITERS,
     SANDBOX,
     WINDOW_MS,
     Codes,
@@ -164,6 +165,17 @@ def _pass(conn: Connection, limiter: Limiter, limits: dict[str | None, int], now
         raise RateLimited(limiter, wait)
 
 
+def pass_limited(conn: Connection, limiter: Limiter, network: str, *, limit: int, now: EpochMs) -> None:
+    """Count a call that a network may make `limit` times within an hour (0: any number). Raises RateLimited.
+
+    It counts if the transaction is committed.
+    """
+    if limit:
+        one_at_a_time(conn, f"projects.{limiter}/{network}")
+        _pass(conn, limiter, {network: limit}, now)
+        store.insert_call(conn, limiter, network, now)
+
+
 # Keeping and giving back --------------------------------------------------------------------------------------------
 def graduate(conn: Connection, project_id: str) -> Project | None:
     """Let a sandbox stay for good; None when it is gone. The caller of this tells its Keyring to `forget`."""
@@ -186,10 +198,7 @@ def upgrade(conn: Connection, project_id: str, *, codes: Codes, code: str) -> tu
 
 def pass_recovery(conn: Connection, *, network: str, limits: Limits, now: EpochMs) -> None:
     """Count a try to recover a project, whatever becomes of it. Raises RateLimited."""
-    if limits.recover:
-        one_at_a_time(conn, f"projects.recover/{network}")
-        _pass(conn, "recover", {network: limits.recover}, now)
-        store.insert_call(conn, "recover", network, now)
+    pass_limited(conn, "recover", network, limit=limits.recover, now=now)
 
 
 def recover(conn: Connection, project_id: str, now: EpochMs) -> tuple[Project, KeyPair]:
@@ -267,4 +276,4 @@ forget = store.delete_projects
 def forget_calls(conn: Connection, now: EpochMs, limit: int) -> int:
     """Calls that no limit counts any more; how many went."""
     before = EpochMs(now - WINDOW_MS)
-    return store.delete_calls(conn, "mint", before, limit) or store.delete_calls(conn, "recover", before, limit)
+    return next((gone for each in LIMITERS if (gone := store.delete_calls(conn, each, before, limit))), 0)

@@ -1,0 +1,3 @@
+from tests.shared import ledger, shared_node
+
+__all__ = ["ledger", "shared_node"]
