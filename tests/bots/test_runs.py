@@ -401,15 +401,16 @@ async def test_a_budget_of_nothing_skips_every_slot_and_a_new_period_begins_at_n
     assert await claimed(lifesign) is None
     assert (await logs(lifesign, made))[0]["lifesign"]["reason"] == "budget_exhausted"
 
+    await settings(lifesign, budget_period="day", billing_timezone="Europe/Berlin")
     spends = await scheduled(lifesign, credit_budget=1, interval_minutes=44_640)
     await triggered(lifesign, spends)
     await worked(lifesign, usage={"input_tokens": 1000, "output_tokens": 0, "requests": 1})
     now = await read(lifesign, spends)
-    await lifesign.advance(27 * 24 * 3600)
+    await lifesign.advance(12 * 3600)
     later = await read(lifesign, spends)
 
     assert (now["credits_used"], later["credits_used"]) == (1, 0)
-    assert later["lifesign"]["period_start"] == "2026-02-01T00:00:00.000Z"
+    assert later["lifesign"]["period_start"] == "2026-01-05T23:00:00.000Z"
 
 
 async def test_starts_at_once_reserve_no_more_than_there_is(lifesign: Lifesign) -> None:

@@ -254,7 +254,7 @@ class Executor:
         for attempt in range(_FINISH_TRIES):
             try:
                 ended = await self._db.write(
-                    running.finish, run.id, run.lease_token, _redacted(outcome), self._clock.now()
+                    running.finish, run.id, run.lease_token, running.redacted(outcome), self._clock.now()
                 )
                 break
             except StorageUnavailable:
@@ -275,12 +275,6 @@ class Executor:
         )
         for observe in self.observers:
             await observe(started, outcome)
-
-
-def _redacted(outcome: Outcome) -> Outcome:
-    response = None if outcome.response is None else reports.redacted(outcome.response)
-    message = None if outcome.error_message is None else reports.redacted(outcome.error_message)
-    return Outcome(outcome.status, outcome.reason, response, message, outcome.report, outcome.pauses_as)
 
 
 class Recorder:

@@ -27,10 +27,12 @@ class Hold(NamedTuple):
     token: str | None = None
 
 
-def claim(conn: Connection, project_id: str, bot_id: str | None, owner: str, now: EpochMs) -> Started | None:
+def claim(
+    conn: Connection, project_id: str, bot_id: str | None, owner: str, now: EpochMs, *, is_halted: bool
+) -> Started | None:
     """The next run that waits for an outside worker, under a lease; None when there is none."""
     for waiting in run_store.startable(conn, now, _TRIES, is_pull=True, project_id=project_id, bot_id=bot_id):
-        started = running.start(conn, waiting.id, owner=owner, now=now, door="claim")
+        started = running.start(conn, waiting.id, owner=owner, now=now, door="claim", is_halted=is_halted)
         if started is not None:
             return started
     return None
@@ -81,13 +83,7 @@ def finish(conn: Connection, hold: Hold, fields: Fields, body: Any, now: EpochMs
     outcome = result.outcome
     if run.cancel_reason is not None:
         outcome = Outcome("cancelled", run.cancel_reason, outcome.response)
-    return running.finish(conn, run.id, run.lease_token, _redacted(outcome), now)
-
-
-def _redacted(outcome: Outcome) -> Outcome:
-    response = None if outcome.response is None else reports.redacted(outcome.response)
-    message = None if outcome.error_message is None else reports.redacted(outcome.error_message)
-    return Outcome(outcome.status, outcome.reason, response, message, outcome.report)
+    return running.finish(conn, run.id, run.lease_token, running.redacted(outcome), now)
 
 
 def _totals(fields: Fields) -> Totals | None:

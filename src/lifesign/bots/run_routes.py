@@ -41,6 +41,10 @@ def executor_of(request: Request) -> Executor:
     return cast("Executor", request.app.state.bots)
 
 
+def _is_halted(request: Request) -> bool:
+    return context_of(request).settings.bots_stopped
+
+
 # Triggered ----------------------------------------------------------------------------------------------------------
 _TRIGGER: tuple[Schema, ...] = (
     {
@@ -79,7 +83,9 @@ async def trigger_heartbeat(request: Request) -> Response:
     call = await call_of(request, "bots:run")
     ref, schedule_id = call.bot_ref(), call.text_id("heartbeat_id")
     is_async = Fields(call.query).flag("async")
-    run = await context_of(request).db.write(running.trigger, call.ask, ref, schedule_id, _idem_key(request))
+    run = await context_of(request).db.write(
+        running.trigger, call.ask, ref, schedule_id, idem_key=_idem_key(request), is_halted=_is_halted(request)
+    )
     log.info("bot_run.triggered", project_id=call.project_id, run_id=run.id, key_id=call.caller.key_id)
     if is_async:
         told = {"uuid": run.id, "status": run.status, "reason": run.reason}
@@ -243,6 +249,31 @@ async def cancel_run(request: Request) -> Response:
     return json_answer({"run": run_schemas.log(run)})
 
 
+@router.post(
+    "/v1/bot/heartbeat/approve",
+    **described("approveBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.Approval, errors=(404, 409)),
+)
+async def approve_run(request: Request) -> Response:
+    """Decide about the call of a tool that a run waits with: it goes on, with the call or with its refusal."""
+    call = await call_of(request, "bots:run")
+    run_id = call.text_id("run_id")
+    found = await context_of(request).db.read(running.run_of, call.project_id, run_id)
+    is_approved = call.fields.flag("approve")
+    if is_approved is None:
+        raise MissingField("approve")
+    run = await context_of(request).db.write(
+        running.approve, call.project_id, found.id, is_approved=is_approved, now=call.now
+    )
+    log.info(
+        "bot_run.decided",
+        project_id=call.project_id,
+        run_id=run.id,
+        key_id=call.caller.key_id,
+        is_approved=is_approved,
+    )
+    return json_answer({"run": run_schemas.log(run)})
+
+
 @router.post("/v1/bot/stop", **described("stopBots", answer=(200, run_schemas.StoppedBody), body=run_schemas.Stop))
 async def stop_bots(request: Request) -> Response:
     """Let no run of the project begin, and cancel those that go on."""
@@ -283,7 +314,9 @@ async def claim_run(request: Request) -> Response:
     until = loop.time() + wait_s
     owner = f"key:{call.caller.key_id}"
     while True:
-        started = await context.db.write(outside.claim, call.project_id, bot_id, owner, context.now())
+        started = await context.db.write(
+            outside.claim, call.project_id, bot_id, owner, context.now(), is_halted=_is_halted(request)
+        )
         if started is not None or loop.time() >= until:
             return json_answer({"run": None if started is None else run_schemas.claimed(started)})
         await asyncio.sleep(min(_LOOK_S, max(0.0, until - loop.time())))
@@ -319,8 +352,10 @@ async def _held_by(request: Request) -> tuple[Hold, Fields, dict[str, Any]]:
     """Whose run it is: of whoever has its one-run token, or of a project with a key and the token of its lease."""
     header = header_of(request, b"authorization")
     token = None if header is None else bearer_token(header).decode("latin-1")
-    is_own = token is not None and await context_of(request).db.read(run_store.run_by_token, running.token_hash(token))
-    if token is not None and is_own:
+    own = None
+    if token is not None:
+        own = await context_of(request).db.read(run_store.run_by_token, running.token_hash(token))
+    if own is not None:
         body = await _object(request)
         return Hold(str(body.get("run_id") or ""), token=token), Fields(body), body
     call = await call_of(request, "bots:run")

@@ -71,6 +71,7 @@ def log(run: Run) -> Json:
             "runner": run.runner,
             "model": run.model,
             "tools": [] if run.tools is None else msgspec.json.decode(run.tools),
+            "approve_until": _time(run.parked_until) if run.status == "waiting_approval" else None,
         },
     }
 
@@ -249,6 +250,12 @@ class RunRef(ProjectRef):
     """A run."""
 
     run_id: str
+
+
+class Approval(RunRef):
+    """A decision about the call of a tool that a run waits with."""
+
+    approve: bool | int | str
 
 
 class Stop(ProjectRef):

@@ -27,8 +27,12 @@ P = bot_budget_periods.c
 
 _RUN = tuple(R[name] for name in Run.__dataclass_fields__)
 _QUEUED, _RUNNING = R.status == word("queued"), R.status == word("running")
-_IS_OPEN = or_(_QUEUED, _RUNNING, R.status == word("waiting_approval"))
+_PARKED = R.status == word("waiting_approval")
+_IS_OPEN = or_(_QUEUED, _RUNNING, _PARKED)
 MAX_TRANSCRIPT_BYTES = 1_048_576
+_LONGEST_COOLDOWN_MS = 604_800_000
+OUTSIDE = ("http", "pull")
+"""Kinds of runners that nobody here can end."""
 
 
 def _run(row: Sequence[Any]) -> Run:  # Any: a row of a table whose columns mypy does not know
@@ -100,6 +104,12 @@ def open_runs(conn: Connection, schedule_ids: Collection[str]) -> dict[str, list
     return found
 
 
+def running_of(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> dict[str, str]:
+    """The run of each schedule that goes on. Index: ix_bot_runs_lease."""
+    query = select(R.schedule_id, R.id).where(_RUNNING, R.lease_until > now, R.schedule_id.in_(list(schedule_ids)))
+    return {row[0]: row[1] for row in conn.execute(query.order_by(R.id))}
+
+
 def latest_runs(conn: Connection, schedule_ids: Collection[str], *, before: str | None = None) -> dict[str, Run]:
     """The newest run of each schedule. before: of those older than this one."""
     older = R.schedule_id.in_(list(schedule_ids)) & (R.kind != "trigger")
@@ -121,6 +131,12 @@ def count_running(conn: Connection, project_id: str, now: EpochMs) -> int:
     return int(conn.scalar(query) or 0)
 
 
+def count_running_of_all(conn: Connection, now: EpochMs) -> dict[str, int]:
+    """How many runs go on, by project. Index: ix_bot_runs_lease."""
+    query = select(R.project_id, func.count()).where(_RUNNING, R.lease_until > now).group_by(R.project_id)
+    return {row[0]: row[1] for row in conn.execute(query)}
+
+
 class Waiting(NamedTuple):
     """A run that waits to be started."""
 
@@ -138,10 +154,11 @@ def startable(
     is_pull: bool = False,
     project_id: str | None = None,
     bot_id: str | None = None,
+    except_projects: Collection[str] = (),
 ) -> list[Waiting]:
     """Queued runs that are due, each the first of its schedule, while no other of it is going on, in their order.
 
-    is_pull: those that an outside worker takes, of a project; others else.
+    is_pull: those that an outside worker takes, of a project; others else. except_projects: they have no place.
     """
     other = bot_runs.alias()
     is_busy = (
@@ -158,6 +175,8 @@ def startable(
     )
     query = select(R.id, R.project_id, R.schedule_id, R.place_until).where(_QUEUED, R.effective_at <= now, ~is_busy)
     query = query.where(R.runner == "pull" if is_pull else R.runner != "pull")
+    if except_projects:
+        query = query.where(R.project_id.not_in(list(except_projects)))
     if project_id is not None:
         query = query.where(R.project_id == project_id)
     if bot_id is not None:
@@ -165,10 +184,21 @@ def startable(
     return [Waiting(*row) for row in conn.execute(query.order_by(R.effective_at, R.id).limit(limit))]
 
 
-def expired_places(conn: Connection, now: EpochMs, limit: int) -> list[str]:
-    """Queued runs for which no place became free in time, or which were to be cancelled."""
-    query = select(R.id).where(_QUEUED, or_(R.place_until <= now, R.cancel_reason.is_not(None)))
+def waited_enough(conn: Connection, now: EpochMs, limit: int) -> list[str]:
+    """Runs that wait no longer: no place became free in time, nobody approved, or they shall end.
+
+    Indexes: ix_bot_runs_queued, ix_bot_runs_parked.
+    """
+    has_no_place = and_(_QUEUED, or_(R.place_until <= now, R.cancel_reason.is_not(None)))
+    is_parked_out = and_(_PARKED, or_(R.parked_until <= now, R.cancel_reason.is_not(None)))
+    query = select(R.id).where(or_(has_no_place, is_parked_out))
     return list(conn.scalars(query.order_by(R.id).limit(limit)))
+
+
+def free_places(conn: Connection, schedule_id: str) -> list[str]:
+    """Queued runs of a schedule that waited for another of it, and not yet for a place."""
+    query = select(R.id).where(R.schedule_id == schedule_id, _QUEUED, R.place_until.is_(None))
+    return list(conn.scalars(query))
 
 
 def next_queued(conn: Connection, now: EpochMs) -> EpochMs | None:
@@ -178,10 +208,11 @@ def next_queued(conn: Connection, now: EpochMs) -> EpochMs | None:
     return found
 
 
-def next_place_end(conn: Connection) -> EpochMs | None:
-    """When the next queued run has waited for long enough."""
-    found: EpochMs | None = conn.scalar(select(func.min(R.place_until)).where(_QUEUED))
-    return found
+def next_wait_end(conn: Connection) -> EpochMs | None:
+    """When the next run has waited for long enough, for a place or for approval."""
+    places = conn.scalar(select(func.min(R.place_until)).where(_QUEUED))
+    approvals = conn.scalar(select(func.min(R.parked_until)).where(_PARKED))
+    return min((each for each in (places, approvals) if each is not None), default=None)
 
 
 def expired_leases(conn: Connection, now: EpochMs, limit: int) -> list[str]:
@@ -249,15 +280,21 @@ def cancel_reasons(conn: Connection, held: Mapping[str, int]) -> dict[str, str |
     return {row.id: row.cancel_reason for row in conn.execute(query) if row.lease_token == held[row.id]}
 
 
-def ask_to_cancel(conn: Connection, where: Mapping[str, str], reason: str) -> None:
-    """Ask runs that have not ended to end. where: columns and their values."""
-    mine = and_(*(R[name] == value for name, value in where.items()))
-    conn.execute(update(bot_runs).where(mine, _IS_OPEN, R.cancel_reason.is_(None)).values(cancel_reason=reason))
+def ask_to_cancel(conn: Connection, where: Mapping[str, str], reason: str, *, last_words_until: EpochMs) -> None:
+    """Ask runs that have not ended to end. where: columns and their values; none: all.
+
+    last_words_until: when those count as ended that are done elsewhere, as nobody here can end them.
+    """
+    mine = and_(*(R[name] == value for name, value in where.items()), R.cancel_reason.is_(None))
+    elsewhere = and_(_RUNNING, R.runner.in_(OUTSIDE), R.lease_until > last_words_until)
+    ends = case((elsewhere, last_words_until), else_=R.lease_until)
+    conn.execute(update(bot_runs).where(mine, _IS_OPEN).values(cancel_reason=reason, lease_until=ends))
 
 
-def count_open(conn: Connection, project_id: str) -> int:
-    """How many runs of a project have not ended."""
-    return int(conn.scalar(select(func.count()).where(R.project_id == project_id, _IS_OPEN)) or 0)
+def count_open(conn: Connection, where: Mapping[str, str]) -> int:
+    """How many runs have not ended. where: columns and their values; none: all."""
+    mine = and_(*(R[name] == value for name, value in where.items()), _IS_OPEN)
+    return int(conn.scalar(select(func.count()).where(mine)) or 0)
 
 
 # Money --------------------------------------------------------------------------------------------------------------
@@ -295,6 +332,12 @@ def insert_ledger(conn: Connection, row: Mapping[str, Any]) -> None:
 
 
 # Transcripts --------------------------------------------------------------------------------------------------------
+def parked_state(conn: Connection, run_id: str) -> str | None:
+    """What a runner wrote down of a run that was parked."""
+    found: str | None = conn.scalar(select(R.parked).where(R.id == run_id))
+    return found
+
+
 def append_transcript(conn: Connection, run: Run, entries: Sequence[Mapping[str, Any]]) -> None:
     """Note what was said in a run."""
     last = conn.scalar(select(func.max(T.n)).where(T.run_id == run.id))
@@ -415,8 +458,9 @@ def told_at(conn: Connection, schedule_id: str, key: str) -> EpochMs | None:
 
 
 def mark_told(conn: Connection, schedule_id: str, project_id: str, key: str, now: EpochMs) -> None:
-    """Note that people are told of something now."""
+    """Note that people are told of something now; what was told longer ago than any cooldown is forgotten."""
     c = bot_notices.c
+    conn.execute(delete(bot_notices).where(c.schedule_id == schedule_id, c.at < now - _LONGEST_COOLDOWN_MS))
     row = {"schedule_id": schedule_id, "key": key, "project_id": project_id, "at": now}
     if not insert_if_new(conn, bot_notices, row, unique=["schedule_id", "key"]):
         conn.execute(update(bot_notices).where(c.schedule_id == schedule_id, c.key == key).values(at=now))

@@ -30,15 +30,20 @@ from lifesign.schedule import BadSchedule
 LEASE_MS = 60_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-_ALL = "*"
-OUTSIDE = frozenset({"http", "pull"})
-_LAST_WORDS_MS = 5000
+ALL_PROJECTS = "*"
+"""In place of a project's id: settings of this "project" hold for all."""
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
 def is_stopped(settings: ProjectSettings, server: ProjectSettings) -> bool:
     """Whether nothing may run: the project's bots, or those of all projects, are stopped."""
     return settings.stopped_at is not None or server.stopped_at is not None
+
+
+def _server_settings(conn: Connection, *, is_halted: bool) -> ProjectSettings:
+    """What holds for all projects. is_halted: this server was started with all bots stopped."""
+    found = store.settings_of(conn, ALL_PROJECTS)
+    return replace(found, stopped_at=EpochMs(0)) if is_halted and found.stopped_at is None else found
 
 
 @lru_cache(maxsize=1024)
@@ -78,15 +83,15 @@ def plan(conn: Connection, now: EpochMs, limit: int) -> list[Planned]:
     return found
 
 
-def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs) -> int:
+def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs, *, is_halted: bool = False) -> int:
     """Make runs of slots that are due, and move on; how many schedules were dealt with.
 
-    What changed since it was planned is left for the next time.
+    What changed since it was planned is left for the next time. is_halted: all bots are stopped on this server.
     """
     by_id = {each.row.id: each.due for each in planned}
     locked = run_store.lock_unchanged(conn, [each.row for each in planned])
     schedules = store.schedules_by_id(conn, locked)
-    world = _World.of(conn, list(schedules.values()), now)
+    world = _World.of(conn, list(schedules.values()), now, is_halted=is_halted)
     moved: list[Moved] = []
     for schedule in schedules.values():
         due = by_id[schedule.id]
@@ -102,11 +107,11 @@ def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs) -> int:
     return len(schedules)
 
 
-def claim_or_pass(conn: Connection, planned: Planned, now: EpochMs) -> int:
+def claim_or_pass(conn: Connection, planned: Planned, now: EpochMs, *, is_halted: bool = False) -> int:
     """The same for one schedule; where a slot of it has a run already, its slots are passed over."""
     try:
         with conn.begin_nested():
-            return claim(conn, [planned], now)
+            return claim(conn, [planned], now, is_halted=is_halted)
     except IntegrityError:
         due = planned.due
         if due is None or not run_store.lock_unchanged(conn, [planned.row]):
@@ -158,11 +163,12 @@ class _World:
         self.has_started = False
 
     @classmethod
-    def of(cls, conn: Connection, schedules: Sequence[Schedule], now: EpochMs) -> "_World":
+    def of(cls, conn: Connection, schedules: Sequence[Schedule], now: EpochMs, *, is_halted: bool = False) -> "_World":
         world = cls(conn, now)
         ids = [each.id for each in schedules]
         projects = sorted({each.project_id for each in schedules})
-        world._settings = store.settings_of_many(conn, [*projects, _ALL])
+        world._settings = store.settings_of_many(conn, projects)
+        world._settings[ALL_PROJECTS] = _server_settings(conn, is_halted=is_halted)
         world._bots = store.bots_by_id(conn, sorted({each.bot_id for each in schedules}))
         world._open = run_store.open_runs(conn, ids)
         world._latest = run_store.latest_runs(conn, ids)
@@ -174,7 +180,7 @@ class _World:
         """What decides about a slot. is_slot: False to ask only what holds for all slots of the schedule."""
         settings = self._settings[schedule.project_id]
         bot = self._bots.get(schedule.bot_id)
-        found = facts_of(settings, self._settings[_ALL], bot, schedule, self._now)
+        found = facts_of(settings, self._settings[ALL_PROJECTS], bot, schedule, self._now)
         if not is_slot:
             return found
         runs = self._open.get(schedule.id, [])
@@ -188,16 +194,18 @@ class _World:
 
     def queue(self, schedule: Schedule, start: timing.Start, gap_ms: int) -> None:
         """A run that begins when there is a place."""
+        waits_for_another = bool(self._open.get(schedule.id))
         if schedule.options.overlap == "cancel_previous":
-            for each in self._open.get(schedule.id, []):
-                run_store.set_run(self._conn, each.id, {"cancel_reason": "superseded"})
+            _supersede(self._conn, schedule, self._now)
         made = new_run(schedule, start.kind, self._now)
         made = replace(
             made,
             slot=start.slot,
             effective_at=start.effective_at,
             missed_count=start.missed_count,
-            place_until=rules.place_until(start.kind, start.effective_at, self._now, gap_ms),
+            place_until=None
+            if waits_for_another
+            else rules.place_until(start.kind, start.effective_at, self._now, gap_ms),
             runner=self._bots[schedule.bot_id].options.runner["kind"],
         )
         self._new.append(made)
@@ -241,6 +249,11 @@ class _World:
             run_store.set_run(self._conn, grown.id, {"count": grown.count, "last_slot": grown.last_slot})
         for schedule_id, at in self._skipped.items():
             store.set_columns(self._conn, schedule_id, {"last_status": "skipped", "last_executed_at": at})
+
+
+def _supersede(conn: Connection, schedule: Schedule, now: EpochMs) -> None:
+    until = EpochMs(now + rules.LAST_WORDS_MS)
+    run_store.ask_to_cancel(conn, {"schedule_id": schedule.id}, "superseded", last_words_until=until)
 
 
 def _is_running(run: Run, now: EpochMs) -> bool:
@@ -306,12 +319,22 @@ def new_run(schedule: Schedule, kind: RunKind, now: EpochMs) -> Run:
         token_hash=None,
         idem_key=None,
         notice=None,
+        parked_until=None,
+        is_approved=None,
         created_at=now,
     )
 
 
 # Triggers -----------------------------------------------------------------------------------------------------------
-def trigger(conn: Connection, ask: service.Ask, bot_ref: str | int, schedule_id: str, idem_key: str | None) -> Run:
+def trigger(
+    conn: Connection,
+    ask: service.Ask,
+    bot_ref: str | int,
+    schedule_id: str,
+    *,
+    idem_key: str | None = None,
+    is_halted: bool = False,
+) -> Run:
     """A run now, or the refusal of one. Raises BotNotFound, ScheduleNotFound, PlanForbids, HeartbeatDisabled."""
     now = ask.now
     bot, _ = service.get_schedule(conn, ask.project_id, bot_ref, schedule_id)
@@ -324,19 +347,28 @@ def trigger(conn: Connection, ask: service.Ask, bot_ref: str | int, schedule_id:
         if now - known.created_at < _DAY_MS:
             return known
         run_store.forget_idem(conn, known.id)
-    world = _World.of(conn, [schedule], now)
-    refused = rules.admit("trigger", "trigger", world.facts(schedule))
+    world = _World.of(conn, [schedule], now, is_halted=is_halted)
+    facts = world.facts(schedule)
+    refused = rules.admit("trigger", "trigger", facts)
     run = replace(new_run(schedule, "trigger", now), idem_key=key, runner=bot.options.runner["kind"])
     if refused is not None:
         run = replace(run, status="skipped", reason=refused, error_message=rules.SKIPS[refused], finished_at=now)
         store.set_columns(conn, schedule.id, {"last_status": "skipped", "last_executed_at": now})
     else:
         if schedule.options.overlap == "cancel_previous":
-            run_store.ask_to_cancel(conn, {"schedule_id": schedule.id}, "superseded")
-        run = replace(run, place_until=rules.place_until("trigger", now, now, 0))
+            _supersede(conn, schedule, now)
+        if not (facts.is_running or facts.is_queued):
+            run = replace(run, place_until=rules.place_until("trigger", now, now, 0))
         wake_after_commit(conn, "bots_run")
     run_store.insert_runs(conn, [run])
     return run
+
+
+def full_projects(conn: Connection, now: EpochMs) -> list[str]:
+    """Projects with as many runs going on as they may have."""
+    counts = run_store.count_running_of_all(conn, now)
+    settings = store.settings_of_many(conn, list(counts))
+    return [each for each, count in counts.items() if count >= settings[each].options.max_concurrent_runs]
 
 
 # Starting -----------------------------------------------------------------------------------------------------------
@@ -352,12 +384,28 @@ class Started:
     tariff: Tariff
     token: str | None = None
     """What an outside runner answers with."""
+    resumed: "Resumed | None" = None
+    """Where it was parked until somebody decided; None: it begins."""
+
+
+class Resumed(NamedTuple):
+    """A run that goes on. state: as its runner wrote it down when it parked it."""
+
+    state: str
+    is_approved: bool
 
 
 def start(
-    conn: Connection, run_id: str, *, owner: str, now: EpochMs, door: Door = "start", has_token: bool = False
+    conn: Connection,
+    run_id: str,
+    *,
+    owner: str,
+    now: EpochMs,
+    door: Door = "start",
+    has_token: bool = False,
+    is_halted: bool = False,
 ) -> Started | None:
-    """Begin a queued run; None when it may not begin, or not now."""
+    """Begin a queued run, or go on with one that was parked; None when it may not begin, or not now."""
     seen = run_store.run_by_id(conn, run_id)
     if seen is None or seen.status != "queued":
         return None
@@ -367,26 +415,26 @@ def start(
     if run is None or run.status != "queued":
         return None
     if run.cancel_reason is not None:
-        end_queued(conn, run, "cancelled", run.cancel_reason, now)
+        _refuse(conn, run, schedule, run.cancel_reason, now)
         return None
     bot = store.bots_by_id(conn, [run.bot_id]).get(run.bot_id)
-    facts = facts_of(settings, store.settings_of(conn, _ALL), bot, schedule, now)
+    facts = facts_of(settings, _server_settings(conn, is_halted=is_halted), bot, schedule, now)
     is_full = run_store.count_running(conn, run.project_id, now) >= settings.options.max_concurrent_runs
     if is_full and (run.place_until is None or now < run.place_until):
         return None
     refused = rules.admit(door, run.kind, replace(facts, has_no_place=is_full))
     if refused == GONE or schedule is None or bot is None:
-        end_queued(conn, run, "cancelled", "user" if schedule is not None else "deleted", now)
+        _refuse(conn, run, schedule, "user" if schedule is not None else "deleted", now)
         return None
     if refused is not None:
-        end_queued(conn, run, "skipped", refused, now)
+        _refuse(conn, run, schedule, refused, now)
         return None
     limits = limits_of(schedule, bot)
     period = service.period_now(settings, run.slot if run.slot is not None else now)
     account = run_store.lock_account(conn, schedule.id, schedule.project_id, start=period.start, end=period.end)
     reserved = budget.reservation(budget.remaining(schedule.budget, *account), limits.max_units, limits.min_units)
     if reserved is None:
-        end_queued(conn, run, "skipped", "budget_exhausted", now)
+        _refuse(conn, run, schedule, "budget_exhausted", now)
         return None
     run_store.save_account(conn, schedule.id, period.start, account._replace(reserved=account.reserved + reserved))
     token = secrets.token_urlsafe(32) if has_token else None
@@ -407,7 +455,20 @@ def start(
     }
     run_store.set_run(conn, run.id, values)
     run = replace(run, **values)
-    return Started(run, schedule, bot, settings, limits, tariff_of(settings, bot), token)
+    state = run_store.parked_state(conn, run.id) if run.is_approved is not None else None
+    resumed = None if state is None else Resumed(state, bool(run.is_approved))
+    return Started(run, schedule, bot, settings, limits, tariff_of(settings, bot), token, resumed)
+
+
+def _refuse(conn: Connection, run: Run, schedule: Schedule | None, reason: str, now: EpochMs) -> None:
+    """End a run that may not begin. What was parked has begun already, so that it ends as a run does."""
+    if run.is_approved is None:
+        end_queued(conn, run, "cancelled" if reason in rules.CANCELS else "skipped", reason, now)
+        return
+    outcome = Outcome("error", "budget_cut") if reason == "budget_exhausted" else Outcome("cancelled", reason)
+    if outcome.status == "cancelled" and reason not in rules.CANCELS:
+        outcome = Outcome("cancelled", "stopped", error_message=rules.SKIPS[reason])
+    _finish(conn, run, schedule, outcome, now)
 
 
 def token_hash(token: str) -> str:
@@ -423,10 +484,15 @@ def tools_of(schedule: Schedule, bot: Bot) -> list[str]:
 
 def limits_of(schedule: Schedule, bot: Bot) -> Limits:
     """The limits of a run of a schedule."""
-    gap = None
-    if schedule.next_slot is not None and (after := timing.slots_after(schedule.timing, schedule.next_slot, 1)):
-        gap = after[0] - schedule.next_slot
-    return rules.limits_of(schedule.options.limits, gap_ms=gap, max_reply_tokens=bot.max_reply_tokens)
+    return rules.limits_of(schedule.options.limits, gap_ms=_gap_ms(schedule), max_reply_tokens=bot.max_reply_tokens)
+
+
+def _gap_ms(schedule: Schedule) -> int | None:
+    """Between the next two slots; None when there are none."""
+    if schedule.next_slot is None:
+        return None
+    after = timing.slots_after(schedule.timing, schedule.next_slot, 1)
+    return after[0] - schedule.next_slot if after else None
 
 
 def tariff_of(settings: ProjectSettings, bot: Bot) -> Tariff:
@@ -463,10 +529,12 @@ def end_queued(conn: Connection, run: Run, status: RunStatus, reason: str, now: 
                 conn, earlier.id, {"count": earlier.count + count, "last_slot": run.slot, "finished_at": now}
             )
             run_store.delete_run(conn, run.id)
+            _let_next(conn, run.schedule_id, now)
             return
         values |= {"first_slot": run.slot, "last_slot": run.slot, "count": count, "missed_count": 0}
     run_store.set_run(conn, run.id, values)
     store.set_columns(conn, run.schedule_id, {"last_status": status, "last_executed_at": now})
+    _let_next(conn, run.schedule_id, now)
 
 
 # While it runs ------------------------------------------------------------------------------------------------------
@@ -548,6 +616,15 @@ def note(conn: Connection, run_id: str, token: int, entries: Sequence[Mapping[st
 
 # Ends ---------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A call of a tool that waits for approval. arguments: JSON. state: what the runner goes on with."""
+
+    tool: str
+    arguments: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended."""
 
@@ -558,6 +635,21 @@ class Outcome:
     report: Report | None = None
     pauses_as: str | None = None
     """The schedule shall run no more, for this reason."""
+    parked: Parked | None = None
+    """With the status `waiting_approval`: what somebody shall decide about."""
+
+
+def redacted(outcome: Outcome) -> Outcome:
+    """An outcome without what looks like credentials; people are told of it, and it is stored."""
+    report = outcome.report
+    if report is not None:
+        report = replace(report, title=reports.redacted(report.title), body=reports.redacted(report.body))
+    return replace(
+        outcome,
+        response=None if outcome.response is None else reports.redacted(outcome.response),
+        error_message=None if outcome.error_message is None else reports.redacted(outcome.error_message),
+        report=report,
+    )
 
 
 def finish(conn: Connection, run_id: str, token: int, outcome: Outcome, now: EpochMs) -> Run:
@@ -574,6 +666,9 @@ def finish(conn: Connection, run_id: str, token: int, outcome: Outcome, now: Epo
 
 def _finish(conn: Connection, run: Run, schedule: Schedule | None, outcome: Outcome, now: EpochMs) -> Run:
     run = _settle(conn, run, schedule)
+    took_ms = (run.duration_ms or 0) + (max(0, now - (run.started_at or now)) if run.status == "running" else 0)
+    if outcome.parked is not None:
+        return _park(conn, run, schedule, outcome.parked, took_ms=took_ms, now=now)
     if outcome.status == "skipped":
         end_queued(conn, run, "skipped", outcome.reason or "", now)
         return run_store.run_by_id(conn, run.id) or replace(run, status="skipped", reason=outcome.reason)
@@ -584,17 +679,73 @@ def _finish(conn: Connection, run: Run, schedule: Schedule | None, outcome: Outc
         "response": None if outcome.response is None else reports.cut(outcome.response, reports.MAX_RESPONSE_BYTES),
         "error_message": message,
         "finished_at": now,
-        "duration_ms": max(0, now - (run.started_at or now)),
+        "duration_ms": took_ms,
         "lease_until": None,
         "token_hash": None,
     }
     run = replace(run, **values)
     if schedule is not None:
         values["notice"] = _follow_up(conn, run, schedule, outcome, now)
-    run_store.set_run(conn, run.id, values)
-    # What waited for its end, or for its place, may begin.
+    run_store.set_run(conn, run.id, values | {"parked": None, "parked_until": None})
+    _let_next(conn, run.schedule_id, now)
+    return replace(run, notice=values.get("notice"), parked_until=None)
+
+
+def _let_next(conn: Connection, schedule_id: str, now: EpochMs) -> None:
+    """What waited for the end of a run, or for its place, may begin; from here on it waits for a place only."""
+    waiting = run_store.free_places(conn, schedule_id)
+    if waiting:
+        schedule = store.schedules_by_id(conn, [schedule_id]).get(schedule_id)
+        gap_ms = None if schedule is None else _gap_ms(schedule)
+        until = rules.place_until("scheduled", now, now, _HOUR_MS if gap_ms is None else gap_ms)
+        for run_id in waiting:
+            run_store.set_run(conn, run_id, {"place_until": until})
     wake_after_commit(conn, "bots_run")
-    return replace(run, notice=values.get("notice"))
+
+
+def _park(conn: Connection, run: Run, schedule: Schedule | None, parked: Parked, *, took_ms: int, now: EpochMs) -> Run:
+    """Let a run wait until somebody has approved a call of a tool, or declined it; people are told once."""
+    values: dict[str, Any] = {
+        "status": "waiting_approval",
+        "parked_until": EpochMs(now + rules.APPROVAL_MS),
+        "is_approved": None,
+        "duration_ms": took_ms,
+        "lease_until": None,
+        "token_hash": None,
+    }
+    run_store.set_run(conn, run.id, values | {"parked": parked.state})
+    subject = None if schedule is None else notices.subject_of(conn, schedule)
+    if subject is not None:
+        title = f"asks for approval of {parked.tool}"
+        text = f"A run waits for approval: {parked.tool} {reports.redacted(parked.arguments)}"
+        told = Report(True, "warning", title, text[: reports.MAX_BODY], f"approval:{run.id}")  # noqa: FBT003 - a field
+        notices.tell(conn, subject, told, cause=f"{run.id}:approval:{run.lease_token}", n=1, run_id=run.id, now=now)
+    wake_after_commit(conn, "bots_run")
+    return replace(run, **values)
+
+
+def approve(conn: Connection, project_id: str, run_id: str, *, is_approved: bool, now: EpochMs) -> Run:
+    """Decide about the call that a run waits with: it goes on, with the call or with its refusal.
+
+    Raises BotRunNotFound, NotWaiting.
+    """
+    seen = run_of(conn, project_id, run_id)
+    schedule = store.schedules_by_id(conn, [seen.schedule_id], lock=True).get(seen.schedule_id)
+    run = run_store.run_by_id(conn, run_id, lock=True)
+    if run is None or run.status != "waiting_approval" or run.cancel_reason is not None:
+        raise rules.NotWaiting
+    if run.parked_until is not None and run.parked_until <= now:
+        raise rules.NotWaiting
+    gap_ms = None if schedule is None else _gap_ms(schedule)
+    values: dict[str, Any] = {
+        "status": "queued",
+        "is_approved": int(is_approved),
+        "effective_at": now,
+        "place_until": rules.place_until("scheduled", now, now, _HOUR_MS if gap_ms is None else gap_ms),
+    }
+    run_store.set_run(conn, run.id, values)
+    wake_after_commit(conn, "bots_run")
+    return replace(run, **values)
 
 
 def _settle(conn: Connection, run: Run, schedule: Schedule | None) -> Run:
@@ -704,20 +855,35 @@ def _run_again(conn: Connection, run: Run, now: EpochMs) -> None:
 
 
 def end_waiting(conn: Connection, run_id: str, now: EpochMs) -> bool:
-    """End a queued run that was cancelled, or that found no place in time."""
+    """End a run that was cancelled, found no place or was not approved in time, while nobody does it."""
     seen = run_store.run_by_id(conn, run_id)
-    if seen is None or seen.status != "queued":
+    if seen is None or seen.status not in {"queued", "waiting_approval"}:
         return False
-    store.schedules_by_id(conn, [seen.schedule_id], lock=True)
+    schedule = store.schedules_by_id(conn, [seen.schedule_id], lock=True).get(seen.schedule_id)
     run = run_store.run_by_id(conn, run_id, lock=True)
-    if run is None or run.status != "queued":
+    if run is None:
+        return False
+    if run.status == "waiting_approval":
+        return _end_parked(conn, run, schedule, now)
+    if run.status != "queued":
         return False
     if run.cancel_reason is not None:
-        end_queued(conn, run, "cancelled", run.cancel_reason, now)
+        _refuse(conn, run, schedule, run.cancel_reason, now)
         return True
     if run.place_until is None or now < run.place_until:
         return False
-    end_queued(conn, run, "skipped", "concurrency", now)
+    _refuse(conn, run, schedule, "concurrency", now)
+    return True
+
+
+def _end_parked(conn: Connection, run: Run, schedule: Schedule | None, now: EpochMs) -> bool:
+    if run.cancel_reason is not None:
+        outcome = Outcome("cancelled", run.cancel_reason)
+    elif run.parked_until is not None and run.parked_until <= now:
+        outcome = Outcome("error", "approval_expired", error_message="Nobody approved or declined within 24 hours")
+    else:
+        return False
+    _finish(conn, run, schedule, outcome, now)
     return True
 
 
@@ -726,10 +892,7 @@ def cancel(conn: Connection, project_id: str, run_id: str, now: EpochMs) -> Run:
     run = run_of(conn, project_id, run_id)
     if run.status not in rules.OPEN:
         return run
-    run_store.ask_to_cancel(conn, {"id": run.id}, "user")
-    if run.status == "running" and run.runner in OUTSIDE and run.lease_until is not None:
-        # Nobody here can end it: it is told with its next heartbeat, and counts as ended a moment later anyway.
-        run_store.set_run(conn, run.id, {"lease_until": min(run.lease_until, now + _LAST_WORDS_MS)})
+    run_store.ask_to_cancel(conn, {"id": run.id}, "user", last_words_until=EpochMs(now + rules.LAST_WORDS_MS))
     end_waiting(conn, run.id, now)
     wake_after_commit(conn, "bots_run")
     return run_store.run_by_id(conn, run.id) or run
@@ -744,15 +907,16 @@ def run_of(conn: Connection, project_id: str, run_id: str) -> Run:
 
 
 def stop(conn: Connection, project_id: str, reason: str | None, *, cancels: bool, now: EpochMs) -> int:
-    """Let nothing run any more; how many runs are cancelled."""
+    """Let nothing run any more; how many runs are cancelled. project_id: ALL_PROJECTS for the whole server."""
     settings = store.lock_settings(conn, project_id)
     if settings.stopped_at is None:
         settings = replace(settings, stopped_at=now, stop_reason=reason)
         store.save_settings(conn, settings, now)
     if not cancels:
         return 0
-    count = run_store.count_open(conn, project_id)
-    run_store.ask_to_cancel(conn, {"project_id": project_id}, "stopped")
+    which = {} if project_id == ALL_PROJECTS else {"project_id": project_id}
+    count = run_store.count_open(conn, which)
+    run_store.ask_to_cancel(conn, which, "stopped", last_words_until=EpochMs(now + rules.LAST_WORDS_MS))
     wake_after_commit(conn, "bots_run")
     return count
 

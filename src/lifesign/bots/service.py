@@ -468,8 +468,16 @@ def shown(conn: Connection, found: Sequence[tuple[Bot, Schedule]], now: EpochMs)
     period = period_now(store.settings_of(conn, found[0][0].project_id), now)
     spent = store.spent_in(conn, {schedule.id: period.start for _, schedule in found})
     members = store.members_by_id(conn, [schedule.member_id for _, schedule in found if schedule.member_id])
+    running = run_store.running_of(conn, [schedule.id for _, schedule in found], now)
     return [
-        Shown(schedule, bot, members.get(schedule.member_id), period, *spent.get(schedule.id, (0, 0)))
+        Shown(
+            schedule,
+            bot,
+            members.get(schedule.member_id),
+            period,
+            *spent.get(schedule.id, (0, 0)),
+            running.get(schedule.id),
+        )
         for bot, schedule in found
     ]
 
@@ -507,7 +515,8 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
     if store.schedule_by_id(conn, bot.id, schedule_id, lock=True) is None:
         raise ScheduleNotFound
-    run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted")
+    until = EpochMs(ask.now + rules.LAST_WORDS_MS)
+    run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted", last_words_until=until)
     store.delete_schedule(conn, schedule_id)
     wake_after_commit(conn, "bots_run")
 

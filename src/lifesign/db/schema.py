@@ -249,6 +249,8 @@ heartbeats = Table(
     Column("run_due_at", BigInteger),
     # `system <id>`: what it belongs to, and what alone may check it in.
     Column("managed_by", Text),
+    # When its owner expects the next check-in, whatever its interval; null: the interval says.
+    Column("expected_at", BigInteger),
     # Whoever knows this UUID may ping it; null where only its owner reports.
     Column("ping_id", Text),
     # What is told of it to those who may only read: made from `ping_id`, which it does not give away.
@@ -781,6 +783,11 @@ bot_runs = Table(
     Column("token_hash", Text),
     Column("idem_key", Text),
     Column("notice", Text),
+    # While it waits for approval: until when, and what goes on afterwards, as its runner wrote it down.
+    Column("parked_until", BigInteger),
+    Column("parked", Text),
+    # What somebody decided about that; null: nobody has.
+    Column("is_approved", SmallInteger),
     Column("created_at", BigInteger, nullable=False),
     Index("ix_bot_runs_bot", "bot_id", "id"),
     Index("ix_bot_runs_schedule", "schedule_id", "id"),
@@ -793,6 +800,7 @@ for _name, _names, _where, _is_unique in (
     ("ix_bot_runs_token", "token_hash", bot_runs.c.token_hash.is_not(None), True),
     ("ix_bot_runs_queued", "effective_at", bot_runs.c.status == "queued", False),
     ("ix_bot_runs_lease", "lease_until", bot_runs.c.status == "running", False),
+    ("ix_bot_runs_parked", "parked_until", bot_runs.c.status == "waiting_approval", False),
 ):
     Index(
         _name,

@@ -22,8 +22,10 @@ class BotsClaim(Idle):
     idle_ms = 1000
     wakes_on: Wakeable | None = "bots_claim"
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, is_halted: bool = False) -> None:
+        """is_halted: all bots are stopped on this server."""
         self._db = db
+        self._is_halted = is_halted
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Claim what is due."""
@@ -38,13 +40,13 @@ class BotsClaim(Idle):
 
     async def _claimed(self, planned: list[running.Planned], now: EpochMs) -> int:
         try:
-            return await self._db.write(running.claim, planned, now)
+            return await self._db.write(running.claim, planned, now, is_halted=self._is_halted)
         except IntegrityError:
             # A slot of one of them was started already, by a node that lost its database right then: one by one, so
             # that the others are not held up.
             count = 0
             for each in planned:
-                count += await self._db.write(running.claim_or_pass, each, now)
+                count += await self._db.write(running.claim_or_pass, each, now, is_halted=self._is_halted)
             return count
 
 
@@ -55,31 +57,39 @@ class BotsRun:
     idle_ms = 1000
     wakes_on: Wakeable | None = "bots_run"
 
-    def __init__(self, db: Database, executor: Executor, node_id: str) -> None:
+    def __init__(self, db: Database, executor: Executor, node_id: str, *, is_halted: bool = False) -> None:
+        """is_halted: all bots are stopped on this server."""
         self._db = db
         self._executor = executor
         self._node_id = node_id
+        self._is_halted = is_halted
         self._is_stopping = False
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Start what may start, and end what waited for too long."""
         if self._is_stopping:
             return None
-        for run_id in await self._db.read(run_store.expired_places, now, _BATCH):
+        for run_id in await self._db.read(run_store.waited_enough, now, _BATCH):
             if await self._db.write(running.end_waiting, run_id, now):
                 self._executor.ends.tell(run_id)
-        started = 0
-        for waiting in await self._db.read(run_store.startable, now, _BATCH):
-            if len(self._executor) >= _AT_ONCE:
-                break
-            started += await self._start(waiting, now)
-        metrics.BOT_RUNS_STARTED.inc(started)
-        dues = [await self._db.read(run_store.next_queued, now), await self._db.read(run_store.next_place_end)]
+        metrics.BOT_RUNS_STARTED.inc(await self._start_some(now))
+        dues = [await self._db.read(run_store.next_queued, now), await self._db.read(run_store.next_wait_end)]
         known = [max(due, EpochMs(now + 1)) for due in dues if due is not None]
         return min(known, default=None)
 
+    async def _start_some(self, now: EpochMs) -> int:
+        started = 0
+        full = await self._db.read(running.full_projects, now)
+        for waiting in await self._db.read(run_store.startable, now, _BATCH, except_projects=full):
+            if len(self._executor) >= _AT_ONCE:
+                break
+            started += await self._start(waiting, now)
+        return started
+
     async def _start(self, waiting: run_store.Waiting, now: EpochMs) -> bool:
-        started = await self._db.write(running.start, waiting.id, owner=self._node_id, now=now, has_token=True)
+        started = await self._db.write(
+            running.start, waiting.id, owner=self._node_id, now=now, has_token=True, is_halted=self._is_halted
+        )
         if started is None:
             self._executor.ends.tell(waiting.id)
             return False
