@@ -1,60 +1,20 @@
 """Runs: slots become runs, runs start, end, are counted, charged and told. Done by a worker that asks for them."""
 
 import asyncio
-from typing import Any
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection
 
+from lifesign.bots import run_store, service, store
+from lifesign.bots.timing import Timing
+from lifesign.clock import EpochMs
+from lifesign.engine.bots import BotsClaim
 from tests.bots.asking import asked, bot, configured, key, read, settings, switched
+from tests.bots.asking_runs import PULL, beaten, claimed, finished, logs, scheduled, triggered, worked
 from tests.harness import Json, Lifesign, MakeLifesign
 
-PULL = {"runner": {"kind": "pull"}}
 LATE = "2026-01-05T00:00:00.000Z"
-
-
-async def scheduled(lifesign: Lifesign, /, *, lifesign_bot: Json | None = None, **fields: Any) -> Json:
-    """An enabled schedule of a bot whose runs are done by `work`."""
-    owner = await bot(lifesign, lifesign=PULL | (lifesign_bot or {}))
-    return await configured(lifesign, owner["id"], enabled=True, **fields)
-
-
-async def claimed(lifesign: Lifesign) -> Json | None:
-    """The next run, under a lease."""
-    found: Json | None = (await asked(lifesign, "POST", "/runs/claim", {}))["run"]
-    return found
-
-
-async def finished(lifesign: Lifesign, run: Json, *, expect: int = 200, **told: Any) -> Json:
-    """A run that was claimed, after its end."""
-    body = {"run_id": run["run_id"], "lease_token": run["lease_token"], "status": "success", "response": "Done."} | told
-    answer = await asked(lifesign, "POST", "/runs/finish", body, expect=expect)
-    return answer["run"] if expect == 200 else answer
-
-
-async def worked(lifesign: Lifesign, **told: Any) -> Json:
-    """Do the next run, which there is."""
-    run = await claimed(lifesign)
-    assert run is not None
-    return await finished(lifesign, run, **told)
-
-
-async def logs(lifesign: Lifesign, heartbeat: Json, **query: Any) -> list[Json]:
-    """What became of the runs of a schedule, newest first."""
-    which = {"bot_id": heartbeat["bot_id"], "heartbeat_id": heartbeat["uuid"]} | query
-    told = await asked(lifesign, "GET", "/heartbeat/logs", **which)
-    found: list[Json] = told["logs"]
-    return found
-
-
-async def triggered(
-    lifesign: Lifesign, heartbeat: Json, *, expect: int = 202, client: Any = None, **query: Any
-) -> Json:
-    """A run now, that goes on by itself."""
-    ref = {"bot_id": heartbeat["bot_id"], "heartbeat_id": heartbeat["uuid"]}
-    told = await asked(
-        lifesign, "POST", "/heartbeat/trigger", ref, expect=expect, client=client, **{"async": "true"} | query
-    )
-    return told["run"] if expect == 202 else told
 
 
 # Slots --------------------------------------------------------------------------------------------------------------
@@ -86,38 +46,38 @@ async def test_a_slot_becomes_a_run_that_is_done_and_logged(lifesign: Lifesign) 
 
 
 async def test_a_long_run_is_one_row_of_overlaps_and_leaves_the_grid(lifesign: Lifesign) -> None:
-    made = await scheduled(lifesign, lifesign={"limits": {"timeout_seconds": 3600}})
-    await lifesign.advance(30 * 60)
+    made = await scheduled(lifesign, interval_minutes=1, lifesign=LONG)
+    await lifesign.advance(60)
     run = await claimed(lifesign)
     assert run is not None
 
-    for _ in range(42):
-        await lifesign.advance(50)
-        await _beaten(lifesign, run)
-    skipped = (await logs(lifesign, made))[0]
+    await _go_on(lifesign, run, times=3)
+    (skipped,) = await logs(lifesign, made)
 
-    assert (skipped["status"], skipped["lifesign"]["reason"], skipped["lifesign"]["count"]) == ("skipped", "overlap", 1)
+    assert (skipped["status"], skipped["lifesign"]["reason"], skipped["lifesign"]["count"]) == ("skipped", "overlap", 2)
     await finished(lifesign, run)
-    await lifesign.advance(25 * 60)
-    assert (await claimed(lifesign) or {})["slot"] == "2026-01-05T13:30:00.000Z"
+    await lifesign.advance(30)
+    assert (await claimed(lifesign) or {})["slot"] == "2026-01-05T12:04:00.000Z"
 
 
-async def _beaten(lifesign: Lifesign, run: Json, *, expect: int = 200, **told: Any) -> Json:
-    body = {"run_id": run["run_id"], "lease_token": run["lease_token"]} | told
-    return await asked(lifesign, "POST", "/runs/heartbeat", body, expect=expect)
+LONG = {"limits": {"timeout_seconds": 3600}}
 
 
-async def test_slots_that_come_while_one_runs_collapse_and_one_waits_where_that_is_wanted(lifesign: Lifesign) -> None:
-    limits = {"limits": {"timeout_seconds": 3600}}
-    skips = await scheduled(lifesign, interval_minutes=10, lifesign=limits)
-    waits = await scheduled(lifesign, interval_minutes=10, lifesign=limits | {"overlap": "queue_one"})
-    await lifesign.advance(10 * 60)
-    runs = [await claimed(lifesign), await claimed(lifesign)]
-    for _ in range(42):
+async def _go_on(lifesign: Lifesign, *runs: Json | None, times: int) -> None:
+    """So many times 50 s, in which runs are kept."""
+    for _ in range(times):
         await lifesign.advance(50)
         for run in runs:
             assert run is not None
-            await _beaten(lifesign, run)
+            await beaten(lifesign, run)
+
+
+async def test_slots_that_come_while_one_runs_collapse_and_one_waits_where_that_is_wanted(lifesign: Lifesign) -> None:
+    skips = await scheduled(lifesign, interval_minutes=1, lifesign=LONG)
+    waits = await scheduled(lifesign, interval_minutes=1, lifesign=LONG | {"overlap": "queue_one"})
+    await lifesign.advance(60)
+    first, second = await claimed(lifesign), await claimed(lifesign)
+    await _go_on(lifesign, first, second, times=4)
 
     assert [(each["lifesign"]["reason"], each["lifesign"]["count"]) for each in await logs(lifesign, skips)] == [
         ("overlap", 3)
@@ -126,12 +86,12 @@ async def test_slots_that_come_while_one_runs_collapse_and_one_waits_where_that_
         ("overlap", 2)
     ]
     assert await claimed(lifesign) is None
-    for run in runs:
+    for run in (first, second):
         assert run is not None
         await finished(lifesign, run)
     waited = await claimed(lifesign)
     assert waited is not None
-    assert waited["slot"] == "2026-01-05T12:20:00.000Z"
+    assert waited["slot"] == "2026-01-05T12:02:00.000Z"
     assert await claimed(lifesign) is None
 
 
@@ -141,10 +101,10 @@ async def test_a_new_run_may_take_the_place_of_the_one_that_goes_on(lifesign: Li
     first = await claimed(lifesign)
     assert first is not None
     await lifesign.advance(50)
-    await _beaten(lifesign, first)
+    await beaten(lifesign, first)
 
     await lifesign.advance(10)
-    told = await _beaten(lifesign, first)
+    told = await beaten(lifesign, first)
     await finished(lifesign, first)
     second = await claimed(lifesign)
 
@@ -185,18 +145,28 @@ async def test_what_is_caught_up_in_order_runs_one_after_the_other(start_lifesig
         assert slots == ["01:00", "02:00", "03:00"]
 
 
-async def test_a_thousand_slots_are_a_thousand_runs(lifesign: Lifesign) -> None:
+async def test_slots_of_many_schedules_are_as_many_runs_although_two_claim_at_once(lifesign: Lifesign) -> None:
     owner = await bot(lifesign, lifesign=PULL)
     await settings(lifesign, max_runs_per_hour=100_000)
-    for start in range(0, 300, 50):
-        await asyncio.gather(
-            *(configured(lifesign, owner["id"], prompt=f"p{n}", enabled=True) for n in range(start, start + 50))
-        )
+    await lifesign.node.db.write(_many, owner["uuid"], 1000, lifesign.now())
+    lifesign.clock.set(EpochMs(lifesign.now() + 60_000))
+    loops = [BotsClaim(lifesign.node.db), BotsClaim(lifesign.node.db)]
 
-    await lifesign.advance(30 * 60)
+    for _ in range(6):
+        await asyncio.gather(*(each.tick(lifesign.now()) for each in loops))
 
-    told = await asked(lifesign, "GET", "/heartbeat/logs", bot_id=owner["id"], status="queued")
-    assert told["total"] == 300
+    told = await asked(lifesign, "GET", "/heartbeat/logs", bot_id=owner["uuid"], status="queued")
+    assert told["total"] == 1000
+    assert await lifesign.node.db.read(run_store.due_schedules, lifesign.now(), 10) == []
+
+
+def _many(conn: Connection, bot_id: str, count: int, now: EpochMs) -> None:
+    """Schedules that are due in a minute."""
+    owner = store.bots_by_id(conn, [bot_id])[bot_id]
+    for n in range(count):
+        blank = service.blank(now, owner, "", f"p{n}")
+        made = replace(blank, is_enabled=True, timing=Timing(1))
+        assert store.insert_schedule(conn, service.timed(made, now, is_running=True))
 
 
 async def test_runs_of_an_hour_are_limited(lifesign: Lifesign) -> None:
@@ -323,15 +293,15 @@ async def test_a_run_whose_worker_went_away_is_lost_and_its_late_end_changes_not
     await lifesign.advance(30 * 60)
     run = await claimed(lifesign)
     assert run is not None
-    await _beaten(lifesign, run, usage={"input_tokens": 500, "output_tokens": 500, "requests": 1})
+    await beaten(lifesign, run, usage={"input_tokens": 500, "output_tokens": 500, "requests": 1})
 
     await lifesign.advance(61)
     late = await finished(lifesign, run, expect=409)
-    beaten = await _beaten(lifesign, run, expect=409)
+    told = await beaten(lifesign, run, expect=409)
 
     (logged,) = await logs(lifesign, made)
     assert (logged["status"], logged["lifesign"]["reason"], logged["credits_charged"]) == ("error", "lost", 1)
-    assert late["error"]["code"] == beaten["error"]["code"] == "lease_lost"
+    assert late["error"]["code"] == told["error"]["code"] == "lease_lost"
     after = await read(lifesign, made)
     assert (after["error_count"], after["lifesign"]["credits_reserved"]) == (1, 0)
     await lifesign.advance(29 * 60)
@@ -359,7 +329,7 @@ async def test_a_run_that_takes_too_long_ends_although_its_worker_is_still_there
     run = await claimed(lifesign)
     assert run is not None
     await lifesign.advance(50)
-    await _beaten(lifesign, run)
+    await beaten(lifesign, run)
 
     await lifesign.advance(46)
 
@@ -493,10 +463,10 @@ async def test_a_cancelled_run_of_a_worker_is_charged_and_ends_with_its_next_wor
     await triggered(lifesign, made)
     run = await claimed(lifesign)
     assert run is not None
-    await _beaten(lifesign, run, usage={"input_tokens": 1000, "output_tokens": 0, "requests": 1})
+    await beaten(lifesign, run, usage={"input_tokens": 1000, "output_tokens": 0, "requests": 1})
 
     await asked(lifesign, "POST", "/heartbeat/cancel", {"run_id": run["run_id"]})
-    told = await _beaten(lifesign, run)
+    told = await beaten(lifesign, run)
     await lifesign.advance(6)
 
     (logged,) = await logs(lifesign, made)
@@ -608,7 +578,7 @@ async def test_what_a_worker_logs_is_in_the_transcript_without_secrets(lifesign:
     run = await claimed(lifesign)
     assert run is not None
 
-    await _beaten(lifesign, run, log="Authorization: Bearer abcdef0123456789")
+    await beaten(lifesign, run, log="Authorization: Bearer abcdef0123456789")
     done = await finished(lifesign, run, response="key sk-0123456789abcdef0123 it was")
 
     told = await asked(lifesign, "GET", "/heartbeat/transcript", run_id=run["run_id"])

@@ -108,18 +108,21 @@ class Executor:
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch(), name="bots.watch")
 
-    async def settle(self) -> bool:
-        """Wait for all that goes on; True when there was something."""
+    async def settle(self, woken: asyncio.Event) -> bool:
+        """Wait until something that goes on ends, or until `woken`; True when there was something."""
         tasks = [each.task for each in self._held.values() if each.task is not None]
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return bool(tasks)
+        if not tasks:
+            return False
+        waiting = asyncio.create_task(woken.wait())
+        await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return True
 
     async def stop(self) -> None:
         """End what goes on: the lease of what could not be ended here runs out."""
         for held in self._held.values():
             self._cancel(held, "stopped")
-        await self.settle()
+        await asyncio.gather(*(each.task for each in self._held.values() if each.task), return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)

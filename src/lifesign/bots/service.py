@@ -318,7 +318,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if prompt is not None and store.has_prompt(conn, present, prompt):
             raise InvalidField("prompt", "another schedule of this bot has it")
     own, extra = bodies.schedule_of(fields, ask.guard)
-    before = present or _blank(ask, bot, member_id, prompt or "")
+    before = present or blank(ask.now, bot, member_id, prompt or "")
     is_timed = bodies.has_timing(fields)
     wanted = bodies.timing_of(fields, present.timing if present else None, ask.now) if is_timed else before.timing
     if present is None or is_timed:
@@ -350,10 +350,11 @@ def _by_prompt(conn: Connection, ask: Ask, bot: Bot, fields: Fields, prompt: str
     return store.schedule_by_prompt(conn, bot.id, member_id, prompt), member_id
 
 
-def _blank(ask: Ask, bot: Bot, member_id: str, prompt: str) -> Schedule:
+def blank(now: EpochMs, bot: Bot, member_id: str, prompt: str) -> Schedule:
+    """A schedule as it is before anything is said of it."""
     return Schedule(
-        id=new_id("sch", ask.now),
-        project_id=ask.project_id,
+        id=new_id("sch", now),
+        project_id=bot.project_id,
         bot_id=bot.id,
         member_id=member_id,
         prompt=prompt,
@@ -376,8 +377,8 @@ def _blank(ask: Ask, bot: Bot, member_id: str, prompt: str) -> Schedule:
         paused_at=None,
         heartbeat_id=None,
         error_key=None,
-        created_at=ask.now,
-        updated_at=ask.now,
+        created_at=now,
+        updated_at=now,
     )
 
 

@@ -249,8 +249,6 @@ heartbeats = Table(
     Column("run_due_at", BigInteger),
     # `system <id>`: what it belongs to, and what alone may check it in.
     Column("managed_by", Text),
-    # When its owner expects the next check-in, whatever its interval; null: the interval says.
-    Column("expected_at", BigInteger),
     # Whoever knows this UUID may ping it; null where only its owner reports.
     Column("ping_id", Text),
     # What is told of it to those who may only read: made from `ping_id`, which it does not give away.
@@ -267,6 +265,8 @@ heartbeats = Table(
     Column("last_duration_ms", BigInteger),
     # Who made it, in the words of who did; `apply` is what an apply may take away again. As in the other tables.
     Column("origin", Text),
+    # When its owner expects the next check-in, whatever its interval; null: the interval says.
+    Column("expected_at", BigInteger),
     Index("uq_heartbeats_ping_id", "ping_id", unique=True),
     Index("ix_heartbeats_unique_key", "unique_key"),
     Index("ix_heartbeats_badge_id", "badge_id"),
@@ -783,12 +783,13 @@ bot_runs = Table(
     Column("token_hash", Text),
     Column("idem_key", Text),
     Column("notice", Text),
-    # While it waits for approval: until when, and what goes on afterwards, as its runner wrote it down.
+    Column("created_at", BigInteger, nullable=False),
+    # While it waits for approval: until when.
     Column("parked_until", BigInteger),
-    Column("parked", Text),
     # What somebody decided about that; null: nobody has.
     Column("is_approved", SmallInteger),
-    Column("created_at", BigInteger, nullable=False),
+    # What goes on afterwards, as its runner wrote it down.
+    Column("parked", Text),
     Index("ix_bot_runs_bot", "bot_id", "id"),
     Index("ix_bot_runs_schedule", "schedule_id", "id"),
     Index("ix_bot_runs_created", "created_at"),

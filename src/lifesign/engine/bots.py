@@ -98,8 +98,8 @@ class BotsRun:
         return True
 
     async def settle(self) -> bool:
-        """Wait for the runs that go on here."""
-        return await self._executor.settle()
+        """Wait until a run that goes on here ends, or causes work: others must begin meanwhile."""
+        return await self._executor.settle(self._db.wakeups.any)
 
     async def stop(self) -> None:
         """Start nothing more, and end what goes on."""
