@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from lifesign.bots.runners.commands import InvalidCommands, commands_in
 from tests.bots.asking import asked, bot, configured, read
 from tests.bots.asking_runs import ran, transcript, triggered
 from tests.bots.conftest import Program
@@ -19,6 +18,8 @@ from tests.peers.process import LedgerPeer
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 AT = "2026-01-05T12:00:00.000Z"
+# Nothing here depends on the database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 async def _by(lifesign: Lifesign, runner: Json, /, **fields: Any) -> Json:
@@ -157,25 +158,6 @@ async def _once(lifesign: Lifesign, run: Json, is_so: Callable[[Json], bool]) ->
             if is_so(told):
                 return told
             await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("[command.x]\n", "bots.toml, line 1: unknown key"),
-        ('[commands.x]\nargv = ["/bin/true"]\nshell = true\n', "bots.toml, line 3: commands.x: unknown key 'shell'"),
-        ('[commands.x]\nargv = ["true"]\n', "bots.toml, line 2: commands.x: argv must begin with a program"),
-        ('[commands.x]\nargv = "/bin/true"\n', "bots.toml, line 2: commands.x: argv must be a list of texts"),
-        ("[commands.x\n", "bots.toml: "),
-    ],
-)
-def test_a_file_of_programs_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "bots.toml").write_text(text)
-
-    with pytest.raises(InvalidCommands) as refused:
-        commands_in(tmp_path)
-
-    assert told in str(refused.value)
 
 
 # Servers elsewhere --------------------------------------------------------------------------------------------------
