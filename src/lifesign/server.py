@@ -27,6 +27,8 @@ from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
 from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
+from lifesign.vitals.sessions import MAX_MESSAGE_BYTES
+from lifesign.web.live import Live
 
 logger = structlog.get_logger("lifesign.server")
 
@@ -144,6 +146,8 @@ async def _serve_node(node: Node, listener: socket.socket) -> int:
         logger.info("server.stopping")
         for server, _ in servers:
             server.should_exit = True
+        # Streams of open pages end by themselves only when they are told to.
+        cast("Live", node.api.state.live).close()
         await asyncio.gather(node.driver.stop(), *serving)
         stop.cancel()
     logger.info("server.stopped")
@@ -164,7 +168,10 @@ def _server(app: ASGIApp) -> _Server:
             app,
             loop="uvloop",
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            # The only thing that is streamed here are numbers; spec "Vitals", section 5.4.
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,

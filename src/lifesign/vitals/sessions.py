@@ -12,6 +12,7 @@ from lifesign.vitals.rules import ServerBusy, StreamNotFound, Watch
 State = Literal["waiting", "open", "finished", "expired"]
 
 LONGEST_S = 600
+MAX_MESSAGE_BYTES = 256 * 1024
 STREAM_PATH = "/api/vitals/stream"
 TOKEN_PREFIX = "vst_"  # noqa: S105 - how a token begins, not one
 _OPEN_WITHIN_MS = 60_000

@@ -17,7 +17,7 @@ from lifesign.http.context import Context
 from lifesign.vitals import service
 from lifesign.vitals.rules import Beat, InvalidTraces, ServerBusy, Watching
 from lifesign.vitals.service import Vitals
-from lifesign.vitals.sessions import STREAM_PATH, Session
+from lifesign.vitals.sessions import MAX_MESSAGE_BYTES, STREAM_PATH, Session
 from lifesign.vitals.watching import Allowed, Sender, watching
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _START_S = 5.0
 # A client sends twice a second: after so long it is gone, and its place is free.
 _SILENCE_S = 5.0
 _SEND_S = 5.0
-_MAX_BYTES = 256 * 1024
 _MAX_FRAMES = 300
 _FRAMES_PER_S = 150
 _BURST_S = 2.0
@@ -183,7 +182,7 @@ class _Connection:
         text = message.get("text")
         if text is None:
             raise _Closed(_UNSUPPORTED, "bad_message", "messages are JSON text")
-        if len(text) > _MAX_BYTES:
+        if len(text) > MAX_MESSAGE_BYTES:
             raise _Closed(_TOO_BIG)
         try:
             return _decode(text)
