@@ -7,6 +7,7 @@ const DETECT_EVERY = 5;
 const LOAD_MS = 5000;
 const LOCK_AFTER_MS = 2000;
 const LOST_MS = 500;
+const COMING_MS = 3000;
 const FOUND = 0.6;
 const LOST = 0.4;
 const SMOOTH = 0.2;
@@ -82,21 +83,21 @@ class Face {
     this.count = 0;
   }
 
-  read(video, t) {
-    if (this.count++ % DETECT_EVERY === 0 || !this.target) this.detect(video, t);
+  read(image, t) {
+    if (this.count++ % DETECT_EVERY === 0 || !this.target) this.detect(image, t);
     if (this.target && t - this.seenAt > LOST_MS) this.target = this.shown = null;
     if (!this.target) return null;
     this.shown = this.shown ? mixed(this.shown, this.target) : this.target;
     return this.shown;
   }
 
-  detect(video, t) {
-    const { detections } = this.finder.detectForVideo(video, t);
+  detect(image, t) {
+    const { detections } = this.finder.detectForVideo(image, t);
     const threshold = this.target ? LOST : FOUND;
     const faces = detections.filter((each) => each.categories[0].score >= threshold);
     if (!faces.length) return;
     const face = faces.reduce((a, b) => (a.boundingBox.width >= b.boundingBox.width ? a : b));
-    const points = face.keypoints.slice(0, 4).map(({ x, y }) => [x * video.videoWidth, y * video.videoHeight]);
+    const points = face.keypoints.slice(0, 4).map(({ x, y }) => [x * WIDTH, y * HEIGHT]);
     const box = face.boundingBox;
     const found = [...points.flat(), box.originX + box.width / 2, box.originY + box.height / 2, box.width];
     this.target = { numbers: found, score: face.categories[0].score };
@@ -118,9 +119,9 @@ function regionsOf({ numbers: [ax, ay, bx, by, , , mx, my] }) {
   const high = Math.max(my - eyesY, wide * 0.6);
   const lean = (mx - eyesX) * 0.5;
   const square = wide * 0.46;
-  const cheekY = eyesY + high * 0.42;
+  const cheekY = eyesY + high * 0.34;
   return [
-    [eyesX - wide * 0.5, eyesY - high * 0.85, wide, high * 0.42],
+    [eyesX - wide * 0.5, eyesY - high * 0.75, wide, high * 0.38],
     [leftX - square * 0.62 + lean, cheekY, square, high * 0.42],
     [rightX - square * 0.38 + lean, cheekY, square, high * 0.42],
   ];
@@ -357,18 +358,18 @@ class Measurement {
   }
 
   read(instant) {
-    this.began ??= instant;
-    const t = rounded(instant - this.began, 2);
-    if (this.last !== undefined && t <= this.last) return;
-    this.last = t;
-    const { video } = this.view;
-    this.pixels.drawImage(video, 0, 0, WIDTH, HEIGHT);
+    if (this.last !== undefined && instant <= this.last) return;
+    this.last = instant;
+    this.opened ??= instant;
+    this.pixels.drawImage(this.view.video, 0, 0, WIDTH, HEIGHT);
     const found = this.face ? this.face.read(this.pixels.canvas, instant) : null;
     const regions = this.face ? found && regionsOf(found) : OVAL_REGIONS;
     this.view.drawGuide(regions, !this.face);
-    const read = regions
-      ? this.measured(regions)
-      : REGIONS.map(() => ({ colour: null, clipped: 0 }));
+    // The first images are often dark, and somebody may have to sit down: that is no hole in a pulse.
+    if (this.began === undefined && !regions && instant - this.opened < COMING_MS) return;
+    this.began ??= instant;
+    const t = rounded(instant - this.began, 2);
+    const read = regions ? this.measured(regions) : REGIONS.map(() => ({ colour: null, clipped: 0 }));
     const colours = read.map(({ colour }) => colour);
     this.wave.add(t, colours);
     this.wave.draw();
