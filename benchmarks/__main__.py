@@ -23,6 +23,7 @@ from benchmarks import (
     telemetry_phoenix,
     telemetry_reads,
     telemetry_stores,
+    usage,
 )
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
@@ -38,6 +39,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_ingest": telemetry_ingest.run,
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
+    "usage": usage.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}
