@@ -57,7 +57,7 @@ clean: ## remove the virtual environment and every cache; data/ stays
 	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.serve: pyproject.toml constraints.txt tools/setup
-	@tools/setup .
+	@tools/setup '.[vitals-video]'
 	@touch $@
 
 # Clients that others wrote, in an environment of their own: they need older versions of what we need.

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import (
     checkins,
     delivery,
+    diagnosis_facts,
     expiry,
     pings,
     reads,
@@ -39,6 +40,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_ingest": telemetry_ingest.run,
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
+    "diagnosis_facts": diagnosis_facts.run,
     "usage": usage.run,
 }
 # Need something that is not installed for the others.

@@ -11,7 +11,7 @@ import time
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.details import details_of
 from lifesign.diagnosis.facts import facts_of
-from lifesign.diagnosis.packet import examined, packet_of
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Placed, key_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import Kind, Narrow
@@ -75,7 +75,7 @@ def main(number: int) -> None:
     judged = time.perf_counter()
     details = details_of(current, seen.wanted, messages)
     detailed = time.perf_counter()
-    packet = packet_of(seen, details, ledger={}, window_start=EpochMs(0))
+    packet = packet_of(seen, issues_in(seen, details, ledger={}, window_start=EpochMs(0)))
     told = time.perf_counter()
 
     print(f"records                 {2 * number:>12,}")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
@@ -24,6 +25,10 @@ from tests.run import Run, memory
 DATABASES = ("sqlite", "postgresql")
 
 log.configure("json", "error")
+
+# How long an example takes says more about what else the machine does than about what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Where this is set, every server and every command that a test starts would compile all of Lifesign anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

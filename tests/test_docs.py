@@ -25,6 +25,7 @@ from lifesign.auth.rules import INCLUDES, KNOWN_SCOPES
 from lifesign.channels import pagerduty, rules, slack, webhook
 from lifesign.channels.sender import HttpRequest
 from lifesign.engine import metrics
+from lifesign.envelopes.bots import is_bots
 from lifesign.envelopes.telemetry import is_telemetry
 from lifesign.envelopes.vitals import is_vitals
 from lifesign.events.rules import EVENT_TYPES
@@ -159,7 +160,7 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
                 scope = "systems:read" if verb == "get" else "systems:write"
                 scopes = ["Basic"] if operation["security"] == [{"BasicAuth": []}] else [scope]
                 known[f"{verb.upper()} {path}"] = [operation["operationId"], *scopes, min(operation["responses"])]
-            if path.startswith("/v1") and not is_telemetry(path):
+            if path.startswith("/v1") and not is_telemetry(path) and not is_bots(path):
                 reports = {"checkin", "startRun", "reportProgress", "finishRun"}
                 scope = "keys:read" if operation["operationId"] in reports else "checkins:write"
                 if "403" not in operation["responses"]:
@@ -179,13 +180,15 @@ async def test_the_reference_lists_every_operation_with_its_scope_and_answer(lif
 async def test_the_reference_lists_every_operation_of_telemetry_with_its_key_and_answer(lifesign: Lifesign) -> None:
     described = {
         cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]]
-        for cells in _rows("telemetry.md", r"`[A-Z]+ /v1/.*`")
+        for page in ("telemetry.md", "diagnosis.md")
+        for cells in _rows(page, r"`[A-Z]+ /v1/.*`")
     }
     narrow = await lifesign.ask("POST", "/v1/keys", {"name": "jobs", "scopes": ["checkins:write"]}, expect=201)
     known = {}
     for path, item in (await lifesign.ask("GET", "/openapi.json"))["paths"].items():
         for verb, operation in item.items() if is_telemetry(path) else ():
-            told = (await lifesign.client(narrow["token"]).request(verb.upper(), path)).json()
+            asked = path.replace("{packet_id}", "pkt_0")
+            told = (await lifesign.client(narrow["token"]).request(verb.upper(), asked)).json()
             kind = re.search(r"needs an? (\w+) key", told.get("message", ""))
             best = max(status for status in operation["responses"] if status < "300")
             known[f"{verb.upper()} {path}"] = [operation["operationId"], "none" if kind is None else kind[1], best]
@@ -206,6 +209,28 @@ async def test_the_reference_lists_every_operation_of_vitals_with_its_key_and_an
             known[f"{verb.upper()} {path}"] = [operation["operationId"], key, min(operation["responses"])]
 
     assert len(known) >= 7
+    assert described == known
+
+
+async def test_the_reference_lists_every_operation_of_bots_with_its_scope_and_answer(lifesign: Lifesign) -> None:
+    described = {
+        cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]] for cells in _rows("bots.md", r"`[A-Z]+ /v1/.*`")
+    }
+    narrow = await lifesign.ask("POST", "/v1/keys", {"name": "jobs", "scopes": ["checkins:write"]}, expect=201)
+    known = {}
+    for path, item in (await lifesign.ask("GET", "/openapi.json"))["paths"].items():
+        for verb, operation in item.items() if is_bots(path) else ():
+            client = lifesign.client(narrow["token"])
+            told = (await client.request(verb.upper(), path, params={"project_id": "default"}, json={})).json()
+            scope = re.search(r"lacks the scope (\S+)", told["message"])
+            answered = min(operation["responses"])
+            known[f"{verb.upper()} {path}"] = [
+                operation["operationId"],
+                "none" if scope is None else scope[1],
+                answered,
+            ]
+
+    assert len(known) >= 17
     assert described == known
 
 

@@ -1,7 +1,8 @@
 """The ASGI app: which slice is mounted where, and what a node consists of.
 
-Start-up opens the database, the keyring, the channels' kit and the engine, in this order; shutdown goes back: stop
-accepting, stop the engine (sends finish), close the way out, commit what is queued, close the database.
+Start-up opens the database, the store of records, the receiver, the channels' kit, the keyring and the engine, in this
+order. Shutdown: stop accepting and stop the engine (sends finish), close the way out, the receiver, which waits for
+what it is storing, the store, and last the database; these two commit what is queued before they close.
 """
 
 import copy
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -35,6 +36,7 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import routes as bot_routes
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -46,6 +48,10 @@ from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemCl
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.diagnosis import overview_routes
+from lifesign.diagnosis import routes as diagnosis_routes
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents import routes as document_routes
 from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
 from lifesign.engine.deliver import Deliver
@@ -74,6 +80,7 @@ from lifesign.pings import badges, ping_routes
 from lifesign.pings import routes as management_routes
 from lifesign.pings.badges import BADGES_INFO, Signer
 from lifesign.pings.service import Limits, Pings
+from lifesign.preferences import routes as preference_routes
 from lifesign.projects import admin_routes
 from lifesign.projects import routes as project_routes
 from lifesign.projects import service as projects
@@ -85,7 +92,7 @@ from lifesign.systems import service as systems
 from lifesign.systems.beats import Beats
 from lifesign.systems.credentials import Machines
 from lifesign.systems.inventory_routes import Intake
-from lifesign.telemetry import document_routes, otlp_routes
+from lifesign.telemetry import otlp_routes
 from lifesign.telemetry import routes as telemetry_routes
 from lifesign.telemetry import schemas as telemetry_schemas
 from lifesign.telemetry.receiver import Receiver
@@ -96,6 +103,13 @@ from lifesign.usage import key_routes
 from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
+from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import heartbeat_routes as heartbeat_pages
+from lifesign.web import incident_routes as incident_pages
+from lifesign.web import overview_routes as board_routes
+from lifesign.web import routes as people_routes
+from lifesign.web import service as people
+from lifesign.web.passwords import Passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,8 @@ class Node:
     api: FastAPI
     new_admin_key: str | None
     """Made at this start and to be shown once; None when there was one."""
+    new_setup_token: str | None
+    """The same, of the link that makes the owner."""
 
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
@@ -190,7 +206,7 @@ async def open_node(
         )
         codes = projects.codes_of(settings)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
-        new_admin_key = await _bootstrapped(db, settings, now, is_server=is_server)
+        new_admin_key, new_setup_token = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
         if store is not None:
             await store.close()
@@ -216,6 +232,7 @@ async def open_node(
     api.state.driver = driver
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
+    api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
     api.state.badge_signer = Signer(
         [derived_key(each, BADGES_INFO) for each in master_secrets(settings.data_dir, settings)]
     )
@@ -224,6 +241,7 @@ async def open_node(
     api.state.intake = Intake(settings.inventory_ignore)
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
+    api.state.passwords = Passwords()
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -233,13 +251,35 @@ async def open_node(
         # Nowhere else is OPTIONS a method of it: the routes are those of all nodes in this process.
         hot.append(HotRoute(api, frozenset({"OPTIONS"}), re.compile(otlp_routes.PATH), otlp_routes.allow_origin))
     app = Counted(Edge(api, clock, hot), usage, clock, api.state.known_routes)
-    return Node(node_id, settings, clock, db, store, receiver, keyring, usage, courier, driver, app, api, new_admin_key)
+    return Node(
+        node_id,
+        settings,
+        clock,
+        db,
+        store,
+        receiver,
+        keyring,
+        usage,
+        courier,
+        driver,
+        app,
+        api,
+        new_admin_key,
+        new_setup_token,
+    )
 
 
-async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> str | None:
+class _Secrets(NamedTuple):
+    """What a first start makes, to be shown once."""
+
+    admin_key: str | None
+    setup_token: str | None
+
+
+async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_server: bool) -> _Secrets:
     if not is_server:
         await db.write(projects.ensure_default, now)
-        return None
+        return _Secrets(None, None)
     chosen = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
         return await db.write(_bootstrap, chosen, now)
@@ -248,10 +288,11 @@ async def _bootstrapped(db: Database, settings: Settings, now: EpochMs, *, is_se
         return await db.write(_bootstrap, chosen, now)
 
 
-def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> str | None:
+def _bootstrap(conn: Connection, chosen: str | None, now: EpochMs) -> _Secrets:
     project_id = projects.ensure_default(conn, now)
     is_first_start = projects.is_first_start(conn, project_id, now)
-    return auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    key = auth.bootstrap(conn, project_id, chosen, is_first_start=is_first_start, now=now)
+    return _Secrets(key, people.ensure_setup_link(conn, now))
 
 
 async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> None:
@@ -291,7 +332,7 @@ def _driver(
         Deliver(courier, node_id),
         Reap(db),
         Housekeeping(db, keyring),
-        Prune(db, settings.event_days, erasers),
+        Prune(db, erasers, event_days=settings.event_days, packet_days=settings.packet_retention_days),
         PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
@@ -338,14 +379,21 @@ def _routed(*, is_testing: bool) -> FastAPI:
         auth_routes.router,
         project_routes.router,
         incident_routes.incident_router,
-        incident_routes.settings_router,
+        preference_routes.router,
         channel_routes.log_router,
         ack_links.router,
         ack_hooks.router,
         telemetry_routes.router,
+        diagnosis_routes.router,
+        overview_routes.router,
         document_routes.router,
         key_routes.router,
         dashboard_routes.router,
+        people_routes.router,
+        board_routes.router,
+        heartbeat_pages.router,
+        incident_pages.router,
+        bot_routes.router,
         observe.router,
     ):
         api.include_router(router)
@@ -408,7 +456,7 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes],
+            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

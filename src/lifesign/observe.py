@@ -14,6 +14,7 @@ from lifesign import __version__
 from lifesign.channels import outbox
 from lifesign.clock import EpochMs, ManualClock, rfc3339
 from lifesign.db import Database, StorageUnavailable
+from lifesign.documents import texts
 from lifesign.engine import metrics
 from lifesign.engine.driver import Driver
 from lifesign.faults import Fault, InvalidInput
@@ -24,7 +25,6 @@ from lifesign.http.fields import Body, Integer
 from lifesign.http.llms import llms_text
 from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
-from lifesign.telemetry import documents
 from lifesign.telemetry.store import SpanStore, StoreUnavailable
 from lifesign.usage.metrics import USAGE_BUFFER
 
@@ -164,7 +164,7 @@ def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]],
 @router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")
 async def show_llms(request: Request) -> Response:
     """Tell what this API can do, in plain text."""
-    return PlainTextResponse(llms_text(request.app.openapi(), documents.links(base_url(request))))
+    return PlainTextResponse(llms_text(request.app.openapi(), texts.links(base_url(request))))
 
 
 # For black-box tests ------------------------------------------------------------------------------------------------

@@ -146,6 +146,21 @@ def _next_on_calendar(expression: str, timezone: str, after: EpochMs) -> EpochMs
     return from_datetime(at)
 
 
+def instant_of(reading: datetime, timezone: str) -> EpochMs:
+    """The one instant of a reading of the wall clock: after the gap where it is skipped, the first of two otherwise."""
+    return _due_once(reading, _zone(timezone))[0]
+
+
+def reading_of(at: EpochMs, timezone: str) -> datetime:
+    """What the wall clock of a time zone shows."""
+    return _wall_clock(at, _zone(timezone))
+
+
+def reading_in(at: EpochMs, timezone: str) -> datetime:
+    """The same, with its offset."""
+    return to_datetime(at).astimezone(_zone(timezone))
+
+
 def is_timezone(name: str) -> bool:
     """Whether this is a time zone of IANA, spelled exactly as there."""
     return name in _timezones()

@@ -240,6 +240,10 @@ def _announce(node: Node, listener: socket.socket) -> None:
     if node.new_admin_key is not None:
         print(f"admin key: {node.new_admin_key}")
         print("           shown this once; keep it. More keys: lifesign keys create --name NAME")
+    if node.new_setup_token is not None:
+        base = node.settings.public_url or f"http://{shown}:{port}"
+        print(f"setup link: {base}/setup/{node.new_setup_token}")
+        print("            works once; makes the account of the web interface's owner. Later: lifesign users add EMAIL")
     sys.stdout.flush()
     logger.info(
         "server.started", version=__version__, node_id=node.id, database="sqlite" if node.db.is_sqlite else "postgresql"

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         20_971_520, ge=1, le=_MANY, description="Bytes of a request with spans, as sent and as inflated."
     )
     otlp_inflight_bytes: int = Field(
-        50_331_648, ge=1, le=_MANY, description="Bytes of such requests, inflated, that are in hand at once."
+        50_331_648, ge=1024, le=_MANY, description="Bytes of such requests, inflated, that are in hand at once."
     )
     otlp_json_success_status: int = Field(202, description="Status of success for spans in JSON; 200 for strict peers.")
     otlp_cors_origins: str = Field(
@@ -157,6 +157,18 @@ class Settings(BaseSettings):
     telemetry_retention_days: int = Field(
         35, ge=1, le=3650, description="Days for which records of telemetry are kept."
     )
+
+    # Diagnosis
+    ready_min_count: int = Field(
+        2, ge=1, le=_MANY, description="Records of one issue from which on a diagnosis is ready to be acted on."
+    )
+    diagnose_max_records: int = Field(
+        2_000_000,
+        ge=1,
+        le=_MANY,
+        description="Records of a window that a diagnosis reads; the newest, if there are more.",
+    )
+    packet_retention_days: int = Field(90, ge=1, le=3650, description="Days for which packets are kept.")
 
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
@@ -250,6 +262,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LIFESIGN_SYSTEM_INTERVAL_SECONDS must not be more than LIFESIGN_SYSTEM_ALIVE_SECONDS, "
                 "nor that more than LIFESIGN_SYSTEM_ALERT_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_body_finds_room(self) -> "Settings":
+        if self.otlp_inflight_bytes < self.otlp_max_body_bytes:
+            raise ValueError(
+                "LIFESIGN_OTLP_INFLIGHT_BYTES must not be less than LIFESIGN_OTLP_MAX_BODY_BYTES: "
+                "the largest body would never find room"
             )
         return self
 

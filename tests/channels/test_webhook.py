@@ -23,8 +23,6 @@ from tests.peers.process import ledger_peer
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OLD_SECRET = "whsec_" + base64.b64encode(b"another secret of 28 bytes..").decode()
 CONFIG = {"url": "https://receiver.test/hook", "secret": SECRET}
-# The library compares with the machine's clock, so these attempts are made at its time.
-PRESENT = from_datetime(datetime.now(UTC))  # noqa: TID251 - see above
 
 
 def verified(request: HttpRequest, secret: str) -> Any:  # Any: JSON
@@ -35,8 +33,14 @@ def reply(status: int, body: bytes = b"", headers: Mapping[str, str] | None = No
     return HttpReply(status, headers or {}, body)
 
 
+def present() -> EpochMs:
+    """The machine's time, with which the library compares: at the moment of the test, not of its import."""
+    return from_datetime(datetime.now(UTC))  # noqa: TID251 - see above
+
+
 def test_the_library_of_standard_webhooks_verifies_a_page() -> None:
-    request = build(message(), CONFIG, context(now=PRESENT))
+    now = present()
+    request = build(message(), CONFIG, context(now=now))
 
     assert verified(request, SECRET)["type"] == "incident.opened"
     assert request.headers["webhook-id"] == NOTIFICATION
@@ -55,11 +59,12 @@ def test_the_signature_is_the_one_of_the_published_example() -> None:
 
 
 def test_while_an_older_secret_is_valid_both_verify_and_the_new_one_stands_first() -> None:
-    request = build(message(), CONFIG | {"previousSecret": OLD_SECRET}, context(now=PRESENT))
+    now = present()
+    request = build(message(), CONFIG | {"previousSecret": OLD_SECRET}, context(now=now))
 
     assert verified(request, SECRET) == verified(request, OLD_SECRET)
     first, second = request.headers["webhook-signature"].split(" ")
-    seconds = str(PRESENT // 1000)
+    seconds = str(now // 1000)
     assert first == signature(SECRET, NOTIFICATION, seconds, content=request.content)
     assert second == signature(OLD_SECRET, NOTIFICATION, seconds, content=request.content)
 
@@ -242,9 +247,10 @@ async def test_a_receiver_that_fails_once_gets_the_same_message_again(tmp_path: 
         await asyncio.to_thread(peer.script, "ops", {"status": 500}, {"close": "after_read"})
         config = CONFIG | {"url": f"{peer.url}/hook/ops", "headers": {"X-Team": "ops"}}
 
+        now = present()
         outcomes = [
             await WebhookSender().send(
-                message(), config, context(settings, outbound=outbound, now=EpochMs(PRESENT + second * 1000))
+                message(), config, context(settings, outbound=outbound, now=EpochMs(now + second * 1000))
             )
             for second in range(3)
         ]

@@ -80,9 +80,9 @@ class Server:
 
 @contextmanager
 def running_server(data_dir: Path, **changes: str) -> Iterator[Server]:
-    """A server on a free port until the block ends. changes: variables, such as LIFESIGN_ADMIN_KEY."""
+    """A server until the block ends, on a free port unless LIFESIGN_PORT is among `changes`, which are variables."""
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", "--data-dir", str(data_dir)],
+        [*COMMAND, "serve", "--port", changes.get("LIFESIGN_PORT", "0"), "--data-dir", str(data_dir)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment(LIFESIGN_ALLOW_PRIVATE_TARGETS="true", **changes),

@@ -554,9 +554,9 @@ def test_the_doctor_looks_at_the_store_that_the_settings_name(
     tmp_path: Path, cluster: Databases, closed_port: int
 ) -> None:
     with cluster.new_database() as url:
-        assert _records(url, tmp_path) == ("warn", "schema none is older than 0001")
+        assert _records(url, tmp_path) == ("warn", "schema none is older than 0002")
         assert lifesign_command("migrate", "--data-dir", str(tmp_path), env={"LIFESIGN_TELEMETRY_URL": url}).code == 0
-        assert _records(url, tmp_path) == ("ok", "opens; schema 0001 is current")
+        assert _records(url, tmp_path) == ("ok", "opens; schema 0002 is current")
     assert _records(url, tmp_path)[0] == "fail"
     assert _records(f"sqlite:///{tmp_path}/none.db", tmp_path) == ("warn", f"{tmp_path}/none.db does not exist")
     result, found = _records(f"clickhouse://reader:hidden@127.0.0.1:{closed_port}/db", tmp_path)

@@ -2,16 +2,23 @@
 
 import http.server
 import json
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from lifesign.telemetry.otlp import Span, decode_json
-from tests.cli.conftest import Ran, Server, lifesign_command, listening
+from tests.cli.conftest import Ran, Server, lifesign_command, listening, running_server, started
+from tests.faults.server import until
 from tests.telemetry.requests import as_otlp_json, sdk_spans
 
 Json = dict[str, Any]
@@ -182,6 +189,66 @@ def test_a_key_of_the_other_kind_is_told(server: Server) -> None:
     assert ran.err.startswith("lifesign: line 1: This route needs a producer key")
 
 
+# In the middle ------------------------------------------------------------------------------------------------------
+# Of these, the first thousand are one request, and the others the next.
+MANY = [line(number) for number in range(1, 1101)]
+FIRST, REST = ("".join(f"{each}\n" for each in some).encode() for some in (MANY[:1001], MANY[1001:]))
+
+
+def counted(url: str, key: str) -> tuple[int, int]:
+    """How many spans the project of a key has, and how many were charged."""
+    answer = httpx2.get(f"{url}/v1/dashboard", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    told = answer.raise_for_status().json()
+    return told["totals"]["records"], told["quota"]["used"]
+
+
+@contextmanager
+def half_way(env: Mapping[str, str], url: str, key: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """An import whose first request is stored, and which waits for more to read."""
+    with started(["telemetry", "import", "-"], env) as importing:
+        assert importing.stdin is not None
+        importing.stdin.write(FIRST)
+        importing.stdin.flush()
+        until(lambda: counted(url, key) == (1000, 1000), within_s=60)
+        yield importing
+
+
+def test_an_import_goes_on_once_a_server_that_was_away_is_back(tmp_path: Path) -> None:
+    data_dir, key = tmp_path / "data", "an-admin-key-of-tests"
+    with (
+        running_server(data_dir, LIFESIGN_ADMIN_KEY=key) as before,
+        half_way(before.env, before.url, key) as importing,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        os.kill(before.pid, signal.SIGKILL)
+        # A process that starts takes longer than to find that nobody answers: it finds that first.
+        ending = pool.submit(importing.communicate, REST, 60)
+        port = before.url.rpartition(":")[2]
+        with running_server(data_dir, LIFESIGN_PORT=port, LIFESIGN_ADMIN_KEY=key) as after:
+            out, err = ending.result()
+            stored = counted(after.url, key)
+
+    assert (importing.returncode, out, err) == (0, b"1,100 accepted, 0 rejected\n", b"")
+    assert stored == (1100, 1100)
+
+
+def test_an_import_that_was_killed_half_way_is_run_again_and_everything_counts_once(
+    server: Server, tmp_path: Path
+) -> None:
+    made = httpx2.post(f"{server.url}/v1/provision", json={"project_name": "half way"}, trust_env=False).json()
+    env = {"LIFESIGN_URL": server.url, "LIFESIGN_KEY": made["producer_key"]}
+    with half_way(env, server.url, made["agent_key"]) as importing:
+        importing.kill()
+    whole = tmp_path / "whole.jsonl"
+    whole.write_bytes(FIRST + REST)
+
+    again = lifesign_command("telemetry", "import", str(whole), env=env)
+
+    assert (again.code, again.text) == (0, "1,100 accepted, 0 rejected\n")
+    assert counted(server.url, made["agent_key"]) == (1100, 1100)
+
+
+# Out ----------------------------------------------------------------------------------------------------------------
 def test_an_export_that_fails_leaves_the_file_before(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("before")

@@ -21,6 +21,7 @@ EXPLAINED = [
     (r"createHeartbeat|updateHeartbeat", r"dependsOn\[\d+\]", r"unknown heartbeat|.+ (itself|already)"),
     (r"createMaintenance|updateMaintenance", r"heartbeats\[\d+\]", r"unknown heartbeat"),
     (r"updateSettings", r"fallbackChannel", r"unknown channel"),
+    (r"updateSettings", r"diagnosisAlert\.policy", r"unknown policy"),
     # Names that are taken already.
     (r"createHeartbeat|updateHeartbeat", r"slug", r"is taken by another heartbeat"),
     (r"createHeartbeat", r"pingId", r"is taken by another heartbeat"),
@@ -58,7 +59,10 @@ EXPLAINED = [
     (r"provisionProject|signUp", r"project_name_(required|invalid)|operator_invalid", r".+"),
     (r"upgradeProject", r"code_required", r".+"),
     (r"recoverProject", r"recovery_fields_required", r".+"),
-    (r"readTelemetry|readSession|listSessions", r"invalid_cursor", r".+"),
+    (r"readTelemetry|readSession|listSessions|listPackets|listIssues", r"invalid_cursor", r".+"),
+    # The clock; and fields that exclude each other.
+    (r"diagnose|verify", r"invalid_parameter", r"until (must not be in the future|is not a date .+)"),
+    (r"verify", r"invalid_parameter", r"packet_id or fingerprints must be given, and not both|environment must .+"),
     (r"readTelemetry", r"invalid_parameter", r"ids must be .+"),
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
@@ -79,7 +83,8 @@ STATES = {
     "reportProgress",
     "finishRun",
 }
-FINE = {401, 403, 404, 409, 429}
+# 405: some operations say that beside what they are about stand names of what is done.
+FINE = {401, 403, 404, 405, 409, 429}
 
 
 # Of the Vitals API, in which a path that has no such method is not there.

@@ -19,6 +19,8 @@ import referencing
 from referencing.jsonschema import DRAFT202012
 
 from lifesign.db import StorageUnavailable, WriterBusy
+from lifesign.diagnosis.service import Diagnoses
+from lifesign.documents.texts import SCHEMAS
 from lifesign.envelopes.vitals import is_vitals
 from lifesign.http.context import Context
 from lifesign.projects import service as projects
@@ -32,6 +34,7 @@ from tests.systems.machines import machine
 
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
+BOTS: Json = json.loads((Path(__file__).parent / "bots.openapi.json").read_text())
 TELEMETRY: Json = json.loads((Path(__file__).parent / "loopkit.openapi.json").read_text())
 VITALS: Json = json.loads((Path(__file__).parent / "beam.openapi.json").read_text())
 # The only times that have no milliseconds; the own description says how they look.
@@ -48,6 +51,7 @@ UNKNOWN = {
     "sessions": "nobody",
 }
 TOO_LARGE = {"name": "x" * 262_144}
+LARGEST_CALL = 1024 * 1024
 LARGEST_INVENTORY = 10 * 1024 * 1024
 
 
@@ -102,6 +106,25 @@ def _of_machine(method: str, path: str, body: Any = None, *, bad: Any = None, **
     )
 
 
+def _of_bots(method: str, path: str, body: Any = None, *, wrong: Any, missing: Any = None) -> Operation:
+    """An operation of the Bots API. wrong, missing: a query, or members of the body, that are refused with 400, 404."""
+    is_asked = isinstance(wrong, str)
+    url = f"/bot{path}"
+    good = Request(method, f"{url}?project_id=default&{body or ''}" if is_asked else url, None if is_asked else body)
+    refused = {429: good}
+
+    def but(other: Any) -> Request:
+        if is_asked:
+            return replace(good, path=f"{url}?project_id=default&{other}")
+        return replace(good, body=body | other)
+
+    if missing is not None:
+        refused[404] = but(missing)
+    if not is_asked:
+        refused[413] = replace(good, body=body | {"filler": "x" * LARGEST_CALL})
+    return Operation(good, but(wrong), refused)
+
+
 BAD_LIMIT = "?limit=0"
 NEW_CHANNEL = {"name": "Hook", "type": "webhook", "config": {"url": "{hook}"}}
 NEW_POLICY = {"name": "Critical", "steps": [{"channels": ["{channel}"], "wait": 300, "message": "{{name}}"}]}
@@ -115,6 +138,8 @@ NEW_HEARTBEAT = {
 }
 TRACE = "1" * 32
 SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "1" * 16, "name": "chat"}]}]}]}
+BOT = {"project_id": "default", "bot_id": "{bot}"}
+SCHEDULE = BOT | {"heartbeat_id": "{schedule}"}
 NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
 OPERATIONS: dict[str, Operation] = {
@@ -217,6 +242,19 @@ OPERATIONS: dict[str, Operation] = {
     "readTelemetry": _of("GET", "/telemetry", bad="/telemetry" + BAD_LIMIT),
     "listSessions": _of("GET", "/sessions", bad="/sessions" + BAD_LIMIT),
     "readSession": _of("GET", "/sessions/{trace}", bad="/sessions/{trace}" + BAD_LIMIT),
+    # Diagnosis
+    "diagnose": _of("POST", "/runs/diagnose", {"since_minutes": 60}, bad={"since_minutes": 0}),
+    "verify": _of(
+        "POST",
+        "/runs/verify",
+        {"packet_id": "{packet}"},
+        bad={},
+        _404=Request("POST", "/runs/verify", {"packet_id": "pkt_0"}),
+    ),
+    "listPackets": _of("GET", "/runs", bad="/runs" + BAD_LIMIT),
+    "readPacket": _of("GET", "/runs/{packet}", _404=Request("GET", "/runs/pkt_0"), _405=Request("GET", "/runs/verify")),
+    "listIssues": _of("GET", "/issues", bad="/issues" + BAD_LIMIT),
+    # Overviews
     "readDashboard": _of("GET", "/dashboard"),
     "readReport": _of("GET", "/reports/latest.md"),
     "signUp": _of("POST", "/signup", {}, bad=[], _429=Request("POST", "/signup")),
@@ -269,6 +307,47 @@ OPERATIONS: dict[str, Operation] = {
     "reactivateSystem": _of("POST", "/api/systems/{system}/reactivate"),
     "systemTotals": _of("GET", "/api/systems/totals?timeout=60", bad="/api/systems/totals?timeout=61"),
     "systemTrend": _of("GET", "/api/systems/trend?period=365", bad="/api/systems/trend?period=8"),
+    "createBot": _of_bots("POST", "/create", BOT | {"name": "b"}, wrong={"name": ""}),
+    "readBot": _of_bots("GET", "/read", "bot_id={bot}", wrong="bot_id=", missing="bot_id=99"),
+    "listBots": _of_bots("GET", "/readall", "page=1", wrong="page=0"),
+    "updateBot": _of_bots("PUT", "/update", BOT | {"heartbeat": 0}, wrong={"status": 7}, missing={"bot_id": 99}),
+    "resetBot": _of_bots("POST", "/reset", BOT, wrong={"bot_id": None}, missing={"bot_id": 99}),
+    "deleteBot": _of_bots("DELETE", "/delete", "bot_id={bot}", wrong="bot_id=", missing="bot_id=99"),
+    "configureHeartbeat": _of_bots(
+        "POST", "/heartbeat/configure", BOT | {"prompt": "p"}, wrong={"timezone": "Mars"}, missing={"bot_id": 99}
+    ),
+    "listBotHeartbeats": _of_bots(
+        "GET", "/heartbeat/readall", "bot_id={bot}", wrong="bot_id={bot}&limit=0", missing="bot_id=99"
+    ),
+    "getBotHeartbeat": _of_bots(
+        "GET",
+        "/heartbeat/read",
+        "bot_id={bot}&heartbeat_id={schedule}",
+        wrong="bot_id={bot}",
+        missing="bot_id={bot}&heartbeat_id=sch_0",
+    ),
+    "enableHeartbeat": _of_bots(
+        "POST", "/heartbeat/enable", SCHEDULE, wrong={"heartbeat_id": ""}, missing={"heartbeat_id": "sch_0"}
+    ),
+    "disableHeartbeat": _of_bots(
+        "POST", "/heartbeat/disable", SCHEDULE, wrong={"heartbeat_id": ""}, missing={"heartbeat_id": "sch_0"}
+    ),
+    "deleteBotHeartbeat": _of_bots(
+        "DELETE",
+        "/heartbeat/delete",
+        "bot_id={bot}&heartbeat_id={schedule}",
+        wrong="bot_id={bot}",
+        missing="bot_id={bot}&heartbeat_id=sch_0",
+    ),
+    "previewHeartbeat": _of_bots(
+        "POST", "/heartbeat/preview", {"project_id": "default"}, wrong={"interval_minutes": 0}
+    ),
+    "listSubscribers": _of_bots("GET", "/subscriber/readall", "page=1", wrong="per_page=101"),
+    "createSubscriber": _of_bots(
+        "POST", "/subscriber/create", {"project_id": "default", "name": "A"}, wrong={"external_id": 7}
+    ),
+    "readBotSettings": _of_bots("GET", "/settings", "", wrong="project_id="),
+    "changeBotSettings": _of_bots("PUT", "/settings", {"project_id": "default"}, wrong={"plan": "gold"}),
     "listInventories": _of(
         "GET", "/api/systems/{system}/inventory?limit=1", bad="/api/systems/{system}/inventory?limit=0"
     ),
@@ -301,7 +380,7 @@ SERVER = {
     "quickstart": "/quickstart.md",
     "agents": "/agents.md",
     "contact": "/contact.json",
-    **{f"schema-{name}": f"/schema/{name}.json" for name in ("telemetry-record", "session", "dashboard")},
+    **{f"schema-{name}": f"/schema/{name}.json" for name in sorted(SCHEMAS)},
 }
 
 
@@ -333,13 +412,26 @@ TELEMETRY_PATHS = {
     "readTelemetry": "/v1/telemetry",
     "listSessions": "/v1/sessions",
     "readSession": "/v1/sessions/{id}",
+    "diagnose": "/v1/runs/diagnose",
     "readDashboard": "/v1/dashboard",
     "readReport": "/v1/reports/latest.md",
 }
+# Two APIs have operations of these names; on one server each is called by one.
+BOTS_NAMES = {
+    "listHeartbeats": "listBotHeartbeats",
+    "getHeartbeat": "getBotHeartbeat",
+    "deleteHeartbeat": "deleteBotHeartbeat",
+}
 PUBLISHED = {
     operation_id: Published(verb, prefix + path, described, document)
-    for document, prefix in ((HEARTBEATS, "/v1"), (SYSTEMS, "/api"), (VITALS, ""))
-    for operation_id, (verb, path, described) in _operations(document).items()
+    for document, prefix, names in (
+        (HEARTBEATS, "/v1", {}),
+        (SYSTEMS, "/api", {}),
+        (VITALS, "", {}),
+        (BOTS, "/v1", BOTS_NAMES),
+    )
+    for published_id, (verb, path, described) in _operations(document).items()
+    if (operation_id := names.get(published_id, published_id)) in OPERATIONS
 } | {
     operation_id: Published(verb.upper(), path, described, TELEMETRY)
     for operation_id, path in TELEMETRY_PATHS.items()
@@ -348,7 +440,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 37
+    assert len(PUBLISHED) == 51
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -437,7 +529,7 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 29
+    assert tried == 31
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -468,6 +560,10 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
+    bots = {"project_id": "default"}
+    bot = (await lifesign.http.post("/v1/bot/create", json=bots | {"name": "a", "heartbeat": 1})).json()["bot"]
+    configured = bots | {"bot_id": bot["id"], "prompt": "Look."}
+    schedule = (await lifesign.http.post("/v1/bot/heartbeat/configure", json=configured)).json()["heartbeat"]
     shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
     codes: Codes = lifesign.node.api.state.codes
     order = Order("full", quota_spans=1, tenant_id="default")
@@ -476,13 +572,18 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         other = json.loads(json.dumps(SPANS).replace("1", "2"))
         assert (await once.post("/v1/traces", json=other)).status_code == 202
     assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    await lifesign.advance(1)
     vitals = [
         (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
         for _ in range(3)
     ]
     return {
+        "packet": packet["packet_id"],
         "vitals": vitals[0]["key"],
         "address_with_three": vitals[0]["email"],
+        "bot": bot["uuid"],
+        "schedule": schedule["uuid"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
         "full": full.producer,
@@ -534,6 +635,9 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     if status == 409 and operation_id == "provisionProject":
         at_once = [_send(lifesign.http, replace(good, body={"project_name": "wanted"}), names) for _ in range(10)]
         return next(each for each in await asyncio.gather(*at_once) if each.status_code == 409)
+    if status == 429 and good.path.startswith("/bot/"):
+        await _use_up_calls(lifesign)
+        return await _send(lifesign.http, good, names)
     if status == 429 and operation_id not in {"testChannel", "exportTraces"}:
         with _limited(lifesign):
             return await _send(lifesign.http, operation.refused[status], names)
@@ -566,6 +670,14 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
                 return await _send(lifesign.http, good, names)
         case _:
             raise AssertionError(f"nothing is known to be answered with {status}")
+
+
+async def _use_up_calls(lifesign: Lifesign) -> None:
+    """The plan of the project's bots has no more calls for this minute."""
+    bots = {"project_id": "default"}
+    assert (await lifesign.http.put("/v1/bot/settings", json=bots | {"plan": "free"})).status_code == 200
+    for _ in range(20):
+        assert (await lifesign.http.get("/v1/bot/settings", params=bots)).status_code == 200
 
 
 async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, str]) -> httpx2.Response:
@@ -626,16 +738,17 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver, store = state.receiver, state.store
+    receiver, store, diagnoses = state.receiver, state.store, state.diagnoses
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
+    state.diagnoses = Diagnoses(context.settings, context.clock, failing, store, state.check_ins)
     try:
         yield
     finally:
-        state.context, state.receiver, state.store = context, receiver, store
+        state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
 
 
 # Judging ------------------------------------------------------------------------------------------------------------
@@ -659,7 +772,9 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
     """The body, the content type and the headers of an answer are those of `response`."""
     for name, header in response.get("headers", {}).items():
         assert name in answer.headers, f"{answer.status_code} without {name}"
-        _validate(answer.headers[name], header["schema"], document)
+        value = answer.headers[name]
+        is_number = header["schema"].get("type") == "integer"
+        _validate(int(value) if is_number else value, header["schema"], document)
     content = response.get("content")
     if not content:
         assert answer.content == b""
@@ -669,7 +784,8 @@ def _check(answer: httpx2.Response, response: Json, document: Json) -> None:
     if media_type == "application/json":
         _validate(answer.json(), content["application/json"]["schema"], document)
         if answer.status_code >= 400 and isinstance(answer.json().get("error"), dict):
-            assert answer.json()["error"]["statusCode"] == answer.status_code
+            told = answer.json()["error"]
+            assert told.get("statusCode", told.get("status")) == answer.status_code
         # Of OTLP's errors the code is one of another kind.
         if "code" in answer.json() and "ok" not in answer.json():
             assert answer.json()["code"] == answer.status_code
@@ -682,6 +798,13 @@ def _check_examples(body: Json, response: Json, document: Json) -> None:
         (example,) = examples.values()
         assert set(example["value"]) == set(body)
         _validate(example["value"], response["content"]["application/json"]["schema"], document)
+        return
+    if "status" in body["error"]:
+        # The Bots API: one example for each status, whatever the code; a field is named where one is to blame.
+        (shown,) = (each["value"] for each in examples.values())
+        assert set(shown) == set(body)
+        assert set(body["error"]) - {"field"} == set(shown["error"])
+        _validate(shown, response["content"]["application/json"]["schema"], document)
         return
     shown = examples[body["error"]["code"]]["value"]
     assert set(shown) == set(body)

@@ -7,7 +7,7 @@ from lifesign.clock import EpochMs
 from lifesign.diagnosis.details import details_of
 from lifesign.diagnosis.facts import facts_of
 from lifesign.diagnosis.issues import Known
-from lifesign.diagnosis.packet import examined, packet_of
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Key, Placed
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import Narrow
@@ -75,7 +75,7 @@ def diagnosed(
     """The packet of these records."""
     seen = examined(facts_of(current, baseline or []))
     details = details_of(current, seen.wanted, messages or {})
-    return packet_of(seen, details, ledger=ledger or {}, window_start=SINCE_MS)
+    return packet_of(seen, issues_in(seen, details, ledger=ledger or {}, window_start=SINCE_MS))
 
 
 # Any: JSON.

@@ -108,12 +108,12 @@ def test_beyond_the_cap_the_newest_are_read() -> None:
     records = spans(1, 1500, failing=True)
     random.Random(4).shuffle(records)
 
-    kept, effective_since = newest(records, 1000)
+    kept, effective_since, left_out = newest(records, 1000)
 
-    assert len(kept) == 1000
+    assert (len(kept), left_out) == (1000, 500)
     assert effective_since == UNTIL_MS - 1_000_000 + 501
     assert diagnosed(kept)["telemetry_read"] == 1000
-    assert newest(records, 1500) == (records, None)
+    assert newest(records, 1500) == (records, None, 0)
 
 
 def test_the_traces_are_read_once_so_that_they_may_be_a_stream() -> None:

@@ -56,7 +56,8 @@ async def test_no_ping_url_is_a_fault_of_the_server(lifesign: Lifesign) -> None:
 
         answer = await send(lifesign, f"{path}?{asked}", method, content=content)
 
-        assert answer.status_code in {200, 201, 400, 404}, f"{path}?{asked}"
+        # 303, 405: `..` leaves the pings for the pages, which send on to where people sign in and take no such verb.
+        assert answer.status_code in {200, 201, 303, 400, 404, 405}, f"{path}?{asked}"
 
     await _run(try_it)
 

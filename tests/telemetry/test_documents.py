@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
+from lifesign.diagnosis.manifest import manifest_of
 from tests.cli.conftest import Server, environment, running_server
 from tests.harness import Lifesign, MakeLifesign
 from tests.telemetry.requests import USUAL
@@ -23,7 +24,9 @@ DOCUMENTS = {
     "/contact.json": "application/json",
     "/schema/telemetry-record.json": "application/schema+json",
     "/schema/session.json": "application/schema+json",
+    "/schema/diagnosis-packet.json": "application/schema+json",
     "/schema/dashboard.json": "application/schema+json",
+    "/schema/improvement-packet.json": "application/schema+json",
 }
 
 
@@ -100,10 +103,18 @@ async def test_answers_are_as_their_schemas_say(lifesign: Lifesign) -> None:
         schemas = {name: (await client.get(f"/schema/{name}.json")).json() for name in SCHEMAS}
         records = (await client.get("/v1/telemetry")).json()["records"]
         sessions = (await client.get("/v1/sessions")).json()["sessions"]
+        packet = (await client.post("/v1/runs/diagnose")).json()["packet"]
         dashboard = (await client.get("/v1/dashboard")).json()
 
-    assert (len(records), len(sessions)) == (3, 1)
-    for name, answers in (("telemetry-record", records), ("session", sessions), ("dashboard", [dashboard])):
+    manifest = manifest_of(packet, run_id="run_0", created_at=packet["created_at"])
+    assert (len(records), len(sessions), len(packet["issues"])) == (3, 1, 1)
+    for name, answers in (
+        ("telemetry-record", records),
+        ("session", sessions),
+        ("diagnosis-packet", [packet]),
+        ("dashboard", [dashboard]),
+        ("improvement-packet", [manifest]),
+    ):
         checker = jsonschema.Draft202012Validator(schemas[name], format_checker=jsonschema.FormatChecker())
         for answer in answers:
             checker.validate(answer)
@@ -112,7 +123,7 @@ async def test_answers_are_as_their_schemas_say(lifesign: Lifesign) -> None:
         assert not checker.is_valid(lacking)
 
 
-SCHEMAS = ("telemetry-record", "session", "dashboard")
+SCHEMAS = ("telemetry-record", "session", "diagnosis-packet", "dashboard", "improvement-packet")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +135,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_the_quickstart_runs_as_it_is_printed(running: Server, tmp_path: Path) -> None:
     document = _got(f"{running.url}/quickstart.md")
     commands = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
-    assert len(commands) == 4
+    assert len(commands) == 6
     script = "set -euo pipefail\n" + "\n".join(commands) + '\nprintf "\\n%s" "$OTEL_EXPORTER_OTLP_HEADERS"\n'
 
     ran = subprocess.run(
@@ -134,7 +145,9 @@ def test_the_quickstart_runs_as_it_is_printed(running: Server, tmp_path: Path) -
     assert '{"ok":true,"accepted":1,"rejected":0}' in ran.stdout
     assert '"session_id":"first-session"' in ran.stdout
     assert '"input":812' in ran.stdout
+    assert '"title":"tool_call_failed on search"' in ran.stdout
     assert "# my-agent" in ran.stdout
+    assert "| low | tool\\_call\\_failed on search | 2 | new |" in ran.stdout
     key = json.loads((tmp_path / "lifesign-project.json").read_text())["producer_key"]
     assert ran.stdout.endswith(f"Authorization=Bearer%20{key}")
 

@@ -69,6 +69,14 @@ def test_json_in_pieces_of_any_size_says_the_same(groups: list[Json], size: int)
     assert decoded(decode_json, pieces_of_json(body, size)) == decoded(decode_json, [body])
 
 
+def test_a_name_with_half_a_character_leaves_a_request_whole() -> None:
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [USUAL]}], "half": 1}]}).encode()
+    body = body.replace(b"half", b"\xed\xa0\x80")
+
+    assert list(pieces_of_json(body, 10)) == [body]
+    assert [span.name for span in decode_json(body, arrival_ns=ARRIVAL).spans] == ["chat"]
+
+
 SNAKE = {
     "trace_id": USUAL["traceId"],
     "name": "chat",

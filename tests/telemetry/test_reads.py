@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lifesign.telemetry.report import LONGEST, escaped
+from lifesign.diagnosis.report import LONGEST, escaped
 from tests.harness import Json, Lifesign
 from tests.telemetry.requests import TRACE, USUAL
 from tests.telemetry.senders import Sender, sender, spans
@@ -178,6 +178,21 @@ async def test_a_cursor_is_good_for_its_list_and_its_project_only(lifesign: Life
             for wrong in (cursors[path][:-3], "", "x", "%00", "%C3%BC", "W10", "A" * 5000):
                 assert (await refused(ours, f"{path}?cursor={wrong}"))[:2] == (400, "invalid_cursor")
             assert (await refused(theirs, f"{path}?cursor={cursors[path]}"))[:2] == (400, "invalid_cursor")
+
+
+async def test_a_cursor_of_a_session_is_good_for_that_session_only(lifesign: Lifesign) -> None:
+    names = ["s 1/\u00fc", "s 2", "\u00fc" * 255]
+    async with sender(lifesign) as ours:
+        for first, name in enumerate(names):
+            await ours.told(*spans(3, first=10 * first + 1, attributes=attributes(session__id=name)))
+        paths = [f"/v1/sessions/{quote(name)}" for name in names]
+        cursors = [(await read(ours, f"{path}?limit=1"))["next_cursor"] for path in paths]
+
+        told = [[(await asked(ours, f"{path}?cursor={cursor}")).status_code for cursor in cursors] for path in paths]
+        assert (await refused(ours, f"{paths[0]}?cursor={cursors[1]}"))[:2] == (400, "invalid_cursor")
+        assert await numbers(ours, f"{paths[2]}?cursor={cursors[2]}") == [22, 23]
+
+    assert told == [[200, 400, 400], [400, 200, 400], [400, 400, 200]]
 
 
 # Sessions -----------------------------------------------------------------------------------------------------------

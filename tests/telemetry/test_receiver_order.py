@@ -3,16 +3,20 @@
 import asyncio
 import gzip
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import httpx2
+import structlog
+from structlog.testing import capture_logs
 
 from tests.harness import Lifesign, MakeLifesign
 from tests.telemetry.senders import JSON, Sender, json_of, receiver_of, saturated, sender, spans
 from tests.wire import until
 
 MOST = 4000
+MIB = 1024 * 1024
 GOOD = json_of(*spans(1))
 FULL = json_of(*spans(1, first=99))
 # Row by row: what is wrong, and how it is refused.
@@ -110,6 +114,57 @@ async def after_two_seconds(lifesign: Lifesign, ours: Sender, wrong: Sequence[st
     await until(lambda: budget.waiting > 0)
     await lifesign.advance(2)
     return await asking
+
+
+@contextmanager
+def log_lines() -> Iterator[list[MutableMapping[str, object]]]:
+    """What is logged in the block, at the level of a server; tests have a higher one."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(**before)
+
+
+async def test_spans_have_a_line_in_the_log_only_when_it_went_wrong(lifesign: Lifesign) -> None:
+    async with sender(lifesign) as ours:
+        with log_lines() as lines:
+            assert (await sent(ours, ())).status_code == 202
+            assert (await sent(ours, ("undecodable",))).status_code == 400
+            assert (await ours.http.get("/v1/traces")).status_code == 405
+            async with saturated(lifesign):
+                assert (await after_two_seconds(lifesign, ours, ())).status_code == 503
+            assert (await ours.http.get("/v1/logs")).status_code == 404
+
+    told = [(each["path"], each["status"]) for each in lines if each["event"] == "request.handled"]
+    assert told == [("/v1/traces", 503), ("/v1/logs", 404)]
+
+
+async def test_a_large_request_waits_two_seconds_for_its_turn_and_small_ones_do_not(lifesign: Lifesign) -> None:
+    turns = receiver_of(lifesign).turns
+    large = json_of(*spans(1, first=7)) + b" " * MIB
+    async with sender(lifesign) as ours:
+        await turns.take(1, has_begun=False)
+        assert (await ours.post(GOOD)).status_code == 202
+        asking = asyncio.create_task(ours.post(large))
+        await until(lambda: turns.waiting > 0)
+        await lifesign.advance(1.9)
+        is_patient = turns.waiting == 1
+        await lifesign.advance(0.1)
+        refused = await asking
+        turns.give_back(1)
+
+        assert is_patient
+        assert (refused.status_code, refused.headers["retry-after"], refused.json()["error"]) == (
+            503,
+            "1",
+            "overloaded",
+        )
+        assert (await ours.post(large)).status_code == 202
+        assert await ours.span_ids() == [1, 7]
+        assert (turns.used, receiver_of(lifesign).budget.used) == (0, 0)
 
 
 async def test_whoever_finds_no_room_is_told_to_come_back_in_a_second(lifesign: Lifesign) -> None:

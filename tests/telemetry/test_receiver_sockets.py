@@ -54,7 +54,7 @@ async def test_whoever_hangs_up_within_the_body_leaves_nothing_and_gives_the_roo
 async def test_whoever_hangs_up_once_the_body_was_read_leaves_everything(start_lifesign: MakeLifesign) -> None:
     large = gzip.compress(BODY + b" " * 15_000)
     async with (
-        start_lifesign(otlp_inflight_bytes=20_000) as lifesign,
+        start_lifesign(otlp_inflight_bytes=20_000, otlp_max_body_bytes=20_000) as lifesign,
         sender(lifesign) as ours,
         listening(lifesign) as port,
     ):
@@ -136,7 +136,7 @@ async def test_a_body_that_stops_coming_is_given_up(lifesign: Lifesign, monkeypa
 
 async def test_room_is_taken_from_the_announcement_on_and_others_wait_for_it(start_lifesign: MakeLifesign) -> None:
     async with (
-        start_lifesign(otlp_inflight_bytes=10_000) as lifesign,
+        start_lifesign(otlp_inflight_bytes=10_000, otlp_max_body_bytes=10_000) as lifesign,
         sender(lifesign) as ours,
         listening(lifesign) as port,
         connected(port) as first,
@@ -168,15 +168,18 @@ async def test_room_is_taken_from_the_announcement_on_and_others_wait_for_it(sta
 async def test_what_a_body_inflates_to_takes_room_as_well(start_lifesign: MakeLifesign) -> None:
     large = gzip.compress(BODY + b" " * 20_000)
     async with (
-        start_lifesign(otlp_inflight_bytes=20_000) as lifesign,
+        start_lifesign(otlp_inflight_bytes=30_000, otlp_max_body_bytes=30_000) as lifesign,
         sender(lifesign) as ours,
         listening(lifesign) as port,
         connected(port) as wire,
     ):
-        await wire.send(head_of(ours, length(large), "Content-Encoding: gzip") + large)
-        await until(lambda: receiver_of(lifesign).budget.waiting == 1)
-        await lifesign.advance(2)
+        budget = receiver_of(lifesign).budget
+        with budget.lease() as others:
+            await others.grow_to(10_000)
+            await wire.send(head_of(ours, length(large), "Content-Encoding: gzip") + large)
+            await until(lambda: budget.waiting == 1)
+            await lifesign.advance(2)
 
-        assert (await wire.answer())[0] == 503
-        assert receiver_of(lifesign).budget.used == 0
+            assert (await wire.answer())[0] == 503
+            assert budget.used == 10_000
         assert await ours.stored() == []

@@ -121,6 +121,18 @@ async def test_the_key_of_a_first_start_is_not_made_before_prices_are_read(setti
         await good.close()
 
 
+def test_room_for_less_than_the_largest_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFESIGN_OTLP_MAX_BODY_BYTES", "4000")
+    monkeypatch.setenv("LIFESIGN_OTLP_INFLIGHT_BYTES", "3999")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    [error] = refused.value.errors()
+    assert "LIFESIGN_OTLP_INFLIGHT_BYTES must not be less than LIFESIGN_OTLP_MAX_BODY_BYTES" in error["msg"]
+    monkeypatch.setenv("LIFESIGN_OTLP_INFLIGHT_BYTES", "4000")
+    assert Settings().otlp_inflight_bytes == 4000
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -33,7 +34,9 @@ PATHS = st.sampled_from(
         "/api/keys/me/rotate",
         *(f"/api/dashboard/{n}" for n in ("overview", "metrics", "recent-errors")),
     ]
-) | st.text("abc/.%0_~", max_size=30).map("/api/keys/".__add__)
+) | st.text("abc/.%0_~", max_size=30).map("/api/keys/".__add__).filter(
+    lambda path: ".." not in path  # by which a client climbs out of this API
+)
 QUERIES = st.text("range=24h7d30&limit=cursor%00 +é\t", max_size=40)
 HEADERS = st.sampled_from([b"", b"beam_", b"\xff\xfe", b"beam_" + b"0" * 32, b"a" * 5000, b"\t"]) | st.binary(
     max_size=60
@@ -105,7 +108,7 @@ async def test_a_body_that_ends_before_it_should_is_nobodys_fault(shared_node: L
         async def send(_: object) -> None:
             return None
 
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "method": "POST",
             "path": "/api/keys",
@@ -117,7 +120,7 @@ async def test_a_body_that_ends_before_it_should_is_nobodys_fault(shared_node: L
             "client": None,
             "server": None,
         }
-        await shared_node.node.app(scope, receive, send)  # type: ignore[arg-type]  # plain dictionaries, as servers send them
+        await shared_node.node.app(scope, receive, send)
 
         assert await jane.last_24h() == before + 2
         messages = [each["message"] for each in (await jane.errors())["errors"]]

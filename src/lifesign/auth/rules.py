@@ -34,6 +34,8 @@ INCLUDES: dict[str, frozenset[str]] = {
     "runs:write": frozenset(),
     "dashboard:read": frozenset(),
     "reports:read": frozenset(),
+    "bots:read": frozenset(),
+    **{f"bots:{verb}": frozenset({"bots:read"}) for verb in ("write", "run", "admin")},
     ALL: frozenset(),
 }
 KNOWN_SCOPES = tuple(sorted(INCLUDES))

@@ -176,7 +176,7 @@ def _faults_of(channel_type: ChannelType, key: str, value: Json, policy: GuardPo
         case "webhook", "url":
             return _url_faults(key, value, policy, ("http", "https"))
         case "webhook", "secret":
-            bad = not isinstance(value, str) or not _is_webhook_secret(value)
+            bad = not isinstance(value, str) or not is_webhook_secret(value)
             return [Fault("config.secret", "must be whsec_ and the base64 of 24 to 64 bytes")] if bad else []
         case "webhook", "headers":
             return _header_faults(value)
@@ -216,7 +216,7 @@ def _is_e164(text: str) -> bool:
     return _E164.fullmatch(text) is not None
 
 
-def _is_webhook_secret(text: str) -> bool:
+def is_webhook_secret(text: str) -> bool:
     try:
         raw = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):

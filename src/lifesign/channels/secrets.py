@@ -51,19 +51,21 @@ class SecretBox:
         """First 8 hex digits of the SHA-256 of the key that seals."""
         return self._key_id
 
-    def seal(self, text: str, channel_id: str, path: str) -> str:
-        """`v1.<key id>.<nonce>.<ciphertext and tag>`, bound to this field of this channel."""
+    def seal(self, text: str, channel_id: str, path: str, *, kind: str = "channels") -> str:
+        """`v1.<key id>.<nonce>.<ciphertext and tag>`, bound to this field of this channel, or of something else."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self._key_id].encrypt(nonce, text.encode(), _place(channel_id, path))
+        sealed = self._ciphers[self._key_id].encrypt(nonce, text.encode(), _place(kind, channel_id, path))
         return ".".join((_VERSION, self._key_id, _encode(nonce), _encode(sealed)))
 
-    def open(self, token: str, channel_id: str, path: str) -> str:
+    def open(self, token: str, channel_id: str, path: str, *, kind: str = "channels") -> str:
         """Return the text that `seal` was given. Raises SecretUnreadable."""
         try:
             version, key_id, nonce, sealed = token.split(".")
             if version != _VERSION:
                 raise SecretUnreadable(channel_id, path)
-            return self._ciphers[key_id].decrypt(_decode(nonce), _decode(sealed), _place(channel_id, path)).decode()
+            return (
+                self._ciphers[key_id].decrypt(_decode(nonce), _decode(sealed), _place(kind, channel_id, path)).decode()
+            )
         except (ValueError, KeyError, InvalidTag) as error:
             raise SecretUnreadable(channel_id, path) from error
 
@@ -94,8 +96,8 @@ def _key_id(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()[:8]
 
 
-def _place(channel_id: str, path: str) -> bytes:
-    return f"channels|{channel_id}|{path}".encode()
+def _place(kind: str, owner_id: str, path: str) -> bytes:
+    return f"{kind}|{owner_id}|{path}".encode()
 
 
 def _encode(raw: bytes) -> str:

@@ -8,6 +8,7 @@ from lifesign import __version__
 from lifesign.cli import (
     channels,
     config,
+    diagnose,
     doctor,
     heartbeats,
     importing,
@@ -20,6 +21,8 @@ from lifesign.cli import (
     serve,
     systems,
     telemetry,
+    users,
+    vitals,
     vitals_keys,
 )
 
@@ -62,12 +65,13 @@ app.command("apply")(config.apply)
 app.command("export")(config.export)
 app.add_typer(importing.app, name="import")
 app.add_typer(telemetry.app, name="telemetry")
+app.command("diagnose")(diagnose.diagnose)
+app.add_typer(vitals.app, name="vitals")
+vitals.app.add_typer(vitals_keys.app, name="keys")
 app.command("serve")(serve.serve)
 app.add_typer(projects.app, name="projects")
+app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
-vitals = typer.Typer(help="The Vitals API.", no_args_is_help=True)
-vitals.add_typer(vitals_keys.app, name="keys")
-app.add_typer(vitals, name="vitals")
 app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
 

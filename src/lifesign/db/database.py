@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lifesign.db import wakeups
 from lifesign.db.failpoints import Failpoints, SimulatedCrash
 from lifesign.db.listen import Listener
+from lifesign.db.stop import Stop
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 MAX_BATCH = 500
 MAX_QUEUE = 20_000
+LENGTHY = 2
+"""How many reads of `read_at_length` are at work at a time."""
 # How long callers are gathered for one commit, at most.
 _GATHER_S = 0.002
 # A transaction that has taken this long is committed, whoever else waits.
@@ -88,6 +91,7 @@ class Database:
         self.engine = writer
         self._reader = reader
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="lifesign-read")
+        self._lengthy = ThreadPoolExecutor(LENGTHY, thread_name_prefix="lifesign-read-at-length")
         self._queue: deque[_Caller] = deque()
         self._ready = threading.Condition()
         self._reads = 0
@@ -121,6 +125,29 @@ class Database:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
         finally:
             self._reads -= 1
+
+    async def read_at_length(self, fn: Callable[[Connection, Stop], R], *, limit_s: float) -> R:
+        """Like `read`, for what may take up to a minute: on a thread and a connection that no `read` waits for.
+
+        When the caller is canceled, the statement at work is ended, and so is `fn` when it next asks `Stop`; nobody
+        waits for that. A second one waits for a free thread of LENGTHY. limit_s: of a statement, on PostgreSQL.
+        """
+        stop = Stop()
+
+        def run() -> R:
+            try:
+                with self._reader.begin() as conn, stop.guarding(conn, limit_s):
+                    stop.look()
+                    return fn(conn, stop)
+            except (OperationalError, InterfaceError, PoolTimeout) as error:
+                raise StorageUnavailable from error
+
+        working = self._lengthy.submit(run)
+        try:
+            return await asyncio.wrap_future(working)
+        except asyncio.CancelledError:
+            stop.now(working)
+            raise
 
     async def write(self, fn: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `fn(conn, ...)` in a transaction and return once it is durable on disk.
@@ -165,6 +192,7 @@ class Database:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._lengthy.shutdown, cancel_futures=True)
         self.engine.dispose()
         self._reader.dispose()
 

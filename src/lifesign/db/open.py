@@ -37,14 +37,16 @@ class DataDirectoryInUse(Exception):
 
 
 @contextmanager
-def data_directory_lock(directory: Path) -> Iterator[None]:
-    """Hold the data directory for this process. Raises DataDirectoryInUse.
+def data_directory_lock(directory: Path, file: str = LOCK_FILE) -> Iterator[None]:
+    """Hold the data directory for this process, or of all in it what has a lock file of its own.
+
+    Raises DataDirectoryInUse.
 
     SQLite before 3.51.3 can corrupt a write-ahead log that several processes write or checkpoint at once, so exactly
     one process may open the file. The kernel lets go of the lock when the process ends, however it ends.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(directory / file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -129,6 +129,68 @@ vitals_allowances = Table(
     Column("keys", Integer, nullable=False),
 )
 
+# Slice `web` --------------------------------------------------------------------------------------------------------
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # Case folded: what people sign in with.
+    Column("email", Text, nullable=False, unique=True),
+    # argon2id; null: none was chosen yet.
+    Column("password_hash", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Who may do what in which project: owner, editor, viewer.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_memberships_project", "project_id"),
+)
+
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # SHA-256 of what the cookie holds.
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", Text, nullable=False),
+    Column("browser", Text, nullable=False),
+    # Which project the pages show; not `project_id`: the session outlives the project.
+    Column("shows_project_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("ix_user_sessions_user", "user_id", "id"),
+    Index("ix_user_sessions_expires_at", "expires_at"),
+)
+
+# Links that let a password be chosen, once. user_id null: the one of the first start, which makes the owner.
+password_links = Table(
+    "password_links",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("user_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
+    Index("ix_password_links_user", "user_id"),
+)
+
+# Wrong passwords of the last hour, by whom they count against: an account or a network.
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("subject", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_sign_in_failures_subject", "subject", "at"),
+    Index("ix_sign_in_failures_at", "at"),
+)
+
 # Slice `heartbeats` -------------------------------------------------------------------------------------------------
 heartbeats = Table(
     "heartbeats",
@@ -557,6 +619,252 @@ callbacks_seen = Table(
     Index("ix_callbacks_seen_at", "at"),
 )
 
+# Slice `bots` -------------------------------------------------------------------------------------------------------
+# Credits are whole numbers of 1/10,000 credit.
+bot_settings = Table(
+    "bot_settings",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("stopped_at", BigInteger),
+    Column("stop_reason", Text),
+    # JSON of the rest; keys of providers are sealed.
+    Column("options", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Requests of a plan with limits, by the minute and by the day.
+bot_calls = Table(
+    "bot_calls",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("span_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, nullable=False),
+    Column("calls", Integer, nullable=False),
+)
+
+bots = Table(
+    "bots",
+    metadata,
+    # The integer that the API calls `id`; never given twice.
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("model", Text),
+    Column("instruction", Text),
+    Column("max_reply_tokens", Integer),
+    Column("top", BigInteger),
+    Column("is_online", SmallInteger, nullable=False),
+    # The switch that the API calls `heartbeat`.
+    Column("is_scheduling", SmallInteger, nullable=False),
+    # JSON; the secret of a runner is sealed.
+    Column("options", Text, nullable=False),
+    # What was said before is forgotten.
+    Column("reset_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_bots_project", "project_id", "number"),
+    sqlite_autoincrement=True,
+)
+
+bot_members = Table(
+    "bot_members",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("external_id", Text),
+    Column("name", Text),
+    Column("email", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_bot_members_number", "project_id", "number", unique=True),
+    Index("ix_bot_members_external", "project_id", "external_id", unique=True),
+)
+
+bot_schedules = Table(
+    "bot_schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("bot_id", Text, nullable=False),
+    # Empty: of no member.
+    Column("member_id", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    # SHA-256, for the index that keeps prompts apart.
+    Column("prompt_hash", Text, nullable=False),
+    Column("is_enabled", SmallInteger, nullable=False),
+    Column("interval_minutes", Integer),
+    Column("cron", Text),
+    Column("timezone", Text, nullable=False),
+    Column("window_start", Integer),
+    Column("window_end", Integer),
+    Column("days", Text, nullable=False),
+    Column("budget", BigInteger),
+    Column("max_errors", Integer, nullable=False),
+    Column("options", Text, nullable=False),
+    # The latest slot that was dealt with; never goes back.
+    Column("last_slot", BigInteger),
+    Column("next_slot", BigInteger),
+    # When that slot is due, with its jitter; null: nothing is.
+    Column("next_run_at", BigInteger),
+    Column("version", BigInteger, nullable=False),
+    Column("execution_count", BigInteger, nullable=False),
+    Column("error_count", Integer, nullable=False),
+    Column("last_executed_at", BigInteger),
+    Column("last_status", Text),
+    Column("last_error", Text),
+    Column("paused_reason", Text),
+    Column("paused_by", Text),
+    Column("paused_at", BigInteger),
+    # The heartbeat that watches it.
+    Column("heartbeat_id", Text),
+    # Of the latest error that people were told of, until a success is.
+    Column("error_key", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_bot_schedules_prompt", "bot_id", "member_id", "prompt_hash", unique=True),
+    Index("ix_bot_schedules_project", "project_id", "id"),
+)
+Index(
+    "ix_bot_schedules_due",
+    bot_schedules.c.next_run_at,
+    sqlite_where=bot_schedules.c.next_run_at.is_not(None),
+    postgresql_where=bot_schedules.c.next_run_at.is_not(None),
+)
+
+bot_runs = Table(
+    "bot_runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("bot_id", Text, nullable=False),
+    Column("schedule_id", Text, nullable=False),
+    Column("member_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("slot", BigInteger),
+    Column("effective_at", BigInteger, nullable=False),
+    # Of slots that are told in one row.
+    Column("first_slot", BigInteger),
+    Column("last_slot", BigInteger),
+    Column("count", Integer, nullable=False),
+    Column("missed_count", Integer, nullable=False),
+    # Until when it waits for a place.
+    Column("place_until", BigInteger),
+    Column("prompt", Text, nullable=False),
+    Column("runner", Text),
+    Column("model", Text),
+    Column("tools", Text),
+    Column("response", Text),
+    Column("error_message", Text),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("duration_ms", BigInteger),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("tool_calls", Integer, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("is_estimated", SmallInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    # Of the period that pays; null: not started.
+    Column("period_start", BigInteger),
+    Column("deadline_at", BigInteger),
+    Column("lease_owner", Text),
+    Column("lease_until", BigInteger),
+    Column("lease_token", Integer, nullable=False),
+    # Why it shall end, while it has not.
+    Column("cancel_reason", Text),
+    # SHA-256 of the token that an outside runner answers with.
+    Column("token_hash", Text),
+    Column("idem_key", Text),
+    Column("notice", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_bot_runs_bot", "bot_id", "id"),
+    Index("ix_bot_runs_schedule", "schedule_id", "id"),
+    Index("ix_bot_runs_created", "created_at"),
+)
+for _name, _names, _where, _is_unique in (
+    ("ix_bot_runs_slot", "schedule_id kind slot", bot_runs.c.slot.is_not(None), True),
+    ("ix_bot_runs_idem", "schedule_id idem_key", bot_runs.c.idem_key.is_not(None), True),
+    ("ix_bot_runs_token", "token_hash", bot_runs.c.token_hash.is_not(None), True),
+    ("ix_bot_runs_queued", "effective_at", bot_runs.c.status == "queued", False),
+    ("ix_bot_runs_lease", "lease_until", bot_runs.c.status == "running", False),
+):
+    Index(
+        _name,
+        *(bot_runs.c[each] for each in _names.split()),
+        unique=_is_unique,
+        sqlite_where=_where,
+        postgresql_where=_where,
+    )
+
+# What was said in a run: one row for each piece, as it comes.
+bot_transcripts = Table(
+    "bot_transcripts",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("project_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("entry", Text, nullable=False),
+    Index("ix_bot_transcripts_at", "at"),
+)
+
+# Credits of each response of a model.
+bot_ledger = Table(
+    "bot_ledger",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("bot_id", Text, nullable=False),
+    Column("schedule_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("period_start", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("model", Text),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Index("ix_bot_ledger_bot", "bot_id", "at"),
+    Index("ix_bot_ledger_run", "run_id"),
+)
+
+bot_budget_periods = Table(
+    "bot_budget_periods",
+    metadata,
+    Column("schedule_id", Text, primary_key=True),
+    Column("period_start", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", Text, nullable=False),
+    Column("period_end", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+)
+
+# When people were last told of something, by its key.
+bot_notices = Table(
+    "bot_notices",
+    metadata,
+    Column("schedule_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+# Whether providers could be reached lately, for all nodes.
+bot_probes = Table(
+    "bot_probes",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("is_reachable", SmallInteger, nullable=False),
+    # Skips in a row.
+    Column("skips", Integer, nullable=False),
+)
+
 # Slice `pings` ------------------------------------------------------------------------------------------------------
 # What pings carried, by their number; only the newest of a heartbeat.
 ping_bodies = Table(
@@ -646,6 +954,72 @@ inventory_changes = Table(
     Column("category", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Index("ix_inventory_changes_system", "system_id", "id"),
+)
+
+# Slice `diagnosis` --------------------------------------------------------------------------------------------------
+packets = Table(
+    "packets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # The filter; empty: records of any environment.
+    Column("environment", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    # JSON of the packet without its issues.
+    Column("head", Text, nullable=False),
+    # JSON of the packet to the byte, zlib-compressed.
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_packets_project", "project_id", "id"),
+    Index("ix_packets_created_at", "created_at"),
+)
+
+# What is known of an issue over all packets.
+issue_ledger = Table(
+    "issue_ledger",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
+    Column("ruleset", Text, nullable=False),
+    Column("signal_type", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("last_packet_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("fixed_at", BigInteger),
+    Column("fixed_version", Text),
+    Column("regressed_at", BigInteger),
+    Column("count", BigInteger, nullable=False),
+    Column("exposure", BigInteger, nullable=False),
+    # JSON array.
+    Column("versions", Text, nullable=False),
+    Index("ix_issue_ledger_seen", "project_id", "last_seen"),
+)
+
+# What people said of issues; the newest of a packet and a fingerprint holds.
+issue_decisions = Table(
+    "issue_decisions",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("packet_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_issue_decisions_packet", "packet_id", "fingerprint", "seq"),
+)
+
+# From which severity on a diagnosis makes the managed heartbeat of the project fail.
+diagnosis_alerts = Table(
+    "diagnosis_alerts",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("heartbeat_id", Text, primary_key=True),
+    Column("severity", Text, nullable=False),
 )
 
 # Slice `usage` ------------------------------------------------------------------------------------------------------

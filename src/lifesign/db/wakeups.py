@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import Connection
 
-Loop = Literal["sweep", "escalate", "deliver"]
+Loop = Literal["sweep", "escalate", "deliver", "bots_claim", "bots_run"]
 LOOPS: frozenset[Loop] = frozenset(get_args(Loop))
 
 _KEY = "lifesign.wake"
@@ -34,6 +34,8 @@ class Wakeups:
             "sweep": asyncio.Event(),
             "escalate": asyncio.Event(),
             "deliver": asyncio.Event(),
+            "bots_claim": asyncio.Event(),
+            "bots_run": asyncio.Event(),
         }
         self.any = asyncio.Event()
 

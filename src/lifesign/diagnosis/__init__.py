@@ -1,5 +1,7 @@
 """Diagnosis: what stands out in a window of telemetry, by fixed rules, as issues with their evidence.
 
-Pure so far: `facts` says what the rules read, `preparation` which failures count, `rules` what fires, `issues` and
-`packet` what is told of it, `verdicts` whether it is over. No model takes part. Spec "Diagnosis".
+Pure: `facts` says what the rules read, `preparation` which failures count, `rules` what fires, `issues` and `packet`
+what is told of it, `ledger` and `verdicts` what becomes of it. Around them `service` and `verification` ask a span
+store for the facts and keep what was found. No model takes part. Owns `packets`, `issue_ledger`, `issue_decisions` and
+`diagnosis_alerts`. Spec "Diagnosis".
 """

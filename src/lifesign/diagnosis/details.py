@@ -63,6 +63,10 @@ class Details:
     messages: Mapping[Key, str] = field(default_factory=dict)
 
 
+Fetch = Callable[[Wanted], Details]
+"""Fetches the details of a window whose facts are known already."""
+
+
 def wanted_of(findings: Iterable[Finding]) -> Wanted:
     """What these findings need to be told."""
     selectors: dict[Selector, None] = {}

@@ -7,7 +7,7 @@ says what the answer of every store must be. Spec "Diagnosis", section 3.
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from lifesign.clock import EpochMs
@@ -23,12 +23,29 @@ HEAVY_SESSION: Final = 50_000
 MANY_ATTEMPTS: Final = 3
 TWO_EMPTY: Final = 2
 MOST_OF_A_SESSION: Final = 50_000
+MOST_RECORDS: Final = 2_000_000
 CUT_REASONS: Final = frozenset({"length", "max_tokens", "max_output_tokens"})
 REFUSAL_REASONS: Final = frozenset({"refusal", "content_filter", "safety"})
 
+ABNORMAL_REASONS: Final = CUT_REASONS | REFUSAL_REASONS
+FUTURE_NS: Final = 5 * 60 * 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
 _METERED: Final = frozenset({"llm", "embedding"})
-_FUTURE_NS: Final = 5 * 60 * 1_000_000_000
-_NS_PER_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What is asked. current, baseline: since and until of arrivals; environment: only records of exactly that text.
+
+    most_records: of each window that are read, the newest. Of the baseline too: it is there to be compared with, a
+    part of it that is as large serves as well, and reading all of it could take any time.
+    """
+
+    current: tuple[EpochMs, EpochMs]
+    baseline: tuple[EpochMs, EpochMs]
+    environment: str | None = None
+    most_records: int = MOST_RECORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +110,67 @@ class WindowFacts:
 
 
 class Newest(NamedTuple):
-    """The records of a window that are read. effective_since: arrival of the oldest, when others were left out."""
+    """The records of a window that are read. When others were left out, so many, the arrival of the oldest read."""
 
     records: list[Placed]
     effective_since: EpochMs | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Both windows. notices: counts of the current one by code, as the store can tell them."""
+    """Both windows. notices: counts of the current one by code, as the store can tell them.
+
+    effective_since: arrival of the oldest record read of the current one, when others were left out.
+    """
 
     current: WindowFacts
     baseline: WindowFacts
     notices: Mapping[str, int] = field(default_factory=dict)
+    effective_since: EpochMs | None = None
 
 
 def facts_of(
-    current: Iterable[Placed], baseline: Iterable[Placed] = (), *, most_of_a_session: int = MOST_OF_A_SESSION
+    current: Iterable[Placed],
+    baseline: Iterable[Placed] = (),
+    *,
+    known: Iterable[Key] = (),
+    most_of_a_session: int = MOST_OF_A_SESSION,
 ) -> Facts:
-    """The facts of records in hand; their order does not matter."""
+    """The facts of records in hand; their order does not matter. known: what else is stored, as a parent may be."""
     now, before = in_order(current), in_order(baseline)
     return Facts(
         window_facts(now, most_of_a_session=most_of_a_session),
         window_facts(before, most_of_a_session=most_of_a_session),
-        _notices(now, {key_of(placed) for placed in (*now, *before)}),
+        _notices(now, {*known, *(key_of(placed) for placed in (*now, *before))}),
     )
+
+
+def facts_within(records: Iterable[Placed], windows: Windows, *, most_of_a_session: int = MOST_OF_A_SESSION) -> Facts:
+    """The facts of all records of a project, in hand: what every store must answer."""
+    stored = list(records)
+    current = read_of(stored, windows.current, windows)
+    facts = facts_of(
+        current.records,
+        read_of(stored, windows.baseline, windows).records,
+        known=map(key_of, stored),
+        most_of_a_session=most_of_a_session,
+    )
+    if current.effective_since is None:
+        return facts
+    notices = {**facts.notices, "window_truncated": current.left_out}
+    return replace(facts, notices=notices, effective_since=current.effective_since)
+
+
+def read_of(records: Iterable[Placed], arrived: tuple[EpochMs, EpochMs], windows: Windows) -> Newest:
+    """Those of a project's records that are read of one window."""
+    since, until = arrived
+    asked = [
+        placed
+        for placed in records
+        if since <= placed.record.received_at < until and windows.environment in {None, placed.record.environment}
+    ]
+    return newest(asked, windows.most_records)
 
 
 def newest(records: Sequence[Placed], most: int) -> Newest:
@@ -125,7 +178,7 @@ def newest(records: Sequence[Placed], most: int) -> Newest:
     if len(records) <= most:
         return Newest(list(records), None)
     kept = heapq.nlargest(most, records, key=lambda placed: (placed.record.received_at, *key_of(placed)))
-    return Newest(kept, kept[-1].record.received_at if kept else None)
+    return Newest(kept, kept[-1].record.received_at if kept else None, len(records) - len(kept))
 
 
 def window_facts(ordered: Sequence[Placed], *, most_of_a_session: int = MOST_OF_A_SESSION) -> WindowFacts:
@@ -159,7 +212,7 @@ def is_row(placed: Placed) -> bool:
         or record.is_failing
         or bool(record.flags & BLOCKED)
         or (record.attempt or 0) >= MANY_ATTEMPTS
-        or (record.kind == "llm" and finish_reason_of(placed) in CUT_REASONS | REFUSAL_REASONS)
+        or (record.kind == "llm" and finish_reason_of(placed) in ABNORMAL_REASONS)
     )
 
 
@@ -228,11 +281,11 @@ def _traces(ordered: Sequence[Placed], most_of_a_session: int) -> tuple[list[lis
         taken[placed.session_id] += 1
         if taken[placed.session_id] <= most_of_a_session:
             by_trace[placed.record.trace_id].append(placed)
-    found = [steps for _, steps in sorted(by_trace.items()) if _is_of_interest(steps)]
+    found = [steps for _, steps in sorted(by_trace.items()) if is_of_interest(steps)]
     return found, sum(number > most_of_a_session for number in taken.values())
 
 
-def _is_of_interest(steps: Sequence[Placed]) -> bool:
+def is_of_interest(steps: Sequence[Placed]) -> bool:
     kinds = Counter(placed.record.kind for placed in steps)
     if kinds["agent"] >= MANY_AGENTS:
         return True
@@ -267,7 +320,7 @@ def _notices(ordered: Sequence[Placed], known: set[Key]) -> dict[str, int]:
 
 
 def _is_of_the_future(placed: Placed) -> bool:
-    return placed.record.start_ns > placed.record.received_at * _NS_PER_MS + _FUTURE_NS
+    return placed.record.start_ns > placed.record.received_at * NS_PER_MS + FUTURE_NS
 
 
 def _is_orphan(placed: Placed, known: set[Key]) -> bool:

@@ -1,13 +1,13 @@
 """The packet of a diagnosis, but for its id and its times. Spec "Diagnosis", sections 2 and 5."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.diagnosis.details import Details, Wanted, wanted_of
 from lifesign.diagnosis.facts import Facts, WindowFacts
-from lifesign.diagnosis.findings import View
+from lifesign.diagnosis.findings import Finding, View
 from lifesign.diagnosis.folding import Kept, folded, without_blocked
 from lifesign.diagnosis.issues import Issue, Known, Scene, fingerprint_of, issues_of
 from lifesign.diagnosis.preparation import failures_of
@@ -39,12 +39,14 @@ Json = dict[str, Any]
 class Examined:
     """What the rules found, before the details of it are fetched.
 
+    found: all groups, those that did not fire too. kept: those that are told, each with what went into it.
     earlier: counts of the baseline's groups by fingerprint. failed: the rules that raised, by number.
     """
 
     facts: Facts
     now: View
     before: View
+    found: tuple[Finding, ...]
     kept: tuple[Kept, ...]
     earlier: Mapping[str, int]
     failed: Mapping[int, Exception]
@@ -67,23 +69,28 @@ def examined(facts: Facts) -> Examined:
         if each.rule.number not in failed
     }
     kept = folded([each for each in findings if each.fires])
-    return Examined(facts, now, before, tuple(kept), earlier, dict(sorted(failed.items())))
+    return Examined(facts, now, before, tuple(findings), tuple(kept), earlier, dict(sorted(failed.items())))
 
 
 def _view(facts: WindowFacts) -> View:
     return View(facts, failures_of(facts.rows, facts.recoveries))
 
 
-def packet_of(
+def issues_in(
     seen: Examined,
     details: Details,
     *,
     ledger: Mapping[str, Known],
     window_start: EpochMs,
-    ready_min_count: int = READY_MIN_COUNT,
-) -> Json:
+    kept: Sequence[Kept] | None = None,
+) -> list[Issue]:
+    """The issues of what was found, the worst first. kept: of these findings, instead of those that are told."""
+    scene = Scene(seen.now, seen.before, details, ledger, window_start, seen.earlier)
+    return issues_of(seen.kept if kept is None else kept, scene)
+
+
+def packet_of(seen: Examined, issues: Sequence[Issue], *, ready_min_count: int = READY_MIN_COUNT) -> Json:
     """What depends on facts alone: equal facts, equal bytes. The rest of a packet is put around it."""
-    issues = issues_of(seen.kept, Scene(seen.now, seen.before, details, ledger, window_start, seen.earlier))
     is_ready = any(issue.count >= ready_min_count for issue in issues)
     return {
         "status": "ready_for_issue_diagnosis" if is_ready else "observe_more",

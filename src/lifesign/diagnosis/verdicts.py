@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lifesign.clock import EpochMs
+from lifesign.diagnosis.facts import OperationFacts
 from lifesign.diagnosis.findings import View
-from lifesign.diagnosis.issues import Issue
+from lifesign.diagnosis.issues import Issue, fingerprint_of
 from lifesign.diagnosis.preparation import clean
 from lifesign.diagnosis.statistics import wilson
 from lifesign.diagnosis.versions import highest
@@ -19,6 +20,7 @@ CHANCE_OF_SILENCE: Final = 0.05
 """How likely an issue that is still there may stay silent by luck and be called fixed."""
 LEAST_FOR_LATENCY: Final = 30
 _LATENCY: Final = "latency_regression"
+_OF_ONE_KEY: Final = frozenset({"error_rate_regression", _LATENCY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +84,22 @@ def trend(past: Past, later: Later) -> Trend:
     return "worse" if now.low > then.high else "same"
 
 
+def operations_of(past: Past, now: View) -> list[OperationFacts]:
+    """The operation keys of the new window that the issue is measured against, when its rule knows any."""
+    return [each for each in now.facts.operations if clean(each.operation) == past.operation and _fits(past, each)]
+
+
 def exposure_of(past: Past, now: View, *, of_operations: bool) -> int:
     """Records of the issue's operation in the new window; of the project when its rule knows none."""
-    if not of_operations:
-        return now.facts.records
-    return sum(
-        each.records
-        for each in now.facts.operations
-        if clean(each.operation) == past.operation and _fits(past.signal_type, each.kind)
-    )
+    return sum(each.records for each in operations_of(past, now)) if of_operations else now.facts.records
 
 
-def _fits(signal_type: str, kind: str) -> bool:
-    if signal_type == "tool_call_failed":
-        return kind == "tool"
-    return signal_type != "error" or kind != "tool"
+def _fits(past: Past, operation: OperationFacts) -> bool:
+    if past.signal_type in _OF_ONE_KEY:
+        return fingerprint_of(past.signal_type, (operation.operation, operation.kind)) == past.fingerprint
+    if past.signal_type == "tool_call_failed":
+        return operation.kind == "tool"
+    return past.signal_type != "error" or operation.kind != "tool"
 
 
 def new_issues(issues: Iterable[Issue], known: frozenset[str]) -> list[Issue]:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
 from lifesign.db import Database
+from lifesign.diagnosis import service as diagnosis
 from lifesign.engine import retention
 from lifesign.engine.erasure import Eraser
 from lifesign.engine.loops import Idle
@@ -52,13 +53,15 @@ class Prune(Idle):
     _pause_ms = 200
     _histories_at_once = 200
     _projects_at_once = 100
+    _packets_at_once = 100
     # What began before the deletion may still land: nodes remember the quota of a project for 5 s, and its spans then
     # wait up to 10 s for the commit. Landing in what is erased already, they would stay, of a project nobody knows.
     _landing_ms = 20_000
 
-    def __init__(self, db: Database, event_days: int, erasers: Sequence[Eraser]) -> None:
+    def __init__(self, db: Database, erasers: Sequence[Eraser], *, event_days: int, packet_days: int) -> None:
         self._db = db
         self._event_days = event_days
+        self._packet_days = packet_days
         self._erasers = erasers
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
@@ -90,6 +93,11 @@ class Prune(Idle):
             if count:
                 self._deleted += count
                 return True
+        # Fewer at once than of anything else: each holds the text of up to a hundred issues.
+        packets = diagnosis.delete_packets(conn, EpochMs(now - self._packet_days * _DAY), self._packets_at_once)
+        self._deleted += packets
+        if packets:
+            return True
         if now >= self._inventories_rest_until:
             # What is worth keeping today may be one too many tomorrow.
             thinned = inventory.thin(conn, now, self._inventories_after)

@@ -5,7 +5,7 @@ from starlette.types import Scope
 
 from lifesign.auth.service import OPERATOR
 from lifesign.clock import EpochMs
-from lifesign.envelopes import heartbeats, pings, plain, systems, telemetry, vitals
+from lifesign.envelopes import bots, heartbeats, pings, plain, systems, telemetry, vitals
 
 __all__ = ["error_response"]
 
@@ -18,6 +18,8 @@ def error_response(scope: Scope, error: Exception, *, request_id: str, now: Epoc
         return telemetry.error_response(path, error, request_id=request_id, content_type=content_type)
     if vitals.is_vitals(path):
         return vitals.error_response(error)
+    if bots.is_bots(path):
+        return bots.error_response(error, request_id=request_id)
     if OPERATOR in scope and path.startswith("/admin/"):
         return heartbeats.error_response(error, request_id=request_id, now=now)
     if path == "/v1" or path.startswith(("/v1/", "/_test/")):
@@ -28,4 +30,4 @@ def error_response(scope: Scope, error: Exception, *, request_id: str, now: Epoc
         return pings.management_error(error, request_id=request_id)
     if path == "/api" or path.startswith("/api/"):
         return systems.error_response(error)
-    return plain.error_response(error, request_id=request_id)
+    return plain.error_response(scope, error, request_id=request_id)

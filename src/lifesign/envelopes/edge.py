@@ -28,7 +28,7 @@ _HEADER = b"x-request-id"
 _random = random.Random()  # noqa: S311 - see _request_id
 _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
-_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat")
+_COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat", "/v1/traces")
 _METHOD_NOT_ALLOWED = 405
 _CLOSING = {408, 413}
 _CLOSE = (b"connection", b"close")
@@ -38,7 +38,7 @@ _MANAGEMENT = re.compile(r"/api/v[123]/")
 _PING_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Below it are names that senders chose; its route knows what became of U+0000 in them.
 _NAMED_BY_OTHERS = "/v1/sessions/"
-_TELLING = ("/a/", "/ping/", "/projects/")
+_TELLING = ("/a/", "/ping/", "/projects/", "/setup/")
 # Keys and codes belong nowhere in a path, which keeps nobody from putting them there.
 _SECRET = re.compile(r"(?:lsk_|lk_ingest_|lk_agent_|beam_)[\w-]{8,}|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 

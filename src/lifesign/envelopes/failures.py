@@ -23,6 +23,23 @@ from lifesign.auth.vitals.rules import (
     VitalsKeyNotFound,
     WishRefused,
 )
+from lifesign.bots.rules import (
+    BelowPlanMinimum,
+    BotNotFound,
+    BotRunNotFound,
+    BotsRefusal,
+    CallsLimited,
+    HeartbeatDisabled,
+    InvalidBody,
+    InvalidField,
+    LeaseLost,
+    MissingField,
+    PlanForbids,
+    PlanFull,
+    ProjectForbidden,
+    ScheduleNotFound,
+    Trifecta,
+)
 from lifesign.channels.rules import (
     ChannelInUse,
     ChannelNotFound,
@@ -32,6 +49,13 @@ from lifesign.channels.rules import (
     TooManyTests,
 )
 from lifesign.db import StorageUnavailable
+from lifesign.diagnosis.refusals import (
+    DiagnosisBusy,
+    DiagnosisTimeout,
+    IssueNotFound,
+    PacketNotFound,
+    WindowOverlapsPacket,
+)
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge
@@ -82,6 +106,18 @@ from lifesign.telemetry.rules import (
 )
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.usage.rules import InvalidPage, InvalidRange
+from lifesign.vitals.rules import ExtraMissing, InvalidTraces, ModelError, TooManySamples, VideoError
+from lifesign.web.rules import (
+    FormForged,
+    LinkUnknown,
+    LinkUsed,
+    NoProject,
+    NotAMember,
+    NotSignedIn,
+    RoleRefused,
+    TooManyPasswords,
+    UserNotFound,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +188,16 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
 
 
+def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
+    return lambda error: Failure(status, error.code, str(error))
+
+
+def _video(error: VideoError) -> Failure:
+    if error.code == "unsupported":
+        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
+    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}")
+
+
 # Parsers may quote what they could not read.
 _LONGEST_REASON = 1000
 
@@ -196,6 +242,22 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     SystemExists: lambda _: Failure(409, "CONFLICT", "system already exists"),
     PingRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
     CheckRefused: lambda error: Failure(error.status, "BAD_REQUEST", str(error)),
+    # Of the Bots API, whose words for programs are in lower case.
+    BotsRefusal: _of_bots(400),
+    InvalidBody: _of_bots(400),
+    MissingField: _of_bots(400),
+    InvalidField: _of_bots(400),
+    BelowPlanMinimum: _of_bots(400),
+    Trifecta: _of_bots(400),
+    ProjectForbidden: _of_bots(403),
+    HeartbeatDisabled: _of_bots(403),
+    PlanForbids: _of_bots(403),
+    PlanFull: _of_bots(403),
+    BotNotFound: _of_bots(404),
+    ScheduleNotFound: _of_bots(404),
+    BotRunNotFound: _of_bots(404),
+    LeaseLost: _of_bots(409),
+    CallsLimited: lambda error: Failure(429, error.code, str(error), headers={"Retry-After": str(error.wait_s)}),
     # Of the Telemetry API, whose words for programs are in lower case.
     InvalidJson: lambda error: Failure(400, "invalid_json", str(error)),
     InvalidParameter: lambda error: Failure(400, "invalid_parameter", str(error)),
@@ -215,6 +277,20 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     WrongUpgradeCode: lambda _: Failure(403, "invalid_code", "Upgrade code verification failed"),
     WrongRecoveryCode: lambda _: Failure(403, "invalid_recovery_code", "Recovery code verification failed"),
     SessionNotFound: lambda _: Failure(404, "session_not_found", "Session not found in window"),
+    PacketNotFound: lambda _: Failure(404, "packet_not_found", "Packet not found"),
+    IssueNotFound: lambda _: Failure(404, "issue_not_found", "The packet holds no such issue"),
+    WindowOverlapsPacket: lambda _: Failure(
+        400, "window_overlaps_packet", "until must lie behind the end of the packet's window"
+    ),
+    DiagnosisBusy: lambda _: Failure(
+        503, "busy", "Another diagnosis of this project is running, try again", headers={"Retry-After": "5"}
+    ),
+    DiagnosisTimeout: lambda _: Failure(
+        503,
+        "diagnosis_timeout",
+        "The diagnosis took longer than 60 s; ask for a shorter window",
+        headers={"Retry-After": "5"},
+    ),
     InvalidCursor: lambda _: Failure(400, "invalid_cursor", "cursor is not a cursor of this list"),
     StoreUnavailable: lambda _: Failure(
         503,
@@ -247,7 +323,24 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     VitalsKeyNotFound: _not_found,
     InvalidRange: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     InvalidPage: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    ExtraMissing: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    ModelError: lambda error: Failure(501, "NOT_IMPLEMENTED", str(error)),
+    TooManySamples: lambda _: Failure(413, "PAYLOAD_TOO_LARGE", "Request body is too large"),
+    InvalidTraces: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    VideoError: _video,
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
+    # Of pages, and of the operator's commands about people.
+    NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),
+    FormForged: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    RoleRefused: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NoProject: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    NotAMember: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    LinkUnknown: _not_found,
+    LinkUsed: lambda _: Failure(410, "GONE", "This link is used"),
+    TooManyPasswords: lambda error: Failure(
+        429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
+    UserNotFound: lambda error: Failure(404, "NOT_FOUND", str(error)),
     # Seen only by whoever stores an inventory, and tries again.
     Overtaken: lambda _: Failure(409, "CONFLICT", "another inventory came first"),
     StorageUnavailable: lambda _: Failure(

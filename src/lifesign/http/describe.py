@@ -146,13 +146,18 @@ TAGS: tuple[dict[str, Any], ...] = (
     {"name": "Policies", "description": "The steps to take when a heartbeat fires: wait, then tell channels."},
     {"name": "Channels", "description": "Where messages go: e-mail, Slack, webhooks, PagerDuty, SMS."},
     {"name": "Incidents", "description": "Outages, and every message about them with every attempt to deliver it."},
-    {"name": "Settings", "description": "What holds for the whole project: who is told when nobody else is."},
+    {"name": "Settings", "description": "What holds for the whole project, such as who is told when nobody else is."},
     {"name": "Systems", "description": "Machines with credentials, their liveness and their inventories."},
     {"name": "Machines", "description": "What a system asks with its own credentials, `Basic`: id or key, and secret."},
     {"name": "Projects", "description": "Projects that make themselves, with a producer key and an agent key each."},
     {"name": "Telemetry", "description": "Spans of OpenTelemetry in; records, sessions and overviews out."},
+    {
+        "name": "Diagnosis",
+        "description": "What stands out in telemetry, by fixed rules, with evidence; and whether it is over.",
+    },
     {"name": "Vitals keys", "description": "Keys of the Vitals API, which people take themselves."},
     {"name": "Vitals dashboard", "description": "What the Vitals API is asked and answers, over the whole server."},
+    {"name": "Bots", "description": "AI agents that run a prompt on a schedule, which this API calls a heartbeat."},
     {"name": "Keys", "description": "API keys and what they may do."},
     {"name": "Server", "description": "How the server itself does; no key needed."},
 )
@@ -313,6 +318,9 @@ def correct(paths: Mapping[str, Any]) -> None:
             for parameter in described.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["description"] = _PATH_PARAMETERS.get(noun, "Id of the object.")
+                    if parameter["name"] == "packet_id":
+                        # Beside them stand the names of what is done, where `GET` is no method.
+                        parameter["schema"]["pattern"] = "^pkt_"
 
 
 def _with_nulls(response: dict[str, Any]) -> None:

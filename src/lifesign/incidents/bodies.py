@@ -1,4 +1,4 @@
-"""What people send about policies and the settings of a project."""
+"""What people send about policies."""
 
 from typing import Annotated, Any
 
@@ -54,14 +54,6 @@ class PolicyChanges(Body):
     name: Name = optional()
     steps: Annotated[list[PolicyStep], Field(min_length=1, max_length=MAX_STEPS)] = optional()
     repeatLastStep: Bool = optional()
-
-
-class SettingsChanges(Body):
-    """What to change of the project's settings."""
-
-    fallbackChannel: Ref | None = optional(
-        "Told of every incident that nobody attends to; null clears it.", [example_id("ch")]
-    )
 
 
 def steps_of(steps: list[PolicyStep]) -> tuple[Step, ...]:

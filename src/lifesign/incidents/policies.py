@@ -43,6 +43,7 @@ def get_policy(conn: Connection, project_id: str, policy_id: str) -> Policy:
     return found
 
 
+find_policy = store.policy_by_id
 list_policies = store.policies_of
 
 

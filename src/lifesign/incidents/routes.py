@@ -9,19 +9,18 @@ from lifesign.auth.service import caller_of
 from lifesign.channels import service as channels
 from lifesign.channels.schemas import shown_notification
 from lifesign.faults import Fault, InvalidInput
-from lifesign.http.answers import json_answer, no_content, without_absent
+from lifesign.http.answers import json_answer, no_content
 from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
 from lifesign.http.paging import is_id, page_body, page_of, query_flag, query_text
-from lifesign.incidents import bodies, fallback, policies, schemas, service
+from lifesign.incidents import bodies, policies, schemas, service
 from lifesign.incidents.policies import PolicyUsers
 from lifesign.incidents.rules import Incident, Plan
 from lifesign.incidents.service import tuning_of
 
 router = APIRouter(tags=["Policies"])
 incident_router = APIRouter(tags=["Incidents"])
-settings_router = APIRouter(tags=["Settings"])
 
 _STATUSES = ("open", "resolved")
 
@@ -155,28 +154,3 @@ async def get_incident(request: Request, id: str) -> Response:  # noqa: A002 - t
 def _with_log(conn: Connection, project_id: str, incident_id: str) -> tuple[Incident, channels.DeliveryLog]:
     incident = service.get_incident(conn, project_id, incident_id)
     return incident, channels.delivery_log(conn, incident_id)
-
-
-@settings_router.get("/v1/settings", **operation("getSettings", answer=(200, schemas.ShownSettings)))
-async def get_settings(request: Request) -> Response:
-    """Read the settings of the project."""
-    caller = await caller_of(request, "channels:read")
-    channel_id = await context_of(request).db.read(fallback.fallback_channel, caller.project_id)
-    return json_answer(without_absent({"fallbackChannel": channel_id}))
-
-
-@settings_router.patch(
-    "/v1/settings", **operation("updateSettings", answer=(200, schemas.ShownSettings), body=bodies.SettingsChanges)
-)
-async def update_settings(request: Request) -> Response:
-    """Change the settings of the project; `null` clears the fallback channel."""
-    caller = await caller_of(request, "channels:write")
-    body = await read_model(request, bodies.SettingsChanges)
-    context = context_of(request)
-    if "fallbackChannel" in body.given():
-        channel_id = await context.db.write(
-            fallback.change_fallback_channel, caller.project_id, body.fallbackChannel, context.now()
-        )
-    else:
-        channel_id = await context.db.read(fallback.fallback_channel, caller.project_id)
-    return json_answer(without_absent({"fallbackChannel": channel_id}))

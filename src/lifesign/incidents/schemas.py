@@ -77,12 +77,6 @@ class IncidentList(Body):
     nextCursor: str = optional("Present when there are more.")
 
 
-class ShownSettings(Body):
-    """The project's settings."""
-
-    fallbackChannel: str = optional("Id of a channel.")
-
-
 def shown_policy(policy: Policy) -> dict[str, Any]:  # Any: JSON
     """A policy on the wire."""
     steps = [

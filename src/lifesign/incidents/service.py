@@ -531,6 +531,7 @@ def cause_of(conn: Connection, incident_id: str | None) -> str | None:
 
 list_incidents = store.incidents_of
 spans_of = store.spans_of
+next_steps = store.timers_of
 find = store.find
 find_by_code = store.find_by_code
 count_open = store.count_open

@@ -1,9 +1,9 @@
-"""What a read asks for: the window, filters, and the place where a page goes on."""
+"""What a read asks for, and whom: the store, the window, filters, and the place where a page goes on."""
 
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 import orjson
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from lifesign.http.ok import Json, MalformedParameter, query_integer
 from lifesign.telemetry.mapping import session_id_of
 from lifesign.telemetry.records import SignalType
 from lifesign.telemetry.rules import InvalidCursor
-from lifesign.telemetry.store import Filter
+from lifesign.telemetry.store import Filter, SpanStore
 
 MAX_MINUTES: Final = 43_200
 MAX_IDS: Final = 100
@@ -23,6 +23,11 @@ _LONGEST_CURSOR: Final = 2000
 _SIGNALS: Final[tuple[SignalType, ...]] = get_args(SignalType)
 
 Place = TypeVar("Place")
+
+
+def store_of(request: Request) -> SpanStore:
+    """The store of this node."""
+    return cast("SpanStore", request.app.state.store)
 
 
 def window_of(request: Request, *, default_minutes: int) -> tuple[EpochMs, EpochMs]:
@@ -57,15 +62,16 @@ def filter_of(request: Request) -> Filter:
 def text_of(request: Request, name: str) -> str | None:
     """A text to compare with. U+0000, of which PostgreSQL cannot be asked, is kept as U+FFFD, as it is stored."""
     value = request.query_params.get(name)
-    return None if value is None else _storable(value)
+    return None if value is None else storable(value)
 
 
 def session_of(asked: str) -> str:
     """The session id that is asked for, as it is stored: whoever sent a long one knows no other than what they sent."""
-    return session_id_of(_storable(asked)) or ""
+    return session_id_of(storable(asked)) or ""
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """A text as it is stored, so that it may be compared."""
     return text.replace("\x00", "\ufffd")
 
 

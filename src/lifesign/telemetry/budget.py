@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from prometheus_client import Gauge
+
 from lifesign.clock import Clock, EpochMs
-from lifesign.telemetry.metrics import OTLP_INFLIGHT
 from lifesign.telemetry.rules import Overloaded
 
 WAIT_S = 2.0
@@ -24,11 +25,15 @@ class _Waiting(NamedTuple):
 
 
 class Budget:
-    """So many bytes and no more. Who waits is served in the order of arrival, those first that are half way through."""
+    """So many bytes, or turns, and no more.
 
-    def __init__(self, limit: int, clock: Clock) -> None:
+    Who waits is served in the order of arrival, those first that are half way through. gauge: shows what is in use.
+    """
+
+    def __init__(self, limit: int, clock: Clock, *, gauge: Gauge | None = None) -> None:
         self._limit = limit
         self._clock = clock
+        self._gauge = gauge
         self._used = 0
         # Whoever holds bytes and needs more comes first: their end is what gives room to the others.
         self._begun: deque[_Waiting] = deque()
@@ -36,7 +41,7 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """Bytes in hand."""
+        """What is in use."""
         return self._used
 
     @property
@@ -54,7 +59,7 @@ class Budget:
             lease.end()
 
     async def take(self, size: int, *, has_begun: bool) -> None:
-        """Take so many bytes; waits for 2 s at most. Raises Overloaded."""
+        """Take so many; waits for 2 s at most. Raises Overloaded."""
         queue = self._begun if has_begun else self._new
         if not self._begun and (has_begun or not self._new) and self._fits(size):
             self._add(size)
@@ -86,7 +91,7 @@ class Budget:
                 patience.cancel()
 
     def give_back(self, size: int) -> None:
-        """Let others have so many bytes."""
+        """Let others have so many."""
         self._add(-size)
         self._serve()
 
@@ -95,7 +100,8 @@ class Budget:
 
     def _add(self, size: int) -> None:
         self._used += size
-        OTLP_INFLIGHT.inc(size)
+        if self._gauge is not None:
+            self._gauge.inc(size)
 
     def _serve(self) -> None:
         for queue in (self._begun, self._new):

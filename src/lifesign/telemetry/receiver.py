@@ -5,9 +5,9 @@ What is decoded is decoded in two threads, and large requests piece by piece, so
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +15,11 @@ from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database, StorageUnavailable, is_writing
 from lifesign.prices import InvalidPrices, Prices
 from lifesign.projects import service as projects
-from lifesign.projects.rules import ProjectNotFound
 from lifesign.settings import Settings
 from lifesign.telemetry.budget import Budget, Lease
 from lifesign.telemetry.inflate import Encoding, inflate, inflated_size
 from lifesign.telemetry.mapping import records_of
-from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_SPANS
+from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS
 from lifesign.telemetry.otlp import Batch, Span, decode_json, decode_protobuf
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.rules import QuotaExceeded, SlowAfter
@@ -82,10 +81,11 @@ class Receiver:
         self._prices = prices_of(settings)
         self._most_bytes = settings.otlp_max_body_bytes
         self._threads = ThreadPoolExecutor(_DECODERS, thread_name_prefix="lifesign-otlp")
-        self._large = asyncio.Semaphore(1)
         self._quotas: dict[str, tuple[int, EpochMs]] = {}
         self._appending: set[asyncio.Task[Appended]] = set()
-        self.budget = Budget(settings.otlp_inflight_bytes, clock)
+        self.budget = Budget(settings.otlp_inflight_bytes, clock, gauge=OTLP_INFLIGHT)
+        self.turns = Budget(1, clock)
+        """Of decoding large requests."""
 
     async def receive(self, project_id: str, body: Body, lease: Lease) -> Taken:
         """Store the spans of a request, all that are new or none, and return once they are on disk.
@@ -100,8 +100,7 @@ class Receiver:
                 self._threads, inflated_size, body.content, body.encoding, self._most_bytes
             )
             await lease.grow_to(size)
-        # Large ones one after the other: a thread is always left for those that are small, which most are.
-        async with self._large if lease.size > _LARGE_BYTES else nullcontext():
+        async with self._turn(lease.size):
             decoded = await loop.run_in_executor(self._threads, self._decoded, body)
         # What waits for the store has no need of it any more.
         del body
@@ -121,6 +120,21 @@ class Receiver:
         if self._appending:
             await asyncio.wait(self._appending)
         await asyncio.to_thread(self._threads.shutdown)
+
+    @asynccontextmanager
+    async def _turn(self, size: int) -> AsyncIterator[None]:
+        """Large ones one after the other: a thread is always left for those that are small, which most are.
+
+        Waits as long as for room. Raises Overloaded.
+        """
+        if size <= _LARGE_BYTES:
+            yield
+            return
+        await self.turns.take(1, has_begun=False)
+        try:
+            yield
+        finally:
+            self.turns.give_back(1)
 
     def _decoded(self, body: Body) -> _Decoded:
         """The records in a body. Runs in a thread."""
@@ -188,9 +202,7 @@ class Receiver:
         quota, read_at = self._quotas.get(project_id, (0, None))
         if read_at is not None and 0 <= now - read_at < _QUOTA_MS:
             return quota
-        project = await self._db.read(projects.find, project_id)
-        if project is None:
-            raise ProjectNotFound(project_id)
+        project = await self._db.read(projects.project, project_id)
         if len(self._quotas) >= _MOST_QUOTAS:
             self._quotas.clear()
         self._quotas[project_id] = (project.quota_spans, now)

@@ -1,7 +1,5 @@
 """HTTP of what is read: records, sessions, the dashboard, the report."""
 
-from typing import cast
-
 from fastapi import APIRouter
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
@@ -10,11 +8,8 @@ from starlette.responses import Response
 from lifesign.auth.rules import Caller
 from lifesign.auth.service import telemetry_caller
 from lifesign.clock import EpochMs, rfc3339
-from lifesign.http.context import base_url, context_of
 from lifesign.http.ok import Json, ok_answer, ok_operation, query_integer
-from lifesign.projects import service as projects
-from lifesign.projects.service import Project
-from lifesign.telemetry import asked, report, shown
+from lifesign.telemetry import asked, shown
 from lifesign.telemetry.describe import (
     CURSOR,
     ENVIRONMENT,
@@ -24,20 +19,15 @@ from lifesign.telemetry.describe import (
     limit_parameter,
     minutes_parameter,
 )
-from lifesign.telemetry.rules import SessionNotFound, next_month
+from lifesign.telemetry.rules import SessionNotFound
 from lifesign.telemetry.store import Activity, Arrival, SpanStore, Start, Stored
-from lifesign.telemetry.wire import usd, wire
+from lifesign.telemetry.wire import wire
 
 router = APIRouter(tags=["Telemetry"])
 
 _HOUR_MINUTES, _DAY_MINUTES = 60, 1440
 _DAY_MS = _DAY_MINUTES * 60_000
 _RECENT = 10
-
-
-def store_of(request: Request) -> SpanStore:
-    """The store of this node."""
-    return cast("SpanStore", request.app.state.store)
 
 
 # Records ------------------------------------------------------------------------------------------------------------
@@ -64,7 +54,7 @@ async def read_telemetry(request: Request) -> Response:
     only = asked.filter_of(request)
     after = asked.place_of(request, "telemetry", caller.project_id, lambda at, key: Arrival(EpochMs(at), key))
     ids = asked.ids_of(request)
-    store = store_of(request)
+    store = asked.store_of(request)
     if ids is None:
         found = await store.window(caller.project_id, *window, only=only, limit=limit + 1, after=after)
     else:
@@ -114,7 +104,7 @@ async def list_sessions(request: Request) -> Response:
     limit = query_integer(request, "limit", 1, 500, default=50)
     environment = asked.text_of(request, "environment")
     after = asked.place_of(request, "sessions", caller.project_id, lambda at, key: Activity(EpochMs(at), key))
-    store = store_of(request)
+    store = asked.store_of(request)
     found = await store.sessions(caller.project_id, *window, environment=environment, limit=limit + 1, after=after)
     sessions = found[:limit]
     cursor = None
@@ -157,16 +147,16 @@ async def read_session(request: Request, id: str) -> Response:  # noqa: A002 - t
     caller = await telemetry_caller(request, "telemetry:read")
     window = asked.window_of(request, default_minutes=asked.MAX_MINUTES)
     limit = query_integer(request, "limit", 1, 5000, default=1000)
-    after = asked.place_of(request, "session", caller.project_id, Start)
     ref = asked.session_of(id)
-    found = await store_of(request).session(caller.project_id, ref, *window, limit=limit + 1, after=after)
+    after = asked.place_of(request, f"session {ref}", caller.project_id, Start)
+    found = await asked.store_of(request).session(caller.project_id, ref, *window, limit=limit + 1, after=after)
     if found is None:
         raise SessionNotFound
     records = found.records[:limit]
     cursor = None
     if len(found.records) > limit:
         last = records[-1].record
-        cursor = asked.cursor_of("session", caller.project_id, (last.start_ns, last.record_id))
+        cursor = asked.cursor_of(f"session {ref}", caller.project_id, (last.start_ns, last.record_id))
     return ok_answer(
         {
             "scope": found.scope,
@@ -176,96 +166,3 @@ async def read_session(request: Request, id: str) -> Response:  # noqa: A002 - t
             "next_cursor": cursor,
         }
     )
-
-
-# Overviews ----------------------------------------------------------------------------------------------------------
-@router.get("/v1/dashboard", **ok_operation("readDashboard", answer=(200, shown.Dashboard), refusals=READ_REFUSALS))
-async def read_dashboard(request: Request) -> Response:
-    """The project of the key at a glance: the last 24 hours, the quota, the newest sessions."""
-    caller = await telemetry_caller(request, "dashboard:read")
-    context, store = context_of(request), store_of(request)
-    now = context.now()
-    window = EpochMs(now - _DAY_MS), EpochMs(now + 1)
-    stats = await store.stats(caller.project_id, *window)
-    project = await context.db.read(projects.project, caller.project_id)
-    recent = await store.sessions(project.id, *window, environment=None, limit=_RECENT, after=None)
-    oldest = stats.oldest_received_at
-    return ok_answer(
-        {
-            "project": _project(project),
-            "quota": _quota(project, await store.used(project.id, now), now),
-            "window": asked.shown_window(window),
-            "totals": {
-                "records": stats.records,
-                "failures": stats.failures,
-                "sessions": stats.sessions,
-                "traces": stats.traces,
-                "tokens": stats.totals.wire_tokens(),
-                "cost_usd": usd(stats.totals.cost_nano),
-            },
-            "failures_by_signal": stats.failures_by_signal,
-            "sessions_by_outcome": stats.sessions_by_outcome,
-            # Nothing is diagnosed yet.
-            "top_issues": [],
-            "latest_packet": None,
-            "recent_sessions": [each.wire() for each in recent],
-            "store": {
-                "kind": store.kind,
-                "oldest_received_at": None if oldest is None else rfc3339(oldest),
-                "pending_records": stats.pending_records,
-            },
-            "links": _links(base_url(request)),
-        }
-    )
-
-
-def _project(project: Project) -> Json:
-    return {
-        "project_id": project.id,
-        "project_name": project.title,
-        "tenant_id": project.tenant_id,
-        "plan": project.plan,
-        "expires_at": None if project.expires_at is None else rfc3339(project.expires_at),
-        "graduated": project.expires_at is None,
-    }
-
-
-def _quota(project: Project, used: int, now: EpochMs) -> Json:
-    limit = project.quota_spans
-    return {
-        "limit": limit,
-        "used": used,
-        "remaining": max(0, limit - used) if limit else None,
-        "resets_at": rfc3339(next_month(now)),
-    }
-
-
-def _links(base: str) -> Json:
-    return {
-        "ingest": f"{base}/v1/traces",
-        "diagnose": f"{base}/v1/runs/diagnose",
-        "telemetry": f"{base}/v1/telemetry",
-        "sessions": f"{base}/v1/sessions",
-        "report": f"{base}/v1/reports/latest.md",
-        "docs": f"{base}/llms.txt",
-    }
-
-
-def _report_operation() -> Json:
-    told = ok_operation("readReport", answer=(200, None), refusals=READ_REFUSALS)
-    markdown = {"text/markdown": {"schema": {"type": "string"}}}
-    told["responses"][200] = {"content": markdown, "description": "The report."}
-    return told
-
-
-@router.get("/v1/reports/latest.md", **_report_operation())
-async def read_report(request: Request) -> Response:
-    """The project of the key in Markdown, for people and for programs that read."""
-    caller = await telemetry_caller(request, "reports:read")
-    context = context_of(request)
-    now = context.now()
-    window = EpochMs(now - _DAY_MS), EpochMs(now + 1)
-    stats = await store_of(request).stats(caller.project_id, *window)
-    project = await context.db.read(projects.project, caller.project_id)
-    text = report.report(project.title, project.id, stats, window, now)
-    return Response(text, media_type="text/markdown; charset=utf-8")

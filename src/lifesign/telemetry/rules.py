@@ -198,6 +198,12 @@ def is_negative_score(value: Any) -> bool:
 
 
 # Months --------------------------------------------------------------------------------------------------------------
+def month_of(now: EpochMs) -> int:
+    """The calendar month (UTC) of an instant, such as 202611."""
+    at = to_datetime(now)
+    return at.year * 100 + at.month
+
+
 def next_month(now: EpochMs) -> EpochMs:
     """When the calendar month (UTC) of an instant is over."""
     at = to_datetime(now)

@@ -4,8 +4,8 @@ Nothing here depends on the order in which records arrived or are handed in. Spe
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from lifesign.clock import EpochMs, rfc3339
@@ -16,6 +16,8 @@ Outcome = Literal["failed", "recovered", "ok", "unknown"]
 
 MAX_ALIASES: Final = 20
 MAX_AGENTS: Final = 20
+MOST_RECORDS: Final = 20_000
+"""Of a session that are looked at one by one, the first by `in_order`; of a longer one the rest is only counted."""
 _METERED: Final = frozenset({"llm", "embedding"})
 _NS_DIGITS: Final = 19
 # What the descendants of a record tell: a call of a model with its tokens, tokens, a cost.
@@ -100,6 +102,10 @@ class Totals:
     total: int | None = None
     cost_nano: int | None = None
 
+    def plus(self, other: "Totals") -> "Totals":
+        """What both used together."""
+        return Totals(*(_sum(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
+
     def wire_tokens(self) -> dict[str, int | None]:
         """The six numbers of tokens."""
         return {
@@ -110,6 +116,19 @@ class Totals:
             "reasoning": self.reasoning,
             "total": self.total,
         }
+
+
+class Counts(NamedTuple):
+    """What a store counts of all records of a session, however many there are. Named as in `Summary`."""
+
+    turns: int
+    traces: int
+    failures: int
+    signals: dict[str, int]
+    started_ns: int
+    ended_ns: int
+    last_received_at: EpochMs
+    aliases: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,20 @@ class Summary:
     ended_ns: int
     last_received_at: EpochMs
     totals: Totals
+
+    def of_all(self, counts: Counts) -> "Summary":
+        """The summary of a session's first records with what is known of all."""
+        return replace(
+            self,
+            aliases=_few(counts.aliases, MAX_ALIASES),
+            turns=counts.turns,
+            traces=counts.traces,
+            failures=counts.failures,
+            signals={signal: counts.signals[signal] for signal in sorted(counts.signals)},
+            started_ns=counts.started_ns,
+            ended_ns=counts.ended_ns,
+            last_received_at=counts.last_received_at,
+        )
 
     def wire(self) -> dict[str, Any]:  # Any: JSON
         """As the API shows it."""
@@ -158,7 +191,10 @@ class Summary:
 
 
 def summary_of(session_id: str, records: Sequence[Narrow], aliases: Iterable[str] = ()) -> Summary:
-    """The summary of a session from all its records, at least one. aliases: every other id that they have."""
+    """The summary of a session from its records, at least one. aliases: every other id that they have.
+
+    Of more than MOST_RECORDS stores hand in the first by `in_order`, and tell the counts to `Summary.of_all`.
+    """
     ordered = in_order(records)
     lead = next((record for record in ordered if not record.parent_id), ordered[0])
     signals = Counter(record.signal_type for record in ordered)

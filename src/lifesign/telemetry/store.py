@@ -4,16 +4,22 @@ One test suite runs on each implementation: they give equal answers. Instants ar
 and `until` does not. Nothing is ever told of another project.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from lifesign.clock import EpochMs
+from lifesign.diagnosis.details import Fetch
+from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.telemetry.records import Record, SignalType
 from lifesign.telemetry.sessions import Outcome, Summary, Totals
 
 StoreKind = Literal["sqlite", "postgresql", "clickhouse"]
 Scope = Literal["session", "trace"]
+T = TypeVar("T")
+
+EXAMINED_S: Final = 65.0
+"""How long a question of an examination may take: longer than anybody waits for all of them."""
 
 
 class StoreUnavailable(Exception):
@@ -177,6 +183,15 @@ class SpanStore(Protocol):
 
     async def stats(self, project_id: str, since: EpochMs, until: EpochMs) -> Stats:
         """Numbers of a project."""
+        ...
+
+    async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], T]) -> T:
+        """What `judge` says of the facts of both windows, with the function that fetches details of the current one.
+
+        It runs in a thread; facts and details are of one state of the store. The facts' traces are streams, to be
+        read once, the current window's before the baseline's, and before anything is fetched. When the caller is
+        canceled it all ends soon, and nobody waits for that.
+        """
         ...
 
     async def purge(self, before: EpochMs, limit: int) -> int:

@@ -78,6 +78,10 @@ class Model:
             records = members.get(name, of_trace)
         if not any(since <= record.received_at < until for record in records):
             return None
+        if scope == "trace":
+            named = trace_session(records)
+            assert named is not None
+            name = named.session_id
         in_order = sorted(records, key=lambda record: (record.start_ns, record.record_id))
         return scope, self.summary(name, records), in_order
 

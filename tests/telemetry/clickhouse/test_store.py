@@ -1,6 +1,7 @@
 """What is particular to this store: the spool, quotas in it, several nodes, deletion."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,10 @@ async def test_ids_are_remembered_for_an_hour_and_then_forgotten(nodes: Nodes, t
 async def test_nobody_else_opens_the_spool(nodes: Nodes) -> None:
     await nodes.open("one")
 
-    with pytest.raises(DataDirectoryInUse):
+    with pytest.raises(DataDirectoryInUse) as refusal:
         await nodes.open("one")
+
+    assert refusal.value.pid == str(os.getpid())
 
 
 async def test_the_table_is_altered_when_the_retention_differs(nodes: Nodes, engine: Address, project: str) -> None:

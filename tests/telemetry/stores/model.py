@@ -76,5 +76,15 @@ class Model:
     def summary(self, session_id: str, members: list[Record]) -> Summary:
         return summary_of(session_id, members, {alias for each in members for alias in each.body.aliases})
 
+    def of_trace(self, trace_id: str) -> Summary:
+        """Of a trace whose records are in sessions of other names."""
+        name = self.names[trace_id]
+        assert name is not None
+        return self.summary(name.session_id, self.records_of(trace_id))
+
+    def records_of(self, trace_id: str) -> list[Record]:
+        its = [each for each in self.kept.values() if each.trace_id == trace_id]
+        return sorted(its, key=lambda each: (each.start_ns, each.record_id))
+
     def outcomes(self, since: int, until: int) -> dict[str, int]:
         return dict(Counter(each.outcome for each in self.sessions(since, until, None)))

@@ -137,6 +137,11 @@ async def _same(opened: Opened, project: str, model: Model, now: int) -> None:
         assert page.records == [
             Stored(each, session_id) for each in sorted(members, key=lambda each: (each.start_ns, each.record_id))
         ]
+    for trace_id in {each.trace_id for each in model.kept.values()} - model.members().keys():
+        page = await store.session(project, trace_id, *EVER, limit=100, after=None)
+        assert page is not None
+        assert (page.scope, page.summary) == ("trace", model.of_trace(trace_id))
+        assert [each.record for each in page.records] == model.records_of(trace_id)
     everything = [each.record_id for each in model.kept.values()]
     known = await store.records(project, [*everything, "rec_" + "9" * 48, "nonsense"])
     assert [(each.record, each.session_id) for each in known] == [

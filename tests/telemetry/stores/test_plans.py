@@ -8,8 +8,15 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from lifesign.clock import EpochMs
+from lifesign.db.stop import Stop
+from lifesign.diagnosis.details import Details, Fetch, Wanted
+from lifesign.diagnosis.facts import Facts, Windows
+from lifesign.diagnosis.findings import Selector
+from lifesign.diagnosis.preparation import key_of
+from lifesign.telemetry.records import Body
 from lifesign.telemetry.store import Filter
-from lifesign.telemetry.stores import append, reads, removal, summaries
+from lifesign.telemetry.stores import append, facts, reads, removal, summaries
+from lifesign.telemetry.stores.arrivals import Scene
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.sql import SqlStore
 from tests.telemetry.stores.builder import NOW, record
@@ -20,6 +27,15 @@ _HOUR = 3_600_000
 # The newest of the arrivals; each trace comes an hour after the one before.
 _RECENT = (EpochMs(NOW + (_TRACES - 2) * _HOUR), EpochMs(NOW + _TRACES * _HOUR))
 _PAST = (EpochMs(NOW), EpochMs(NOW + 2 * _HOUR))
+
+
+_FAILING: dict[str, Any] = {
+    "kind": "tool",
+    "status": "error",
+    "signal_type": "tool_call_failed",
+    "parent_id": "f" * 16,
+    "body": Body(message="it broke"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +52,7 @@ def full(a_store: Opened) -> Engine:
                     span_id=f"{span:016x}",
                     received_at=at,
                     own_session=f"s{trace}" if trace % 2 and span == 1 else None,
+                    **(_FAILING if span == 2 else {}),
                 )
                 for span in range(1, _SPANS + 1)
             ]
@@ -75,6 +92,22 @@ def _purge(conn: Connection) -> object:
     return removal.delete_old(conn, 3, EpochMs(NOW + 1), 100)
 
 
+def _examine(conn: Connection) -> object:
+    """Each question of an examination, details too: two of 30 traces, of each of which a record fails."""
+    scene = Scene(conn, Dictionary(), 3, Stop())
+    return facts.examine(scene, Windows(_RECENT, _PAST), _judge, most_of_a_session=3)
+
+
+def _judge(found: Facts, fetch: Fetch) -> Details:
+    assert [len(list(window.traces)) for window in (found.current, found.baseline)] == [2, 2]
+    assert found.notices["orphan_parents"] == 2
+    failed = [key_of(placed) for placed in found.current.rows]
+    selectors = Selector("duration", op_hash=7, above_bucket=-1), Selector("input_tokens", sessions=("s29",))
+    fetched = fetch(Wanted(selectors, frozenset({7}), frozenset(failed)))
+    assert len(fetched.messages) == 2
+    return fetched
+
+
 @pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 @pytest.mark.parametrize(
     ("run", "index"),
@@ -86,6 +119,9 @@ def _purge(conn: Connection) -> object:
         (_session, "ix_traces_session"),
         (_trace, "uq_spans_identity"),
         (_purge, "ix_spans_arrival"),
+        (_examine, "ix_span_digests_arrival"),
+        (_examine, "uq_spans_identity"),
+        (_examine, "ix_spans_own_session"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
@@ -130,6 +166,5 @@ def _plan(conn: Connection, statement: str, parameters: Any) -> str:
 def _reads_all_spans(plan: str) -> bool:
     lines = [line.strip().removeprefix("->  ") for line in plan.splitlines()]
     return any(
-        line.startswith(("SCAN spans", "SCAN span_bodies", "Seq Scan on spans", "Seq Scan on span_bodies"))
-        for line in lines
+        line.startswith(("SCAN spans", "SCAN span_", "Seq Scan on spans", "Seq Scan on span_bodies")) for line in lines
     )

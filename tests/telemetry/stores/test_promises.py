@@ -9,10 +9,11 @@ from sqlalchemy import Connection, func, select
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.telemetry.records import Body, Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended, Filter
 from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.sql import SqlStore
-from lifesign.telemetry.stores.tables import metadata
+from lifesign.telemetry.stores.tables import metadata, sessions
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import SQL_STORES, Opened
 
@@ -63,6 +64,12 @@ def test_a_new_month_has_its_quota_to_itself(a_store: Opened) -> None:
 
     assert told.new == 2
     assert a_store.runner.run(a_store.store.used(project, later)) == 2
+
+
+def test_a_month_is_over_at_midnight_utc() -> None:
+    first_of_december = EpochMs(1_796_083_200_000)
+
+    assert (month_of(EpochMs(first_of_december - 1)), month_of(first_of_december)) == (202611, 202612)
 
 
 def test_children_that_came_first_follow_their_root_into_its_session(a_store: Opened) -> None:
@@ -157,6 +164,49 @@ def test_nothing_but_what_was_charged_is_left_of_records_that_grew_old(lone_stor
         pass
 
     assert rows_left(store) == {"span_projects": 1, "usage": 1}
+
+
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
+def test_a_session_that_only_named_a_trace_goes_with_that_trace(lone_store: Opened) -> None:
+    store, runner = lone_store.store, lone_store.runner
+    assert isinstance(store, SqlStore)
+    runner.run(store.append("p", [said("chat", span=1, at=NOW)], quota=0, now=NOW))
+    runner.run(store.append("p", [said("other", span=2, parent=1, at=NOW + DAY)], quota=0, now=EpochMs(NOW + DAY)))
+
+    runner.run(store.purge(EpochMs(NOW + 1), 9))
+    while_its_trace_is_there = rows_left(store)["sessions"]
+    runner.run(store.purge(EpochMs(NOW + DAY + 1), 9))
+    with_its_trace = rows_left(store)
+    while runner.run(store.purge(EpochMs(NOW + 3 * DAY), 9)):
+        pass
+
+    assert while_its_trace_is_there == 2
+    assert with_its_trace.keys() == {"span_projects", "strings", "usage"}
+    assert rows_left(store) == {"span_projects": 1, "usage": 1}
+
+
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
+def test_a_session_that_only_named_a_trace_goes_when_that_trace_gets_another_name(lone_store: Opened) -> None:
+    store, runner = lone_store.store, lone_store.runner
+    assert isinstance(store, SqlStore)
+    runner.run(store.append("p", [said("early", span=2, parent=1, at=NOW)], quota=0, now=NOW))
+    runner.run(store.append("p", [said("other", span=3, parent=1, at=NOW + DAY)], quota=0, now=EpochMs(NOW + DAY)))
+    runner.run(store.purge(EpochMs(NOW + 1), 9))
+
+    runner.run(store.append("p", [said("root", span=1, at=NOW + DAY)], quota=0, now=EpochMs(NOW + DAY)))
+
+    assert runner.run(store.db.read(_names)) == ["other", "root"]
+
+
+def said(session: str, *, span: int, parent: int = 0, at: int) -> Record:
+    """A record that names its session, of one trace."""
+    parent_id = f"{parent:016x}" if parent else ""
+    received_at = EpochMs(at)
+    return record(span_id=f"{span:016x}", parent_id=parent_id, own_session=session, received_at=received_at)
+
+
+def _names(conn: Connection) -> list[str]:
+    return list(conn.scalars(select(sessions.c.session_id).order_by(sessions.c.session_id)))
 
 
 @pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)

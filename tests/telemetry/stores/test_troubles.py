@@ -1,17 +1,20 @@
 """What stores in SQL promise when callers leave, writes fail, sessions are very long, and much is deleted."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.database import is_writing
 from lifesign.telemetry.records import Body
 from lifesign.telemetry.sessions import Summary
-from lifesign.telemetry.store import Appended
+from lifesign.telemetry.store import Appended, Stats
+from lifesign.telemetry.stores.dictionary import number_of_project
+from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
 from lifesign.telemetry.stores.sql import SqlStore
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import SQL_STORES, Opened
@@ -91,14 +94,22 @@ def test_a_summary_that_cannot_be_kept_is_told_all_the_same(lone_store: Opened) 
     assert not is_kept
 
 
-@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
-def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its_first(lone_store: Opened) -> None:
-    store = sql_store(lone_store)
-    first = [
-        record(trace_id=f"{1 + number % 2:032x}", span_id=f"{number:016x}", own_session="deep", input_tokens=1)
-        for number in range(1, 20_001)
+def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_the_first_by_start(
+    lone_store: Opened,
+) -> None:
+    store = lone_store.store
+    # Half of them in each of two traces, all at one instant: then by id. What comes last so, comes first to the store.
+    many = [
+        record(
+            trace_id=f"{1 + number // 10_000:032x}",
+            span_id=f"{number:016x}",
+            own_session="deep",
+            input_tokens=1,
+            model="beyond" if number >= 19_995 else None,
+        )
+        for number in reversed(range(20_000))
     ]
-    late = [
+    early = [
         replace(
             each,
             trace_id=f"{3:032x}",
@@ -107,26 +118,49 @@ def test_a_session_of_more_than_20000_records_is_counted_whole_and_judged_by_its
             start_ns=NOW * _MS - _HOUR_NS,
             end_ns=NOW * _MS + _HOUR_NS,
             received_at=EpochMs(NOW + 1000),
+            input_tokens=100,
+            model="within",
         )
-        for each in first[:5]
+        for each in many[:5]
     ]
 
-    async def told() -> tuple[Summary, Summary]:
-        await store.append("p", first, quota=0, now=NOW)
-        await store.append("p", late, quota=0, now=EpochMs(NOW + 1000))
+    async def told() -> tuple[Summary, Summary, Stats]:
+        await store.append("p", many, quota=0, now=NOW)
+        await store.append("p", early, quota=0, now=EpochMs(NOW + 1000))
         [listed] = await store.sessions("p", *EVER, environment=None, limit=9, after=None)
         page = await store.session("p", "deep", *EVER, limit=1, after=None)
         assert page is not None
-        return listed, page.summary
+        return listed, page.summary, await store.stats("p", *EVER)
 
-    listed, again = lone_store.runner.run(told())
+    listed, again, stats = lone_store.runner.run(told())
 
     assert (listed.turns, listed.traces, listed.failures) == (20_005, 3, 5)
     assert listed.signals == {"info": 20_000, "tool_call_failed": 5}
     assert (listed.started_ns, listed.ended_ns) == (NOW * _MS - _HOUR_NS, NOW * _MS + _HOUR_NS)
     assert listed.last_received_at == NOW + 1000
-    assert (listed.outcome, listed.totals.input) == ("ok", 20_000)
+    # The five that failed, and 19,995 that did not, later; without the last five.
+    assert (listed.outcome, listed.totals.input, listed.models) == ("recovered", 5 * 100 + 19_995, ("within",))
     assert again == listed
+    assert (stats.sessions_by_outcome, stats.totals) == ({"recovered": 1}, listed.totals)
+
+
+# Much at once -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)
+def test_100000_sessions_lose_their_records_in_one_call(lone_store: Opened) -> None:
+    store = sql_store(lone_store)
+    names = [f"s{number}" for number in range(100_000)]
+    gains = {name: Share(turns=1) for name in names} | {"s7": Share(2, NOW, Counter({1: 1}), Counter({"other": 1}))}
+    losses = {name: Share(turns=1) for name in names} | {"s7": Share(1, 0, Counter({1: 1}), Counter({"other": 1}))}
+
+    def come_and_go(conn: Connection) -> tuple[int, list[int]]:
+        ids = grow(conn, number_of_project(conn, "p"), gains)
+        take_away(conn, {ids[name]: lost for name, lost in losses.items()})
+        return ids["s7"], drop_empty(conn, ids.values())
+
+    goes_on, left = lone_store.runner.run(store.db.write(come_and_go))
+
+    assert left == [goes_on]
+    assert rows_left(store) == {"span_projects": 1, "sessions": 1}
 
 
 # The file -----------------------------------------------------------------------------------------------------------

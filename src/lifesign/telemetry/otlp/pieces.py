@@ -37,15 +37,22 @@ def pieces_of_json(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[byte
     if len(body) <= piece_bytes:
         yield body
         return
-    for divide in (_json_pieces, _loose_pieces):
+    # What is left out of the pieces must be text, too: as a whole the request would be refused otherwise.
+    for divide in (_json_pieces, _loose_pieces) if _is_text(body) else ():
         try:
-            # What is left out of the pieces must be text, too: as a whole the request would be refused otherwise.
-            body.decode(errors="surrogatepass")
             yield from [*divide(body, piece_bytes)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Indivisible):
             continue
         return
     yield body
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def pieces_of_protobuf(body: bytes, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:

@@ -7,17 +7,18 @@ so that whatever is read here stays true until the commit.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select, text, tuple_, update
+from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Rank, TraceSession, session_of, trace_session
 from lifesign.telemetry.store import Appended
-from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores import dictionary, digests, reads
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
 from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
 from lifesign.telemetry.stores.members import members_arrival
@@ -31,15 +32,8 @@ from lifesign.telemetry.stores.tables import (
     usage,
 )
 
-_AT_ONCE: Final = 1000
 Key = tuple[str, str]
 """Trace and span, in hex."""
-
-
-def month_of(now: EpochMs) -> int:
-    """The calendar month in UTC, such as 202611."""
-    at = datetime.fromtimestamp(now // 1000, UTC)
-    return at.year * 100 + at.month
 
 
 def lock(conn: Connection, project: int) -> bool:
@@ -88,7 +82,7 @@ def _traces(conn: Connection, project: int, trace_ids: Iterable[str]) -> dict[st
     t = traces.c
     query = select(t.trace_id, t.session, t.rank, sessions.c.session_id).join(sessions, sessions.c.id == t.session)
     found = {}
-    for some in _some(sorted(trace_ids)):
+    for some in batches(sorted(trace_ids)):
         of_some = query.where(t.project == project, t.trace_id.in_([bytes.fromhex(each) for each in some]))
         for row in conn.execute(of_some):
             named = None if row.rank is None else TraceSession(row.session_id, Rank.from_key(row.rank))
@@ -100,16 +94,11 @@ def _stored(conn: Connection, project: int, keys: Sequence[Key]) -> set[Key]:
     """Those of these spans that are stored. Index: uq_spans_identity, once for each of them, however long the trace."""
     s = spans.c
     found = set()
-    for some in _some(keys):
+    for some in batches(keys):
         pairs = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in some]
-        query = select(s.trace_id, s.span_id).where(s.project == project, tuple_(s.trace_id, s.span_id).in_(pairs))
-        found |= {(row.trace_id.hex(), row.span_id.hex()) for row in conn.execute(query)}
+        rows = conn.execute(reads.stored(conn, project, pairs, s.id))
+        found |= {(row.trace_id.hex(), row.span_id.hex()) for row in rows if row.id is not None}
     return found
-
-
-def _some(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    """So few at once that a statement may have them as parameters."""
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 def used(conn: Connection, project: int, month: int) -> int:
@@ -180,8 +169,10 @@ class _Writing:
                 continue
             if trace.named is None and after.session_id == trace_id:
                 continue
+            # Even where nothing moves: the old session may have been there for its name alone.
+            share = lost[trace.session]
             for environment, turns, received_at in _inherited(self.conn, self.project, trace_id):
-                lost[trace.session].add(turns, received_at, environment)
+                share.add(turns, received_at, environment)
                 gains[after.session_id].add(turns, received_at, environment)
         return lost
 
@@ -233,6 +224,8 @@ class _Writing:
         else:
             _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", rows)
             _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
+        finish_reasons = {each.finish_reason for each in kept if each.finish_reason is not None}
+        digests.insert(self.conn, rows, digests.abnormal((each, numbers[each]) for each in finish_reasons))
 
     def _shrink(self, lost: dict[int, Share]) -> None:
         """Count what sessions lost, and look at those that go on for their last arrival."""

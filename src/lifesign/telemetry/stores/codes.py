@@ -62,6 +62,11 @@ def aliases_in(body: bytes) -> tuple[str, ...]:
     return _decode_body(body).aliases
 
 
+def message_in(body: bytes) -> str | None:
+    """The message of a record."""
+    return _decode_body(body).message
+
+
 def origin_text(origin: Origin) -> str:
     """What `strings` keeps of where spans come from."""
     return _encode_body(origin).decode()

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection, func, select, text
 
 from lifesign.clock import EpochMs
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.tables import span_projects, strings
 
 DAY_MS: Final = 24 * 3600 * 1000
@@ -79,8 +80,8 @@ class Dictionary:
                 missing.append(number)
             else:
                 found[number] = known
-        for start in range(0, len(missing), _AT_ONCE):
-            found |= _texts(conn, missing[start : start + _AT_ONCE])
+        for some in batches(missing, _AT_ONCE):
+            found |= _texts(conn, some)
         for number in missing:
             told = found.get(number)
             if told is not None and len(told) <= _LONGEST_REMEMBERED:

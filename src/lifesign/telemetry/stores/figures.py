@@ -1,7 +1,8 @@
 """Numbers of a project over a window."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from typing import Final
 
 from sqlalchemy import Connection, case, func, select
@@ -48,26 +49,7 @@ def stats(conn: Connection, project: int, arrived: tuple[EpochMs, EpochMs], know
         failures_by_signal={signal: failing[signal] for signal in sorted(failing)},
         sessions=sessions,
         sessions_by_outcome={outcome: outcomes[outcome] for outcome in sorted(outcomes)},
-        totals=sum_of(each.totals for each in known),
+        totals=reduce(Totals.plus, (each.totals for each in known), Totals()),
         oldest_received_at=conn.scalar(select(func.min(S.received_at)).where(S.project == project)),
         pending_records=0,
-    )
-
-
-def sum_of(totals: Iterable[Totals]) -> Totals:
-    """What several sessions used together."""
-    every = list(totals)
-
-    def added(values: Iterable[int | None]) -> int | None:
-        told = [value for value in values if value is not None]
-        return sum(told) if told else None
-
-    return Totals(
-        input=added(each.input for each in every),
-        output=added(each.output for each in every),
-        cache_read=added(each.cache_read for each in every),
-        cache_write=added(each.cache_write for each in every),
-        reasoning=added(each.reasoning for each in every),
-        total=added(each.total for each in every),
-        cost_nano=added(each.cost_nano for each in every),
     )

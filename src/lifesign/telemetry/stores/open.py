@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Engine, make_url, text
 
 from lifesign.db import Database, migrate
+from lifesign.db.database import LENGTHY
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock, postgres_engine_at, sqlite_engine
 from lifesign.settings import Settings
@@ -107,7 +108,7 @@ def _sqlite(path: Path, settings: Settings, failpoints: Failpoints) -> SpanStore
 
 def _postgres(address: str, failpoints: Failpoints) -> SpanStore:
     writer = _migrated(postgres_engine_at(address, size=_POSTGRES_WRITERS, schema=SCHEMA))
-    reader = postgres_engine_at(address, size=_POSTGRES_READERS, schema=SCHEMA, read_only=True)
+    reader = postgres_engine_at(address, size=_POSTGRES_READERS + LENGTHY, schema=SCHEMA, read_only=True)
     db = Database(
         writer=writer, reader=reader, writers=_POSTGRES_WRITERS, readers=_POSTGRES_READERS, failpoints=failpoints
     )

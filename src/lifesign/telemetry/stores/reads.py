@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, func, or_, select, tuple_
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.store import Arrival, Filter, Start, Stored
 from lifesign.telemetry.stores import dictionary
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import SIGNAL, numbers_of, record_of
 from lifesign.telemetry.stores.dictionary import Dictionary
+from lifesign.telemetry.stores.listed import listed
 from lifesign.telemetry.stores.members import member_ids
 from lifesign.telemetry.stores.tables import sessions, span_bodies, spans, traces
 
@@ -18,7 +20,6 @@ S = spans.c
 _TRACE_DIGITS, _SPAN_DIGITS = 32, 16
 _PREFIX = "rec_"
 _HEX = frozenset("0123456789abcdef")
-_AT_ONCE = 1000
 
 
 def window(
@@ -64,10 +65,25 @@ def records(conn: Connection, known: Dictionary, project: int, record_ids: Seque
     """These records, in this order. Index: uq_spans_identity."""
     places = [place for place in map(_place_of, record_ids) if place is not None]
     found: dict[str, Stored] = {}
-    for start in range(0, len(places), _AT_ONCE):
-        query = _whole(project).where(tuple_(S.trace_id, S.span_id).in_(places[start : start + _AT_ONCE]))
+    for some in batches(places):
+        numbers = [row.id for row in conn.execute(stored(conn, project, some, S.id)) if row.id is not None]
+        query = _whole(project).where(S.id.in_(numbers))
         found |= {each.record.record_id: each for each in _stored(conn, known, query)}
     return [found[record_id] for record_id in dict.fromkeys(record_ids) if record_id in found]
+
+
+def stored(
+    conn: Connection, project: int, places: Sequence[tuple[bytes, bytes]], *columns: ColumnElement[Any]
+) -> Select[Any]:
+    """Trace and span of these, each with columns of `spans`: null of what is not stored.
+
+    Index: uq_spans_identity, once for each.
+    """
+    # SQLite finds no place in an index by a list of pairs, and joined with a table of them it may begin at the other
+    # end, with all spans of the project. An outer join it has to begin here.
+    keys = listed(conn, trace_id=[each for each, _ in places], span_id=[each for _, each in places])
+    is_it = and_(S.project == project, S.trace_id == keys.c.trace_id, S.span_id == keys.c.span_id)
+    return select(keys.c.trace_id, keys.c.span_id, *columns).select_from(keys).outerjoin(spans, is_it)
 
 
 def trace(

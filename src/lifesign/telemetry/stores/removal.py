@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, tuple_
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.stores.append import lock
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import aliases_in
 from lifesign.telemetry.stores.dictionary import day_of
 from lifesign.telemetry.stores.shares import Share, drop_empty, take_away
@@ -16,6 +16,7 @@ from lifesign.telemetry.stores.tables import (
     session_environments,
     sessions,
     span_bodies,
+    span_digests,
     span_projects,
     spans,
     strings,
@@ -24,7 +25,6 @@ from lifesign.telemetry.stores.tables import (
 )
 
 S = spans.c
-_AT_ONCE = 1000
 _FREE_PAGES_AT_ONCE = 2000
 
 
@@ -48,12 +48,13 @@ def delete_old(conn: Connection, project: int, before: EpochMs, limit: int) -> i
     for row in rows:
         lost[row.session].add(1, 0, row.environment)
     if lost:
+        _delete_digests(conn, project, before, limit)
         _count_aliases(conn, {row.id: row.session for row in rows}, lost)
         _delete_spans(conn, [row.id for row in rows])
-        _delete_bare_traces(conn, project, {row.trace_id for row in rows})
+        named = _delete_bare_traces(conn, project, {row.trace_id for row in rows})
         take_away(conn, lost)
-        for some in _some(list(lost)):
-            drop_empty(conn, some)
+        # What only gave a trace its name goes with that trace.
+        drop_empty(conn, named | lost.keys())
     return len(rows)
 
 
@@ -63,18 +64,13 @@ def delete_unused_strings(conn: Connection, before: EpochMs, limit: int) -> int:
     return conn.execute(delete(strings).where(strings.c.id.in_(old.scalar_subquery()))).rowcount
 
 
-def delete_forsaken_sessions(conn: Connection, limit: int) -> int:
-    """Forget sessions without records that no trace is named after any more."""
-    has_trace = exists().where(traces.c.session == sessions.c.id)
-    empty = list(conn.scalars(select(sessions.c.id).where(sessions.c.turns <= 0, ~has_trace).limit(limit)))
-    if empty:
-        drop_empty(conn, empty)
-    return len(empty)
-
-
 def erase(conn: Connection, project: int, limit: int) -> int:
     """Delete about `limit` rows of a project, records first; how many, 0 when nothing is left."""
     lock(conn, project)
+    # First: what a digest tells of is there, and what has none is read by its rows.
+    count = _delete_some(conn, span_digests, span_digests.c.project == project, limit)
+    if count:
+        return count
     ids = list(conn.scalars(select(S.id).where(S.project == project).limit(limit)))
     if ids:
         _delete_spans(conn, ids)
@@ -84,7 +80,7 @@ def erase(conn: Connection, project: int, limit: int) -> int:
         if count:
             return count
     numbers = list(conn.scalars(select(sessions.c.id).where(sessions.c.project == project).limit(limit)))
-    for some in _some(numbers):
+    for some in batches(numbers):
         conn.execute(delete(session_environments).where(session_environments.c.session.in_(some)))
         conn.execute(delete(sessions).where(sessions.c.id.in_(some)))
     if numbers:
@@ -113,37 +109,43 @@ def give_back(conn: Connection) -> None:
 def _count_aliases(conn: Connection, sessions_of: dict[int, int], lost: dict[int, Share]) -> None:
     """Note in `lost` which aliases these spans have, where their sessions have any: bodies are read only then."""
     has_some = set()
-    for some in _some(list(lost)):
+    for some in batches(list(lost)):
         has_some |= set(conn.scalars(select(session_aliases.c.session).where(session_aliases.c.session.in_(some))))
     wanted = [number for number, session in sessions_of.items() if session in has_some]
-    for some in _some(wanted):
+    for some in batches(wanted):
         query = select(span_bodies.c.id, span_bodies.c.body).where(span_bodies.c.id.in_(some))
         for number, body in conn.execute(query):
             lost[sessions_of[number]].aliases.update(aliases_in(body))
 
 
 def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
-    for some in _some(ids):
+    for some in batches(ids):
         conn.execute(delete(spans).where(S.id.in_(some)))
         conn.execute(delete(span_bodies).where(span_bodies.c.id.in_(some)))
 
 
-def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> None:
+def _delete_digests(conn: Connection, project: int, before: EpochMs, limit: int) -> None:
+    """Delete the digests of at least the so many oldest records: what has none is read by its rows."""
+    d = span_digests.c
+    old = (d.project == project) & (d.received_at < before)
+    some = select(d.received_at).where(old).order_by(d.received_at).limit(limit).subquery()
+    # Of one arrival all: where the digests of a project begin is where its rows need not be read any more.
+    last = conn.scalar(select(func.max(some.c.received_at)))
+    if last is not None:
+        conn.execute(delete(span_digests).where(d.project == project, d.received_at <= last))
+
+
+def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> set[int]:
+    """Delete those of these traces that have no span any more; the sessions that they were named after."""
+    named: set[int] = set()
     has_span = exists().where(S.project == traces.c.project, S.trace_id == traces.c.trace_id)
-    for some in _some(sorted(trace_ids)):
-        conn.execute(delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span))
+    for some in batches(sorted(trace_ids)):
+        bare = delete(traces).where(traces.c.project == project, traces.c.trace_id.in_(some), ~has_span)
+        named |= set(conn.scalars(bare.returning(traces.c.session)))
+    return named
 
 
 def _delete_some(conn: Connection, table: Table, is_its: ColumnElement[bool], limit: int) -> int:
-    keys = conn.execute(select(*table.primary_key.columns).where(is_its).limit(limit)).all()
-    if keys:
-        conditions = " AND ".join(f"{column.name} = :its_{column.name}" for column in table.primary_key.columns)
-        conn.execute(
-            text(f"DELETE FROM {table.name} WHERE {conditions}"),  # noqa: S608 - names of ours
-            [{f"its_{name}": value for name, value in key._mapping.items()} for key in keys],  # noqa: SLF001 - public
-        )
-    return len(keys)
-
-
-def _some(values: Sequence[Any]) -> list[Sequence[Any]]:
-    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
+    key = table.primary_key.columns
+    some = select(*key).where(is_its).limit(limit)
+    return conn.execute(delete(table).where(tuple_(*key).in_(some))).rowcount

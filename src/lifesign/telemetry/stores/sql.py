@@ -8,9 +8,14 @@ from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
+from lifesign.db.stop import Stop
+from lifesign.diagnosis.details import Fetch, details_of
+from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows, facts_of
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.sessions import Summary
 from lifesign.telemetry.store import (
+    EXAMINED_S,
     Activity,
     Appended,
     Arrival,
@@ -23,7 +28,8 @@ from lifesign.telemetry.store import (
     StoreKind,
     StoreUnavailable,
 )
-from lifesign.telemetry.stores import append, dictionary, figures, reads, removal, summaries
+from lifesign.telemetry.stores import append, dictionary, facts, figures, reads, removal, summaries
+from lifesign.telemetry.stores.arrivals import Scene
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.summaries import Worked
 
@@ -42,6 +48,8 @@ class SqlStore:
         self.kind: StoreKind = kind
         self.db = db
         self._held = held
+        self.most_of_a_session = MOST_OF_A_SESSION
+        """Of its records, in rules of order."""
         self._known = Dictionary()
 
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
@@ -56,7 +64,7 @@ class SqlStore:
         """See SpanStore."""
 
         def read(conn: Connection, project: int) -> int:
-            return append.used(conn, project, append.month_of(now))
+            return append.used(conn, project, month_of(now))
 
         return await self._of_project(project_id, read) or 0
 
@@ -180,6 +188,21 @@ class SqlStore:
 
         return await self._of_project(project_id, read) or figures.NOTHING
 
+    async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], R]) -> R:
+        """See SpanStore."""
+
+        def read(conn: Connection, stop: Stop) -> R:
+            project = self._known.project(project_id) or dictionary.project_number(conn, project_id)
+            if project is None:
+                return judge(facts_of(()), lambda wanted: details_of((), wanted, {}))
+            scene = Scene(conn, self._known, project, stop)
+            return facts.examine(scene, windows, judge, most_of_a_session=self.most_of_a_session)
+
+        try:
+            return await self.db.read_at_length(read, limit_s=EXAMINED_S)
+        except StorageUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+
     async def purge(self, before: EpochMs, limit: int) -> int:
         """See SpanStore."""
         project = await self._read(removal.project_with_old, before)
@@ -187,7 +210,7 @@ class SqlStore:
             count = await self.db.write(removal.delete_old, project, before, limit)
             await self.db.write(removal.give_back)
             return count
-        return await self.db.write(_purge_rest, before, limit)
+        return await self.db.write(removal.delete_unused_strings, before, limit)
 
     async def erase(self, project_ids: Sequence[str], limit: int) -> int:
         """See SpanStore."""
@@ -226,7 +249,3 @@ class SqlStore:
         if worked:
             with suppress(StorageUnavailable):
                 await self.db.write(summaries.keep, worked)
-
-
-def _purge_rest(conn: Connection, before: EpochMs, limit: int) -> int:
-    return removal.delete_unused_strings(conn, before, limit) or removal.delete_forsaken_sessions(conn, limit)

@@ -3,25 +3,25 @@
 The list is read from `sessions` alone; records are read only of those sessions that changed since they were last read.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, and_, case, exists, func, or_, select, text
+from sqlalchemy.sql.selectable import Subquery
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Narrow
-from lifesign.telemetry.sessions import Summary, summary_of
+from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Summary, summary_of
 from lifesign.telemetry.store import Activity
 from lifesign.telemetry.stores import dictionary
-from lifesign.telemetry.stores.codes import FAILING, SIGNALS, narrow_of, numbers_of
+from lifesign.telemetry.stores.batches import batches
+from lifesign.telemetry.stores.codes import FAILING, SIGNALS, aliases_in, narrow_of, numbers_of
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.members import members_of
-from lifesign.telemetry.stores.tables import session_aliases, session_environments, sessions, spans, traces
+from lifesign.telemetry.stores.tables import session_aliases, session_environments, sessions, span_bodies, spans, traces
 
-MOST_RECORDS: Final = 20_000
-"""Of a session that are looked at one by one; of a longer one the rest is only counted."""
 _AT_ONCE: Final = 50_000
 
 _encode = msgspec.json.Encoder().encode
@@ -73,13 +73,20 @@ def one(conn: Connection, known: Dictionary, number: int) -> tuple[Summary, list
 
 
 def of_trace(conn: Connection, known: Dictionary, project: int, trace_id: str) -> Summary:
-    """The summary of one trace by itself, under the id and the aliases of its session."""
+    """The summary of one trace by itself, under the id of its session, with the aliases of its own records."""
     is_it = (spans.c.project == project) & (spans.c.trace_id == bytes.fromhex(trace_id))
-    rows = conn.execute(select(spans).where(is_it).order_by(spans.c.id).limit(MOST_RECORDS)).all()
     is_its = (traces.c.project == project) & (traces.c.trace_id == bytes.fromhex(trace_id))
-    session = conn.execute(select(C.id, C.session_id).join(traces, traces.c.session == C.id).where(is_its)).one()
-    aliases = _aliases(conn, [session.id]).get(session.id, ())
-    return summary_of(session.session_id, _narrow(conn, known, rows), aliases)
+    named_after = select(C.session_id).join(traces, traces.c.session == C.id).where(is_its)
+    session_id: str = conn.execute(named_after).scalar_one()
+    # Bodies are read only of those whose session has any.
+    has_some = exists().where(session_aliases.c.session == func.coalesce(spans.c.own_session, traces.c.session))
+    is_of_trace = and_(traces.c.project == spans.c.project, traces.c.trace_id == spans.c.trace_id)
+    with_some = list(conn.scalars(select(spans.c.id).join(traces, is_of_trace).where(is_it, has_some)))
+    aliases: set[str] = set()
+    for some in batches(with_some):
+        for body in conn.scalars(select(span_bodies.c.body).where(span_bodies.c.id.in_(some))):
+            aliases.update(aliases_in(body))
+    return _told(conn, known, session_id, select(spans).where(is_it).subquery("members"), aliases)
 
 
 def by_alias(conn: Connection, project: int, alias: str) -> int | None:
@@ -170,11 +177,19 @@ def _worked(conn: Connection, known: Dictionary, rows: Sequence[Row[Any]]) -> di
 
 
 def _worked_large(conn: Connection, known: Dictionary, row: Row[Any]) -> Worked:
-    """The summary of a session of many records: its first ones tell of it, and the others are counted."""
+    """The summary of a session of many records."""
     members = members_of([row.id], *spans.c).subquery("members")
+    aliases = _aliases(conn, [row.id]).get(row.id, ())
+    return Worked(row.id, row.version, _told(conn, known, row.session_id, members, aliases))
+
+
+def _told(conn: Connection, known: Dictionary, session_id: str, members: Subquery, aliases: Collection[str]) -> Summary:
+    """The summary of these records: the first by start tell of them, and the others are counted."""
     m = members.c
-    narrow = _narrow(conn, known, conn.execute(select(members).order_by(m.id).limit(MOST_RECORDS)).all())
-    summary = summary_of(row.session_id, narrow, _aliases(conn, [row.id]).get(row.id, ()))
+    by_start = select(members).order_by(m.start_ns, m.trace_id, m.span_id).limit(MOST_RECORDS)
+    summary = summary_of(session_id, _narrow(conn, known, conn.execute(by_start).all()), aliases)
+    if summary.turns < MOST_RECORDS:
+        return summary
     ended = func.max(case((m.end_ns > m.start_ns, m.end_ns), else_=m.start_ns))
     whole = conn.execute(
         select(
@@ -190,19 +205,17 @@ def _worked_large(conn: Connection, known: Dictionary, row: Row[Any]) -> Worked:
         SIGNALS[code]: count
         for code, count in conn.execute(select(m.signal_type, func.count()).group_by(m.signal_type))
     }
-    return Worked(
-        row.id,
-        row.version,
-        replace(
-            summary,
+    return summary.of_all(
+        Counts(
             turns=whole.turns,
             traces=whole.traces,
             failures=int(whole.failures),
-            signals={signal: signals[signal] for signal in sorted(signals)},
+            signals=signals,
             started_ns=whole.started_ns,
             ended_ns=whole.ended_ns,
             last_received_at=EpochMs(whole.last_received_at),
-        ),
+            aliases=aliases,
+        )
     )
 
 

@@ -99,6 +99,25 @@ span_bodies = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
+# What each append stored of each environment, by columns: see `digests`.
+span_digests = Table(
+    "span_digests",
+    metadata,
+    # Of its first span.
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("project", Integer, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    # Of `strings`.
+    Column("environment", BigInteger),
+    # digests.VERSION.
+    Column("version", SmallInteger, nullable=False),
+    Column("records", Integer, nullable=False),
+    # digests.Digest.
+    Column("columns", LargeBinary, nullable=False),
+    # How many there are is asked before they are read.
+    Index("ix_span_digests_arrival", "project", "received_at", "version", "environment", "records"),
+)
+
 # Every trace that has a span here, and the session of its spans without one of their own.
 traces = Table(
     "traces",

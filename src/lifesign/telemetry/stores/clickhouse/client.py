@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 from sqlalchemy import make_url
 
+from lifesign.db.database import LENGTHY
+from lifesign.db.stop import Stop
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.telemetry.stores.clickhouse.rows import INSERTED, REMEMBERED, sources_in
 from lifesign.telemetry.stores.clickhouse.tables import (
@@ -35,6 +37,7 @@ Parameters = Mapping[str, Any]
 log = structlog.get_logger("lifesign.telemetry")
 
 _THREADS: Final = 4
+_ROWS_AT_ONCE: Final = 8192
 _CONNECT_S: Final = 3
 _ANSWER_S: Final = 15
 _LONGEST_S: Final = 20
@@ -76,6 +79,31 @@ class Address:
         )
 
 
+class Asked:
+    """ClickHouse, as asked many things in one thread, for as long as somebody waits for the answer."""
+
+    def __init__(self, client: "Client", stop: Stop, limit_s: float) -> None:
+        self._client = client
+        # The driver makes lists of all columns of a block.
+        self._settings = {"max_execution_time": int(limit_s), "max_block_size": _ROWS_AT_ONCE}
+        self.stop = stop
+
+    def rows(self, sql: str, parameters: Parameters) -> Sequence[Sequence[Any]]:
+        """What a query answers."""
+        return list(self.stream(sql, parameters))
+
+    def stream(self, sql: str, parameters: Parameters) -> Iterator[Sequence[Any]]:
+        """The same, row by row as they come. Raises Stopped."""
+        self.stop.look()
+        blocks = self._client.query_row_block_stream(
+            sql, dict(parameters), settings=self._settings, query_formats=_FORMATS
+        )
+        with blocks:
+            for block in blocks:
+                self.stop.look()
+                yield from block
+
+
 class ClickHouse:
     """A connection that is made when it is first needed, and again when it failed. Raises StoreUnavailable."""
 
@@ -88,6 +116,7 @@ class ClickHouse:
         self._opening = threading.Lock()
         # The driver is synchronous. One thread more, so that reads which hang do not keep records from going out.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="lifesign-clickhouse")
+        self._lengthy = ThreadPoolExecutor(LENGTHY, thread_name_prefix="lifesign-clickhouse-at-length")
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="lifesign-clickhouse-insert")
 
     async def rows(self, sql: str, parameters: Parameters) -> Sequence[Sequence[Any]]:
@@ -109,6 +138,22 @@ class ClickHouse:
                 return gather(iter(stream))
 
         return await self._run(self._readers, ask, limit_s=limit_s)
+
+    async def at_length(self, work: "Callable[[Asked], R]", *, limit_s: float) -> R:
+        """What `work` makes of questions of its own, in a thread that no other question waits for.
+
+        limit_s: of each of them. When the caller is canceled it ends before its next question or block of rows.
+        """
+        stop = Stop()
+
+        def ask(client: "Client") -> R:
+            return work(Asked(client, stop, limit_s))
+
+        try:
+            return await self._run(self._lengthy, ask, limit_s=limit_s)
+        except (asyncio.CancelledError, StoreUnavailable):
+            stop.now()
+            raise
 
     async def insert(self, rows: Sequence[Sequence[Any]], token: str) -> None:
         """Insert rows of `spans`, and who names sessions in them. The same rows with the same token go in once."""
@@ -138,7 +183,7 @@ class ClickHouse:
 
     async def close(self) -> None:
         """Let go of the connection. A call that hangs is left to its timeout."""
-        for pool in (self._readers, self._sender):
+        for pool in (self._readers, self._lengthy, self._sender):
             pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await asyncio.to_thread(self._client.close)

@@ -12,22 +12,22 @@ from typing import Final
 
 from lifesign.telemetry.stores.clickhouse.rows import INSERTED, NARROW
 
-_IN_PROJECT: Final = "project_id = {project:String}"
-_TIME: Final = "toUnixTimestamp64Milli(received_at)"
+IN_PROJECT: Final = "project_id = {project:String}"
+TIME: Final = "toUnixTimestamp64Milli(received_at)"
 _KEY: Final = "concat(trace_id, span_id)"
 
 _SELECTED: Final = ", ".join(
-    f"{_TIME} AS received_at" if column.name == "received_at" else column.name for column in NARROW
+    f"{TIME} AS received_at" if column.name == "received_at" else column.name for column in NARROW
 )
 _NARROW: Final = ", ".join(column.name for column in NARROW)
 
 
-def _instant(name: str) -> str:
+def instant(name: str) -> str:
     return f"fromUnixTimestamp64Milli({{{name}:Int64}}, 'UTC')"
 
 
-_SINCE: Final = f"received_at >= {_instant('since')}"
-_UNTIL: Final = f"received_at < {_instant('until')}"
+_SINCE: Final = f"received_at >= {instant('since')}"
+_UNTIL: Final = f"received_at < {instant('until')}"
 
 
 # Whoever named the session of a trace may be gone; `traces` then stands in for that span.
@@ -44,15 +44,15 @@ _TYPES: Final = {**INSERTED, "at": "Int64"}
 
 def _first_of_each(columns: Sequence[str], traces: str) -> str:
     """The rows of some traces that count: of each record the first, and who named sessions (`is_gone`)."""
-    told = ", ".join(f"{_TIME} AS at" if name == "at" else name for name in columns)
+    told = ", ".join(f"{TIME} AS at" if name == "at" else name for name in columns)
     stand_in = ", ".join(
         f"{_REMEMBERED.get(name) or f'defaultValueOfTypeName({_quoted(_TYPES[name])})'} AS {name}" for name in columns
     )
     return f"""
         SELECT * FROM (
-          SELECT {told}, ver, 0 AS is_gone FROM spans WHERE {_IN_PROJECT} AND trace_id IN {traces}
+          SELECT {told}, ver, 0 AS is_gone FROM spans WHERE {IN_PROJECT} AND trace_id IN {traces}
           UNION ALL
-          SELECT {stand_in}, toUInt64(0), 1 FROM traces WHERE {_IN_PROJECT} AND trace_id IN {traces})
+          SELECT {stand_in}, toUInt64(0), 1 FROM traces WHERE {IN_PROJECT} AND trace_id IN {traces})
         ORDER BY ver DESC LIMIT 1 BY trace_id, span_id"""
 
 
@@ -60,7 +60,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "\\'") + "'"
 
 
-def _members(columns: Sequence[str], traces: str) -> str:
+def members(columns: Sequence[str], traces: str) -> str:
     """Records of some traces, the first row of each, with their sessions (`sessions.session_of`).
 
     columns: what is wanted of them. traces: what `trace_id IN` takes.
@@ -77,29 +77,29 @@ _BEST: Final = "argMinIf(own_session, (parent_span_id != '', start_ns, span_id),
 
 
 def _traces_with(condition: str) -> str:
-    return f"(SELECT trace_id FROM spans WHERE {_IN_PROJECT} AND {condition})"
+    return f"(SELECT trace_id FROM spans WHERE {IN_PROJECT} AND {condition})"
 
 
 # Whatever decides on sessions, and when something of them arrived.
-_MEMBERSHIP: Final = ("trace_id", "span_id", "parent_span_id", "start_ns", "own_session", "at")
+MEMBERSHIP: Final = ("trace_id", "span_id", "parent_span_id", "start_ns", "own_session", "at")
 # A session's records either name it, or are in a trace in which some span does or did, or in the trace that it is.
 _OF_SESSIONS: Final = _traces_with(
     "(own_session IN {sessions:Array(String)} OR trace_id IN {traces:Array(String)} OR trace_id IN"
-    f" (SELECT trace_id FROM traces WHERE {_IN_PROJECT} AND session_id IN {{sessions:Array(String)}}))"
+    f" (SELECT trace_id FROM traces WHERE {IN_PROJECT} AND session_id IN {{sessions:Array(String)}}))"
 )
 
 SESSIONS_OF_TRACES: Final = f"""
 SELECT trace_id, {_BEST} AS named
-FROM ({_first_of_each(_MEMBERSHIP, "{traces:Array(String)}")})
+FROM ({_first_of_each(MEMBERSHIP, "{traces:Array(String)}")})
 GROUP BY trace_id HAVING named != ''
 """
 """Of these traces, those in which somebody names a session, and the session."""
 
-COUNT_OF_ENVIRONMENT: Final = f"SELECT count() FROM spans WHERE {_IN_PROJECT} AND environment = {{environment:String}}"
+COUNT_OF_ENVIRONMENT: Final = f"SELECT count() FROM spans WHERE {IN_PROJECT} AND environment = {{environment:String}}"
 
 RECORDS: Final = f"""
 SELECT {_SELECTED}, body FROM spans
-WHERE {_IN_PROJECT} AND trace_id IN {{traces:Array(String)}} AND {_KEY} IN {{keys:Array(String)}}
+WHERE {IN_PROJECT} AND trace_id IN {{traces:Array(String)}} AND {_KEY} IN {{keys:Array(String)}}
 ORDER BY ver DESC LIMIT 1 BY trace_id, span_id
 """
 """Whole records by trace and span."""
@@ -109,15 +109,15 @@ _BEHIND_START: Final = (
 )
 OF_TRACE: Final = f"""
 SELECT {_KEY} FROM (
-  SELECT trace_id, span_id, start_ns FROM spans WHERE {_IN_PROJECT} AND trace_id = {{trace:String}}
+  SELECT trace_id, span_id, start_ns FROM spans WHERE {IN_PROJECT} AND trace_id = {{trace:String}}
   ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
 WHERE {_BEHIND_START} ORDER BY start_ns, span_id LIMIT {{limit:UInt32}}
 """
 """A page of the records of a trace."""
 
 _ARRIVED: Final = f"""
-SELECT {_TIME} AS at, {_KEY} AS key FROM spans
-WHERE {_IN_PROJECT} AND {_SINCE} AND {_UNTIL}
+SELECT {TIME} AS at, {_KEY} AS key FROM spans
+WHERE {IN_PROJECT} AND {_SINCE} AND {_UNTIL}
   AND (at < {{after_at:Int64}} OR (at = {{after_at:Int64}} AND key > {{after_key:String}}))
 """
 _BY_ARRIVAL: Final = "\nORDER BY received_at DESC, trace_id, span_id LIMIT {limit:UInt32}"
@@ -144,10 +144,10 @@ def _active(*, has_environment: bool) -> str:
     """
     in_environment = f"""
   AND session_id IN (
-    SELECT session_id FROM {_members((*_MEMBERSHIP, "environment"), _traces_with("environment = {environment:String}"))}
+    SELECT session_id FROM {members((*MEMBERSHIP, "environment"), _traces_with("environment = {environment:String}"))}
     WHERE environment = {{environment:String}})"""
     return f"""
-SELECT session_id, max(at) AS last FROM {_members(_MEMBERSHIP, _traces_with(_SINCE))}
+SELECT session_id, max(at) AS last FROM {members(MEMBERSHIP, _traces_with(_SINCE))}
 WHERE at >= {{since:Int64}}{in_environment if has_environment else ""}
 GROUP BY session_id HAVING countIf(at < {{until:Int64}}) > 0"""
 
@@ -162,7 +162,7 @@ ORDER BY last DESC, session_id LIMIT {{limit:UInt32}}"""
 def _summarised(traces: str, sessions: str) -> str:
     return f"""
 SELECT {_NARROW}, aliases, session_id FROM (
-  SELECT {_SELECTED}, aliases, session_id FROM {_members((*(column.name for column in NARROW), "aliases"), traces)}
+  SELECT {_SELECTED}, aliases, session_id FROM {members((*(column.name for column in NARROW), "aliases"), traces)}
   WHERE session_id IN {sessions})
 ORDER BY session_id, start_ns, trace_id, span_id LIMIT {{most:UInt32}} BY session_id"""
 
@@ -174,7 +174,7 @@ _ALL_ACTIVE: Final = f"(SELECT session_id FROM ({_active(has_environment=False)}
 NARROW_OF_ACTIVE: Final = _summarised(
     _traces_with(
         f"(own_session IN {_ALL_ACTIVE} OR toString(trace_id) IN {_ALL_ACTIVE} OR trace_id IN"
-        f" (SELECT trace_id FROM traces WHERE {_IN_PROJECT} AND session_id IN {_ALL_ACTIVE}))"
+        f" (SELECT trace_id FROM traces WHERE {IN_PROJECT} AND session_id IN {_ALL_ACTIVE}))"
     ),
     _ALL_ACTIVE,
 )
@@ -183,33 +183,33 @@ NARROW_OF_ACTIVE: Final = _summarised(
 _HEAD: Final = """count() AS turns, uniqExact(trace_id) AS traces, countIf(status = 1) AS failures,
   sumMap(map(toString(signal_type), 1)) AS signals, min(start_ns) AS started, max(greatest(start_ns, end_ns)) AS ended,
   max(at) AS last, groupUniqArrayArray(aliases) AS aliases, countIf(at >= {since:Int64} AND at < {until:Int64})"""
-_COUNTED: Final = (*_MEMBERSHIP, "end_ns", "status", "signal_type", "aliases")
+_COUNTED: Final = (*MEMBERSHIP, "end_ns", "status", "signal_type", "aliases")
 HEADS: Final = f"""
-SELECT session_id, {_HEAD} FROM {_members(_COUNTED, _OF_SESSIONS)}
+SELECT session_id, {_HEAD} FROM {members(_COUNTED, _OF_SESSIONS)}
 WHERE session_id IN {{sessions:Array(String)}} GROUP BY session_id
 """
 """What can be counted of sessions, however long they are; the last number is of what arrived in a window."""
 HEAD_OF_TRACE: Final = f"""
-SELECT {{trace:String}} AS session_id, {_HEAD} FROM {_members(_COUNTED, "({trace:String})")} HAVING turns > 0
+SELECT {{trace:String}} AS session_id, {_HEAD} FROM {members(_COUNTED, "({trace:String})")} HAVING turns > 0
 """
 
 IN_ENVIRONMENT: Final = f"""
-SELECT DISTINCT session_id FROM {_members((*_MEMBERSHIP, "environment"), _OF_SESSIONS)}
+SELECT DISTINCT session_id FROM {members((*MEMBERSHIP, "environment"), _OF_SESSIONS)}
 WHERE session_id IN {{sessions:Array(String)}} AND environment = {{environment:String}}
 """
 """Of these sessions, those with a record of an environment."""
 
 WITH_ALIAS: Final = f"""
-SELECT DISTINCT session_id FROM {_members((*_MEMBERSHIP, "aliases"), _traces_with("has(aliases, {alias:String})"))}
+SELECT DISTINCT session_id FROM {members((*MEMBERSHIP, "aliases"), _traces_with("has(aliases, {alias:String})"))}
 WHERE has(aliases, {{alias:String}})
 """
 LAST_ACTIVE: Final = f"""
-SELECT session_id FROM {_members(_MEMBERSHIP, _OF_SESSIONS)} WHERE session_id IN {{sessions:Array(String)}}
+SELECT session_id FROM {members(MEMBERSHIP, _OF_SESSIONS)} WHERE session_id IN {{sessions:Array(String)}}
 GROUP BY session_id ORDER BY max(at) DESC, session_id LIMIT 1
 """
 
 OF_SESSION: Final = f"""
-SELECT {_KEY} FROM {_members(_MEMBERSHIP, _OF_SESSIONS)}
+SELECT {_KEY} FROM {members(MEMBERSHIP, _OF_SESSIONS)}
 WHERE session_id IN {{sessions:Array(String)}} AND {_BEHIND_START}
 ORDER BY start_ns, trace_id, span_id LIMIT {{limit:UInt32}}
 """
@@ -218,7 +218,7 @@ ORDER BY start_ns, trace_id, span_id LIMIT {{limit:UInt32}}
 NARROW_OF_TRACE: Final = f"""
 SELECT {_NARROW}, aliases, session_id FROM (
   SELECT {_SELECTED}, aliases, {{trace:String}} AS session_id FROM spans
-  WHERE {_IN_PROJECT} AND trace_id = {{trace:String}} ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
+  WHERE {IN_PROJECT} AND trace_id = {{trace:String}} ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
 ORDER BY start_ns, span_id LIMIT {{most:UInt32}}
 """
 """The same of a trace, as if it were a session."""
@@ -226,18 +226,18 @@ ORDER BY start_ns, span_id LIMIT {{most:UInt32}}
 ARRIVALS: Final = f"""
 SELECT count(), countIf(status = 1), uniqExact(trace_id), sumMapIf(map(toString(signal_type), 1), status = 1)
 FROM (
-  SELECT trace_id, status, signal_type, {_TIME} AS at FROM spans
-  WHERE {_IN_PROJECT} AND {_KEY} IN (SELECT {_KEY} FROM spans WHERE {_IN_PROJECT} AND {_SINCE} AND {_UNTIL})
+  SELECT trace_id, status, signal_type, {TIME} AS at FROM spans
+  WHERE {IN_PROJECT} AND {_KEY} IN (SELECT {_KEY} FROM spans WHERE {IN_PROJECT} AND {_SINCE} AND {_UNTIL})
   ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
 WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
 """
 """Numbers of the records that arrived in a window."""
 
-OLDEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at LIMIT 1"
-NEWEST: Final = f"SELECT {_TIME} FROM spans WHERE {_IN_PROJECT} ORDER BY received_at DESC LIMIT 1"
-COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {_instant('before')}"
-DELETE_BEFORE: Final = f"DELETE FROM spans WHERE received_at < {_instant('before')}"
-_EARLIER: Final = f"SELECT trace_id FROM traces WHERE received_at < {_instant('before')}"
+OLDEST: Final = f"SELECT {TIME} FROM spans WHERE {IN_PROJECT} ORDER BY received_at LIMIT 1"
+NEWEST: Final = f"SELECT {TIME} FROM spans WHERE {IN_PROJECT} ORDER BY received_at DESC LIMIT 1"
+COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {instant('before')}"
+DELETE_BEFORE: Final = f"DELETE FROM spans WHERE received_at < {instant('before')}"
+_EARLIER: Final = f"SELECT trace_id FROM traces WHERE received_at < {instant('before')}"
 FORGET_SOURCES: Final = f"""
 DELETE FROM traces WHERE trace_id IN ({_EARLIER})
   AND (project_id, trace_id) NOT IN (SELECT project_id, trace_id FROM spans WHERE trace_id IN ({_EARLIER}))

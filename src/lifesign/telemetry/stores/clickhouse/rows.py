@@ -20,12 +20,13 @@ _text = "LowCardinality(Nullable(String))"
 _number = "Nullable(UInt64)"
 
 
-def _unsigned(value: int | None) -> int:
+def unsigned(value: int | None) -> int:
     """A signed hash, which is never 0, as ClickHouse has it; 0 for none."""
     return 0 if value is None else value % _UNSIGNED
 
 
-def _signed(value: int) -> int | None:
+def signed(value: int) -> int | None:
+    """And back."""
     return value - _UNSIGNED if value >= _SIGN else value or None
 
 
@@ -51,7 +52,7 @@ NARROW: Final = (
     Column("end_ns", "Int64", "end_ns"),
     Column("kind", "LowCardinality(String)", "kind"),
     Column("operation", "String", "operation"),
-    Column("op_hash", "UInt64", "op_hash", _unsigned, _signed),
+    Column("op_hash", "UInt64", "op_hash", unsigned, signed),
     Column("status", "UInt8", "status", STATUSES.index, STATUSES.__getitem__),
     Column("signal_type", "LowCardinality(String)", "signal_type"),
     Column("own_session", "String", "own_session", lambda text: text or "", lambda text: text or None),
@@ -62,8 +63,8 @@ NARROW: Final = (
     Column("environment", _text, "environment"),
     Column("version", _text, "version"),
     Column("error_type", _text, "error_type"),
-    Column("args_hash", "UInt64", "args_hash", _unsigned, _signed),
-    Column("result_hash", "UInt64", "result_hash", _unsigned, _signed),
+    Column("args_hash", "UInt64", "args_hash", unsigned, signed),
+    Column("result_hash", "UInt64", "result_hash", unsigned, signed),
     Column("bucket", "UInt16", "bucket"),
     Column("attempt", "Nullable(UInt16)", "attempt"),
     Column("finish_reason", _text, "finish_reason"),
@@ -157,6 +158,11 @@ def record_of(row: Row, rest: str) -> Record:
     whole = _decode_rest(rest)
     members = dict(zip(_FIELDS, _members(row), strict=True))
     return Record(**members, body=whole.body, origin=whole.origin)
+
+
+def message_in(rest: str) -> str | None:
+    """The message that a `body` holds."""
+    return _decode_rest(rest).body.message
 
 
 _FIELDS: Final = tuple(column.field for column in NARROW)

@@ -3,9 +3,7 @@
 One row for each request. A request waits here for about a second, or for as long as ClickHouse is away.
 """
 
-import fcntl
 import hashlib
-import os
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -34,21 +32,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from lifesign.clock import EpochMs, to_datetime
+from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.db.failpoints import Failpoints
-from lifesign.db.open import DataDirectoryInUse, sqlite_engine
+from lifesign.db.open import sqlite_engine
 from lifesign.telemetry.records import Record
+from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended
+from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.clickhouse.rows import rows_of
 
 SPOOL_FILE: Final = "spool.db"
-_LOCK_FILE: Final = "spool.lock"
+LOCK_FILE: Final = "spool.lock"
 _READERS: Final = 2
 _HOUR_MS: Final = 3_600_000
 _DIGEST_BYTES: Final = 16
-_AT_ONCE: Final = 400
-"""Values in one statement."""
 _FORGOTTEN_AT_ONCE: Final = 20_000
 _LOOKED_AT: Final = 1000
 
@@ -80,7 +78,7 @@ usage = Table(
     "usage",
     metadata,
     Column("project_id", Text, primary_key=True),
-    Column("month", Text, primary_key=True),
+    Column("month", Integer, primary_key=True),
     Column("used", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -141,11 +139,6 @@ def rows_in(payload: bytes, left_out: bytes) -> list[list[Any]]:
     return [row for place, row in enumerate(rows) if place not in without] if without else rows
 
 
-def month_of(now: EpochMs) -> str:
-    """The calendar month, UTC."""
-    return to_datetime(now).strftime("%Y-%m")
-
-
 # Statements. All but the last four: within the transaction of the writer. ---------------------------------------------
 def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_bytes: int) -> Appended:
     """Write a request down, without what was taken within the last hour and what is over the quota.
@@ -187,8 +180,7 @@ def take(conn: Connection, parcel: Parcel, *, quota: int, now: EpochMs, max_byte
 def _known(conn: Connection, hour: int, digests: Sequence[bytes]) -> set[bytes]:
     """Which were taken in this hour or the last; or in the next, by a clock that was ahead."""
     known: set[bytes] = set()
-    for start in range(0, len(digests), _AT_ONCE):
-        some = digests[start : start + _AT_ONCE]
+    for some in batches(digests):
         query = select(seen.c.digest).where(seen.c.hour.in_([hour - 1, hour, hour + 1]), seen.c.digest.in_(some))
         known.update(conn.scalars(query))
     return known
@@ -204,7 +196,7 @@ def _grow(conn: Connection, payload_bytes: int, max_bytes: int) -> None:
         raise StorageUnavailable("The spool is full")
 
 
-def _charge(conn: Connection, project_id: str, month: str, number: int) -> None:
+def _charge(conn: Connection, project_id: str, month: int, number: int) -> None:
     row = sqlite.insert(usage).values(project_id=project_id, month=month, used=number)
     conn.execute(
         row.on_conflict_do_update(
@@ -288,25 +280,8 @@ def _fitting(sizes: Iterable[Any], max_records: int, max_bytes: int) -> list[int
 
 
 # Opening -------------------------------------------------------------------------------------------------------------
-class SpoolLock:
-    """Nobody else opens the spool until `release`, or until this process ends."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises DataDirectoryInUse."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handle = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._handle)
-            raise DataDirectoryInUse(directory, "unknown") from None
-
-    def release(self) -> None:
-        os.close(self._handle)
-
-
 def open_spool(directory: Path, failpoints: Failpoints) -> Database:
-    """Open the spool of a data directory. The caller holds its `SpoolLock`."""
+    """Open the spool of a data directory. The caller holds `LOCK_FILE` in it."""
     path = directory / SPOOL_FILE
     writer = sqlite_engine(path)
     metadata.create_all(writer)

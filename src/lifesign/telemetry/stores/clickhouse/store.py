@@ -3,19 +3,23 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
+from lifesign.db.open import data_directory_lock
+from lifesign.diagnosis.details import Fetch
+from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows
 from lifesign.telemetry.records import Narrow, Record
-from lifesign.telemetry.sessions import MAX_ALIASES, Outcome, Summary, Totals, summary_of
+from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of
 from lifesign.telemetry.store import (
+    EXAMINED_S,
     Activity,
     Appended,
     Arrival,
@@ -28,13 +32,14 @@ from lifesign.telemetry.store import (
     Stored,
     StoreUnavailable,
 )
-from lifesign.telemetry.stores.clickhouse import queries, spool
-from lifesign.telemetry.stores.clickhouse.client import Address, ClickHouse, Parameters
+from lifesign.telemetry.stores.batches import batches
+from lifesign.telemetry.stores.clickhouse import facts, queries, spool
+from lifesign.telemetry.stores.clickhouse.client import Address, Asked, ClickHouse, Parameters
 from lifesign.telemetry.stores.clickhouse.flusher import Flusher
 from lifesign.telemetry.stores.clickhouse.rows import Row, narrow_of, record_of
 
 _DRAIN_S: Final = 2.0
-_MOST_OF_SESSION: Final = 20_000
+_EXAMINED_DRAIN_S: Final = 5.0
 _SESSIONS_AT_ONCE: Final = 100
 _WHOLE_S: Final = 60.0
 """Summaries of everything that was active may take longer than other questions."""
@@ -50,37 +55,24 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 _RECORD = re.compile(r"rec_([0-9a-f]{48})")
 _TRACE_DIGITS: Final = 32
 _PREFIX: Final = "rec_"
+T = TypeVar("T")
 
 
 class Head(NamedTuple):
-    """What ClickHouse counts of a session or a trace, however long it is."""
+    """What ClickHouse counts of a session or a trace; in_window: how many of its records arrived in one."""
 
     session_id: str
-    turns: int
-    traces: int
-    failures: int
-    signals: dict[str, int]
-    started_ns: int
-    ended_ns: int
-    last_received_at: EpochMs
-    aliases: list[str]
+    counts: Counts
     in_window: int
 
+    @classmethod
+    def of(cls, row: Row) -> "Head":
+        """From the columns of `queries.HEADS`."""
+        return cls(row[0], Counts(*row[1:-1]), row[-1])
+
     def corrected(self, summary: Summary) -> Summary:
-        """The summary of the first 20,000 records with what is known of all."""
-        if self.turns == summary.turns:
-            return summary
-        return replace(
-            summary,
-            aliases=tuple(sorted(self.aliases)[:MAX_ALIASES]),
-            turns=self.turns,
-            traces=self.traces,
-            failures=self.failures,
-            signals={signal: self.signals[signal] for signal in sorted(self.signals)},
-            started_ns=self.started_ns,
-            ended_ns=self.ended_ns,
-            last_received_at=self.last_received_at,
-        )
+        """The summary of the first records with what is known of all."""
+        return summary if self.counts.turns == summary.turns else summary.of_all(self.counts)
 
 
 @dataclass(slots=True)
@@ -94,12 +86,7 @@ class Tally:
     def add(self, summary: Summary) -> None:
         self.sessions += 1
         self.by_outcome[summary.outcome] += 1
-        self.totals = Totals(
-            *(
-                each if other is None else (each or 0) + other
-                for each, other in zip(astuple(self.totals), astuple(summary.totals), strict=True)
-            )
-        )
+        self.totals = self.totals.plus(summary.totals)
 
 
 class ClickHouseStore:
@@ -116,17 +103,17 @@ class ClickHouseStore:
         """
         self.drain_s = _DRAIN_S
         """How long a question waits for what is in the spool."""
+        self.most_of_a_session = MOST_OF_A_SESSION
+        """Of its records, in rules of order."""
         self.many_rows = 50_000
         """An environment with more records than these is a common one."""
         self._is_closed = False
         self._max_bytes = max_bytes
         self._clickhouse = ClickHouse(address, retention_days=retention_days)
-        self._lock = spool.SpoolLock(directory)
-        try:
+        with ExitStack() as held:
+            held.enter_context(data_directory_lock(directory, spool.LOCK_FILE))
             self._spool = spool.open_spool(directory, failpoints)
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = held.pop_all()
         self._flusher = Flusher(self._spool, self._clickhouse)
 
     async def close(self) -> None:
@@ -137,7 +124,7 @@ class ClickHouseStore:
         await self._flusher.stop()
         await self._spool.close()
         await self._clickhouse.close()
-        self._lock.release()
+        self._held.close()
 
     # Writing --------------------------------------------------------------------------------------------------------
     async def append(self, project_id: str, records: Sequence[Record], *, quota: int, now: EpochMs) -> Appended:
@@ -245,8 +232,7 @@ class ClickHouseStore:
     async def _stored(self, project_id: str, keys: Sequence[str]) -> dict[str, Stored]:
         """Whole records and their sessions, by trace and span id in one text."""
         stored: dict[str, Stored] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
+        for some in batches(keys, _KEYS_AT_ONCE):
             parameters = {
                 "project": project_id,
                 "traces": sorted({key[:_TRACE_DIGITS] for key in some}),
@@ -332,7 +318,13 @@ class ClickHouseStore:
         summary = await self._summary(queries.NARROW_OF_TRACE if is_trace else queries.NARROW_OF_SESSIONS, parameters)
         page = await self._clickhouse.rows(queries.OF_TRACE if is_trace else queries.OF_SESSION, parameters)
         records = await self._in_order(project_id, [key for (key,) in page])
-        return None if summary is None else SessionPage(scope, head.corrected(summary), records)
+        if summary is None:
+            return None
+        summary = head.corrected(summary)
+        if is_trace:
+            for _trace_id, session_id in await self._clickhouse.rows(queries.SESSIONS_OF_TRACES, parameters):
+                summary = replace(summary, session_id=session_id)
+        return SessionPage(scope, summary, records)
 
     async def _found(self, project_id: str, ref: str, since: EpochMs, until: EpochMs) -> tuple[Scope, Head] | None:
         """What `ref` names, if something of it arrived in the window."""
@@ -357,7 +349,7 @@ class ClickHouseStore:
 
     async def _head(self, sql: str, parameters: Parameters) -> Head | None:
         rows = await self._clickhouse.rows(sql, parameters)
-        return Head(*rows[0]) if rows else None
+        return Head.of(rows[0]) if rows else None
 
     async def _last_with_alias(self, project_id: str, alias: str) -> str | None:
         named = await self._clickhouse.rows(queries.WITH_ALIAS, {"project": project_id, "alias": alias})
@@ -373,26 +365,26 @@ class ClickHouseStore:
     async def _summaries(self, project_id: str, ids: Sequence[str]) -> dict[str, Summary]:
         """The summaries of these sessions."""
         summaries: dict[str, Summary] = {}
-        for start in range(0, len(ids), _SESSIONS_AT_ONCE):
-            parameters = _of_sessions(project_id, ids[start : start + _SESSIONS_AT_ONCE])
+        for some in batches(ids, _SESSIONS_AT_ONCE):
+            parameters = _of_sessions(project_id, some)
             for summary in await self._summed(queries.NARROW_OF_SESSIONS, parameters):
                 summaries[summary.session_id] = summary
-        long = [each.session_id for each in summaries.values() if each.turns == _MOST_OF_SESSION]
+        long = [each.session_id for each in summaries.values() if each.turns == MOST_RECORDS]
         if long:
             parameters = {**_of_sessions(project_id, long), "since": 0, "until": 0}
             for row in await self._clickhouse.rows(queries.HEADS, parameters):
-                head = Head(*row)
+                head = Head.of(row)
                 summaries[head.session_id] = head.corrected(summaries[head.session_id])
         return summaries
 
     async def _summed(self, sql: str, parameters: Parameters) -> list[Summary]:
         return await self._clickhouse.gathered(
-            sql, {**parameters, "most": _MOST_OF_SESSION}, lambda rows: list(_summaries_of(rows)), limit_s=_WHOLE_S
+            sql, {**parameters, "most": MOST_RECORDS}, lambda rows: list(_summaries_of(rows)), limit_s=_WHOLE_S
         )
 
     async def stats(self, project_id: str, since: EpochMs, until: EpochMs) -> Stats:
         await self._drained(project_id)
-        parameters = {"project": project_id, "since": since, "until": until, "most": _MOST_OF_SESSION}
+        parameters = {"project": project_id, "since": since, "until": until, "most": MOST_RECORDS}
         ((records, failures, traces, failures_by_signal),) = await self._clickhouse.rows(queries.ARRIVALS, parameters)
         tally = await self._clickhouse.gathered(
             queries.NARROW_OF_ACTIVE, parameters, lambda rows: _tally_of(_summaries_of(rows)), limit_s=_WHOLE_S
@@ -411,15 +403,27 @@ class ClickHouseStore:
             pending_records=waiting.records,
         )
 
+    # Diagnosis -------------------------------------------------------------------------------------------------------
+    async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], T]) -> T:
+        await self._drained(project_id, within_s=max(self.drain_s, _EXAMINED_DRAIN_S))
+        waiting = (await self._pending(project_id)).records
+
+        def examined(asked: Asked) -> T:
+            return facts.examine(
+                asked, project_id, windows, judge, most_of_a_session=self.most_of_a_session, pending=waiting
+            )
+
+        return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
+
     async def _pending(self, project_id: str) -> spool.Pending:
         try:
             return await self._spool.read(spool.pending, project_id)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 
-    async def _drained(self, project_id: str) -> None:
+    async def _drained(self, project_id: str, *, within_s: float | None = None) -> None:
         try:
-            await self._flusher.drained(project_id, within_s=self.drain_s)
+            await self._flusher.drained(project_id, within_s=self.drain_s if within_s is None else within_s)
         except StorageUnavailable as error:
             raise StoreUnavailable(str(error)) from error
 

@@ -1,0 +1,80 @@
+"""What people ask of diagnosis, checked."""
+
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from lifesign.clock import EpochMs, parse_timestamp
+from lifesign.diagnosis.ledger import STATES, LedgerState
+from lifesign.diagnosis.service import Order
+from lifesign.diagnosis.verification import Question
+from lifesign.http.context import context_of
+from lifesign.http.ok import Json, MalformedParameter, integer_of, read_object
+from lifesign.telemetry.asked import MAX_MINUTES, storable
+
+MAX_FINGERPRINTS: Final = 100
+_DEFAULT_MINUTES: Final = 60
+
+
+async def order_of(request: Request) -> Order:
+    """What is to be diagnosed; nothing said: the last hour. Raises InvalidJson, InvalidParameter, BodyTooLarge."""
+    body = await read_object(request, is_required=False)
+    return Order(_minutes(body), _until(request, body), _text(body, "environment"))
+
+
+async def question_of(request: Request) -> Question:
+    """What is to be verified. Raises InvalidJson, InvalidParameter, BodyTooLarge."""
+    body = await read_object(request)
+    if ("packet_id" in body) == ("fingerprints" in body):
+        raise MalformedParameter("packet_id", "or fingerprints must be given, and not both")
+    if "packet_id" in body and "environment" in body:
+        raise MalformedParameter("environment", "must not be given with packet_id: a packet brings its own")
+    return Question(
+        _minutes(body),
+        _text(body, "packet_id"),
+        _fingerprints(body),
+        _until(request, body),
+        _text(body, "environment"),
+    )
+
+
+def state_of(request: Request) -> LedgerState | None:
+    """The state that is asked for. Raises InvalidParameter."""
+    asked = request.query_params.get("state")
+    chosen = next((each for each in STATES if each == asked), None)
+    if asked is not None and chosen is None:
+        raise MalformedParameter("state", f"must be one of {', '.join(STATES)}")
+    return chosen
+
+
+def _minutes(body: Json) -> int:
+    return integer_of(body, "since_minutes", 1, MAX_MINUTES, default=_DEFAULT_MINUTES)
+
+
+def _until(request: Request, body: Json) -> EpochMs | None:
+    value = body.get("until")
+    if value is None:
+        return None
+    try:
+        until = parse_timestamp(value)
+    except ValueError as error:
+        raise MalformedParameter("until", str(error)) from None
+    # The end of a window that was just read is a millisecond ahead, and may be asked for again.
+    if until > context_of(request).now() + 1:
+        raise MalformedParameter("until", "must not be in the future")
+    return until
+
+
+def _text(body: Json, name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise MalformedParameter(name, "must be a text")
+    return None if value is None else storable(value)
+
+
+def _fingerprints(body: Json) -> tuple[str, ...]:
+    value: Any = body.get("fingerprints", [])  # Any: JSON of whoever sent it
+    is_good = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if not is_good or ("fingerprints" in body and not 1 <= len(value) <= MAX_FINGERPRINTS):
+        raise MalformedParameter("fingerprints", f"must be a list of 1 to {MAX_FINGERPRINTS} texts")
+    return tuple(dict.fromkeys(storable(each) for each in value))

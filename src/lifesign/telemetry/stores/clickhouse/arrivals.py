@@ -1,0 +1,153 @@
+"""Which records of a window diagnosis reads, in ClickHouse: texts of subqueries over them.
+
+Nearly all records have one row, and nearly all traces whose session somebody named one source that was never sent
+twice. Of these a row is the record, and the best source is in `traces`. Only of traces with a record that has several
+rows these have to be compared (`queries.members`), which for a million records takes too long and too much memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from lifesign.clock import EpochMs
+from lifesign.diagnosis.facts import Windows
+from lifesign.telemetry.stores.clickhouse.client import Asked
+from lifesign.telemetry.stores.clickhouse.queries import IN_PROJECT, MEMBERSHIP, TIME, instant, members
+from lifesign.telemetry.stores.clickhouse.rows import NARROW
+
+COLUMNS: Final = tuple("at" if column.name == "received_at" else column.name for column in NARROW)
+"""What a subquery may be asked for."""
+_NEEDED: Final = ("trace_id", "span_id", "at", "environment")
+
+
+def _twice(traces: str) -> str:
+    """Whether any record of some traces has several rows."""
+    return f"""
+        SELECT 1 FROM spans WHERE {IN_PROJECT} AND trace_id IN ({traces})
+        GROUP BY sipHash64(trace_id, span_id) HAVING count() > 1 LIMIT 1"""
+
+
+def _repeated(traces: str) -> str:
+    """Those of some traces that have such a record."""
+    return f"""
+        SELECT trace_id FROM spans WHERE {IN_PROJECT} AND trace_id IN ({traces})
+        GROUP BY trace_id HAVING count() > uniqExact(span_id)"""
+
+
+def _named(traces: str) -> str:
+    """Some traces with the best source of their session that there ever was."""
+    return f"""
+        SELECT trace_id, argMax(session_id, ver) AS named FROM traces
+        WHERE {IN_PROJECT} AND trace_id IN ({traces}) GROUP BY trace_id"""
+
+
+_SESSION: Final = "multiIf(own_session != '', own_session, named != '', named, toString(trace_id))"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """The records of one window that are read.
+
+    name: of the window among parameters. edge: of what arrived at `since` only what has this trace and span or larger
+    ones; empty for all of it. has_repeated: whether any record may have several rows.
+    """
+
+    asked: Asked
+    project_id: str
+    name: str
+    since: EpochMs
+    until: EpochMs
+    environment: str | None
+    has_repeated: bool
+    left_out: int = 0
+    edge: str = ""
+
+    @classmethod
+    def of(
+        cls, asked: Asked, project_id: str, windows: Windows, arrived: tuple[EpochMs, EpochMs], name: str
+    ) -> "Arrivals":
+        """Those of a window."""
+        whole = cls(asked, project_id, name, *arrived, windows.environment, has_repeated=True)
+        told_twice = asked.rows(_twice(whole.traces), whole.parameters)
+        return replace(whole, has_repeated=bool(told_twice)).newest(windows.most_records)
+
+    def newest(self, most: int) -> "Arrivals":
+        """The same with the newest only, when there are more than so many."""
+        [(count,)] = self.rows(f"SELECT count() FROM {self.records('at')}")
+        if count <= most:
+            return self
+        by_arrival = f"SELECT at, count() AS records FROM {self.records('at')} GROUP BY at"
+        newest_first = f"SELECT at, records, sum(records) OVER (ORDER BY at DESC) AS so_far FROM ({by_arrival})"
+        [(at, later)] = self.rows(
+            f"SELECT at, so_far - records FROM ({newest_first}) WHERE so_far >= {{most:UInt64}}"
+            " ORDER BY at DESC LIMIT 1",
+            most=most,
+        )
+        key = "concat(trace_id, span_id)"
+        of_then = f"SELECT {key} AS key FROM {self.records('at')} WHERE at = {{then:Int64}}"
+        paged = f"{of_then} ORDER BY key DESC LIMIT 1 OFFSET {{place:UInt64}}"
+        [(edge,)] = self.rows(paged, then=at, place=most - later - 1)
+        return replace(self, since=EpochMs(at), left_out=count - most, edge=edge)
+
+    @property
+    def effective_since(self) -> EpochMs | None:
+        """Arrival of the oldest record read, when others were left out."""
+        return self.since if self.left_out else None
+
+    # Asking ---------------------------------------------------------------------------------------------------------
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What subqueries of this window name."""
+        return {
+            "project": self.project_id,
+            f"since_{self.name}": self.since,
+            f"until_{self.name}": self.until,
+            f"edge_{self.name}": self.edge,
+            "environment": self.environment or "",
+        }
+
+    def rows(self, sql: str, **parameters: Any) -> Sequence[Sequence[Any]]:
+        """What a query answers."""
+        return self.asked.rows(sql, {**self.parameters, **parameters})
+
+    def stream(self, sql: str, **parameters: Any) -> Iterator[Sequence[Any]]:
+        """The same, row by row."""
+        return self.asked.stream(sql, {**self.parameters, **parameters})
+
+    @property
+    def _arrived(self) -> str:
+        return f"received_at >= {instant(f'since_{self.name}')} AND received_at < {instant(f'until_{self.name}')}"
+
+    @property
+    def traces(self) -> str:
+        """The traces of everything that arrived in the window, whichever row counts."""
+        return f"SELECT trace_id FROM spans WHERE {IN_PROJECT} AND {self._arrived}"
+
+    def records(self, *columns: str, has_session: bool = False, only: str = "1") -> str:
+        """A subquery of the records with these columns, if asked for with their `session_id`.
+
+        only: a condition on these columns, heeded before sessions are looked for.
+        """
+        names = tuple(dict.fromkeys((*_NEEDED, *(("own_session",) if has_session else ()), *columns)))
+        told = ", ".join(f"{TIME} AS at" if name == "at" else name for name in names)
+        found = f"SELECT {told} FROM spans WHERE {IN_PROJECT} AND {self._arrived} AND {only}"
+        if self.has_repeated:
+            found += f" AND trace_id NOT IN ({_repeated(self.traces)})"
+        chosen = ", ".join(names)
+        if has_session:
+            found = f"""
+                SELECT {chosen}, {_SESSION} AS session_id
+                FROM ({found}) AS s LEFT JOIN ({_named(self.traces)}) AS n USING trace_id"""
+            chosen += ", session_id"
+        if self.has_repeated:
+            compared = members(tuple(dict.fromkeys((*names, *MEMBERSHIP))), f"({_repeated(self.traces)})")
+            found = f"SELECT {chosen} FROM ({found}) UNION ALL SELECT {chosen} FROM {compared} WHERE {only}"
+        return f"(SELECT {chosen} FROM ({found}) WHERE {self._is_read})"
+
+    @property
+    def _is_read(self) -> str:
+        since, until = f"{{since_{self.name}:Int64}}", f"{{until_{self.name}:Int64}}"
+        read = f"at >= {since} AND at < {until}"
+        if self.edge:
+            read += f" AND (at > {since} OR concat(trace_id, span_id) >= {{edge_{self.name}:String}})"
+        return f"{read} AND environment = {{environment:String}}" if self.environment is not None else read

@@ -1,0 +1,137 @@
+"""Frames out of video files and cameras, each with the instant at which it is shown."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+
+from lifesign.vitals.rules import VideoError
+from lifesign.vitals.video.detector import Image
+
+MIN_WIDTH, MIN_HEIGHT = 160, 120
+MAX_SECONDS = 300.0
+_MS = 1000.0
+_LOSSY = frozenset({"h264", "vp8", "vp9"})
+_LOW_BITS_PER_S = 2_000_000
+_QUARTER = 90
+
+# What FFmpeg thinks of a file is told by the exception; its own lines would stand between those of the server.
+av.logging.set_level(None)
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+class Frame(NamedTuple):
+    """An image and the instant at which it is shown."""
+
+    t_ms: float
+    image: Image
+
+
+class Video:
+    """A video file that is open. Raises VideoError, at once or while its frames are read."""
+
+    def __init__(self, source: str | Path | BinaryIO) -> None:
+        try:
+            self._container = av.open(str(source) if isinstance(source, str | Path) else source, mode="r")
+        except FileNotFoundError:
+            raise VideoError("not_found", f"{source}: no such file") from None
+        except (FFmpegError, OSError, ValueError) as error:
+            raise VideoError("unsupported", f"not a video that can be read: {_words(error)}") from None
+        try:
+            self._stream = self._container.streams.video[0]
+        except IndexError:
+            self._container.close()
+            raise VideoError("decode_failed", "there are no images in it") from None
+        if self._stream.width < MIN_WIDTH or self._stream.height < MIN_HEIGHT:
+            wide, high = self._stream.width, self._stream.height
+            self._container.close()
+            raise VideoError(
+                "unsupported", f"the image is {wide} x {high}, which is less than {MIN_WIDTH} x {MIN_HEIGHT}"
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    @property
+    def is_low_bitrate(self) -> bool:
+        """Whether it is compressed so much that little of a pulse is left."""
+        bits = self._stream.bit_rate or self._container.bit_rate or 0
+        return self._stream.codec_context.name in _LOSSY and 0 < bits < _LOW_BITS_PER_S
+
+    @property
+    def fps(self) -> float | None:
+        """The frame rate that the file claims."""
+        rate = self._stream.average_rate
+        return float(rate) if rate else None
+
+    def frames(self) -> Iterator[Frame]:
+        """Images in the order in which they are shown, upright. Raises VideoError."""
+        begin: float | None = None
+        last_ms = -1.0
+        count = 0
+        try:
+            for frame in self._container.decode(self._stream):
+                # Without a time a frame says nothing of a rate. The library's types do not know of such frames.
+                if frame.pts is None:
+                    continue
+                begin = frame.time if begin is None else begin
+                t_ms = (frame.time - begin) * _MS
+                # Some files show two frames at once; the second says nothing of time.
+                if count and t_ms <= last_ms:
+                    continue
+                if t_ms > MAX_SECONDS * _MS:
+                    raise VideoError("unsupported", f"the video is longer than {MAX_SECONDS / 60:g} minutes")
+                count, last_ms = count + 1, t_ms
+                image: Image = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                yield Frame(t_ms, _upright(image, round(frame.rotation / _QUARTER) % 4))
+        except FFmpegError as error:
+            # What came before the damage may be long enough.
+            if not count:
+                raise VideoError("decode_failed", f"the images cannot be decoded: {_words(error)}") from None
+        if not count:
+            raise VideoError("empty", "there are no images in it")
+
+
+def _upright(image: Image, turns: int) -> Image:
+    """An image turned to the left by so many quarters."""
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def camera_frames(number: int, seconds: float) -> Iterator[Frame]:
+    """Images of a camera of this machine, for so many seconds by its own clock. Raises VideoError."""
+    # What it tries in vain on its way is of no use to a person.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    camera = cv2.VideoCapture(number)
+    try:
+        if not camera.isOpened():
+            raise VideoError("not_found", f"there is no camera {number}")
+        begin = cv2.getTickCount()
+        last_ms = -1.0
+        while True:
+            is_there, image = camera.read()
+            t_ms = (cv2.getTickCount() - begin) / cv2.getTickFrequency() * _MS
+            if not is_there:
+                raise VideoError("decode_failed", f"camera {number} stopped sending images")
+            if t_ms > seconds * _MS:
+                return
+            if t_ms > last_ms:
+                last_ms = t_ms
+                yield Frame(t_ms, np.ascontiguousarray(image[..., ::-1]))
+    finally:
+        camera.release()
+
+
+def opened(source: str | Path | BinaryIO) -> closing[Video]:
+    """A video that is closed at the end of a `with` block. Raises VideoError."""
+    return closing(Video(source))

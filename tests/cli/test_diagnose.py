@@ -1,0 +1,153 @@
+"""`lifesign diagnose`: what stands out, for people, for programs, for a ticket."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import pytest
+
+from lifesign.diagnosis.shown import ImprovementPacket
+from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, running_server, started
+from tests.harness import Json
+from tests.telemetry.requests import body_of
+
+
+def failing(number: int, tool: str = "search") -> Json:
+    return {
+        "traceId": f"{number:032x}",
+        "spanId": f"{number:016x}",
+        "name": f"execute_tool {tool}",
+        "startTimeUnixNano": "1767614400000000000",
+        "endTimeUnixNano": "1767614400500000000",
+        "status": {"code": 2, "message": "no answer"},
+        "attributes": [
+            {"key": "gen_ai.operation.name", "value": {"stringValue": "execute_tool"}},
+            {"key": "gen_ai.tool.name", "value": {"stringValue": tool}},
+            {"key": "error.type", "value": {"stringValue": "Timeout"}},
+        ],
+    }
+
+
+def send(server: Server, *spans: Json) -> None:
+    ran = lifesign_command("telemetry", "import", "-", env=server.env, stdin=body_of(*spans))
+    assert ran.code == 0, ran.err
+
+
+@pytest.fixture(scope="module")
+def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with three failures of one tool and one of another, whose name would like to steer the terminal."""
+    with running_server(tmp_path_factory.mktemp("ailing") / "data") as server:
+        send(server, *[failing(number) for number in (1, 2, 3)], failing(4, "[red]\x1b[2Jx"))
+        yield server
+
+
+def test_issues_are_a_table_and_the_exit_code_says_that_they_are_ready(ailing: Server) -> None:
+    ran = ailing.command("diagnose")
+
+    assert ran.code == 0
+    lines = ran.text.splitlines()
+    assert [line.split()[0] for line in lines[:6]] == ["project", "packet", "window", "records", "failures", "status"]
+    assert lines[5] == "status    ready for issue diagnosis"
+    heading, first, second = lines[7:10]
+    assert heading.split() == ["severity", "issue", "count", "sessions", "state", "next"]
+    assert first.split()[:6] == ["medium", "tool_call_failed", "on", "search", "3", "3"]
+    assert "[red][2Jx" in second
+    assert "\x1b" not in ran.text
+
+
+def test_programs_get_the_packet_and_tickets_get_markdown(ailing: Server) -> None:
+    as_json = ailing.command("diagnose", "--format", "json", "--since-minutes", "30")
+    as_markdown = ailing.command("diagnose", "--format", "md")
+
+    packet = json.loads(as_json.out)
+    assert (as_json.code, packet["since_minutes"], packet["failures"]) == (0, 30, 4)
+    assert as_markdown.code == 0
+    assert "| medium | tool\\_call\\_failed on search | 3 |" in as_markdown.text
+    assert as_markdown.text.endswith("External writes need human approval.\n")
+
+
+def test_what_follows_from_a_packet_is_written_to_a_file(ailing: Server, tmp_path: Path) -> None:
+    out = tmp_path / "improve.json"
+    ran = ailing.command("diagnose", "--out", str(out))
+
+    manifest = json.loads(out.read_text())
+    assert ran.code == 0
+    jsonschema.validate(manifest, ImprovementPacket.model_json_schema())
+    [candidate], [step] = manifest["eval_candidates"], manifest["patch_plan"]
+    issue = manifest["packet"]["issues"][0]
+    assert candidate == {
+        "fingerprint": issue["fingerprint"],
+        "name": "tool_call_failed on search",
+        "evidence_ids": issue["evidence_ids"],
+        "expectation": "search completes without Timeout",
+    }
+    assert step == {"fingerprint": issue["fingerprint"], "step": 1, "next_action": issue["next_action"]}
+    assert manifest["approval"] == {"required": True, "approved": False, "approved_by": None}
+
+
+def test_nothing_to_act_on_has_a_code_of_its_own(ailing: Server) -> None:
+    ran = ailing.command("diagnose", "--environment", "nowhere")
+
+    assert ran.code == 3
+    assert "status       observe more\n" in ran.text
+    assert ran.err == "no issues\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "code", "words"),
+    [
+        (["--since-minutes", "0"], None, 2, "--since-minutes"),
+        (["--format", "xml"], None, 2, "--format"),
+        (["--watch", "0"], None, 2, "--watch"),
+        ([], "lk_agent_nobody", 1, "This key is not known"),
+        (["--url", "http://127.0.0.1:9"], None, 1, "127.0.0.1:9"),
+        (["--out", "/nowhere/at/all.json"], None, 1, "cannot write /nowhere/at/all.json"),
+    ],
+)
+def test_what_goes_wrong_is_told_with_the_code_of_this_command(
+    ailing: Server, arguments: list[str], key: str | None, code: int, words: str
+) -> None:
+    env = ailing.env if key is None else ailing.env | {"LIFESIGN_KEY": key}
+    ran = lifesign_command("diagnose", *arguments, env=env)
+
+    assert ran.code == code
+    assert words in ran.err
+
+
+def test_a_watch_diagnoses_again_until_it_is_interrupted(ailing: Server) -> None:
+    with started(["diagnose", "--watch", "1"], ailing.env) as process:
+        assert process.stdout is not None
+        packets = set()
+        for line in process.stdout:
+            if line.startswith(b"packet "):
+                packets.add(line)
+            if len(packets) == 3:
+                break
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        code = process.wait(timeout=30)
+
+    assert code == 130
+
+
+def test_a_watch_on_a_terminal_redraws(ailing: Server) -> None:
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "diagnose", "--watch", "1"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**ailing.env) | {"TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"\x1b[H\x1b[2J") < 2:
+            shown += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    os.close(ours)
+
+    assert shown.count(b"\x1b[2J") == shown.count(b"\x1b[H\x1b[2J")
+    assert b"tool_call_failed" in shown

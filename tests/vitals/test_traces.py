@@ -1,0 +1,67 @@
+"""What is refused of traces, and in which words."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lifesign.vitals import Stream, analyze_traces
+from lifesign.vitals.rules import TooManySamples
+
+_GOOD = np.full((10, 1, 3), 100.0)
+_TIMES = np.arange(10) * 33.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, 255.1, 256.0])
+def test_colours_are_finite_and_within_a_byte(bad: float) -> None:
+    rgb = _GOOD.copy()
+    rgb[3, 0, 1] = bad
+
+    with pytest.raises(ValueError, match=r"^rgb values must be finite numbers between 0 and 255$"):
+        analyze_traces(rgb, _TIMES)
+    with pytest.raises(ValueError, match=r"^rgb values must be finite numbers between 0 and 255$"):
+        Stream().push_rgb(rgb, _TIMES)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "options", "message"),
+    [
+        (_GOOD, {"t_ms": _TIMES[:9]}, "t_ms and rgb must have the same length"),
+        (_GOOD, {"t_ms": np.zeros(10)}, "t_ms must be strictly increasing"),
+        (_GOOD, {"t_ms": _TIMES[::-1]}, "t_ms must be strictly increasing"),
+        (_GOOD, {"t_ms": np.full(10, np.nan)}, "t_ms must be strictly increasing"),
+        (_GOOD, {}, "t_ms or fps is required"),
+        (_GOOD, {"fps": 4}, "fps must be a number between 5 and 240"),
+        (_GOOD, {"fps": True}, "fps must be a number between 5 and 240"),
+        (_GOOD[:7], {"fps": 30}, "Too few samples"),
+        (_GOOD, {"fps": 30, "method": "guess"}, "Unknown method"),
+        (_GOOD, {"fps": 30, "mode": "sleep"}, "Unknown mode"),
+        (_GOOD, {"fps": 30, "face": [1.0]}, "face must have one number for every sample"),
+        (_GOOD, {"fps": 30, "face": [2.0] * 10}, "face must hold finite numbers from 0 to 1"),
+        (_GOOD, {"fps": 30, "box": np.zeros((10, 2))}, "box must have 3 numbers for every sample"),
+        (_GOOD, {"fps": 30, "clipped": np.full((10, 1), np.nan)}, "clipped must hold finite numbers from 0 to 1"),
+        (_GOOD, {"fps": 30, "off": [[True]]}, "off must have one value for every region of every sample"),
+        (np.zeros((10, 4)), {"fps": 30}, "rgb must hold one [r, g, b], or 1 to 8 of them, for every sample"),
+        (np.zeros((10, 9, 3)), {"fps": 30}, "rgb must hold one [r, g, b], or 1 to 8 of them, for every sample"),
+        ("red", {"fps": 30}, "rgb values must be finite numbers between 0 and 255"),
+        ([[1, 2, 3], [1, 2]], {"fps": 30}, "rgb values must be finite numbers between 0 and 255"),
+    ],
+)
+def test_what_is_wrong_is_said(rgb: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the whole message is compared below
+        analyze_traces(rgb, **options)
+
+    assert str(refusal.value) == message
+
+
+def test_too_many_samples_are_another_mistake() -> None:
+    with pytest.raises(TooManySamples, match=r"^Too many samples$"):
+        analyze_traces(np.full((36_001, 3), 100.0), fps=30)
+
+
+def test_a_stream_keeps_its_regions() -> None:
+    stream = Stream()
+    stream.push_rgb(np.full((5, 3, 3), 100.0), np.arange(5.0))
+
+    with pytest.raises(ValueError, match=r"^rgb must have the same regions in every sample$"):
+        stream.push_rgb(np.full((5, 2, 3), 100.0), np.arange(5.0) + 10)
