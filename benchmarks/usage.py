@@ -38,13 +38,13 @@ from benchmarks.stage import (
 )
 from benchmarks.wrk import Load, check_in_load, ping_load
 from lifesign.auth.vitals import rules as key_rules
-from lifesign.auth.vitals.service import VitalsCaller, VitalsKeyring
+from lifesign.auth.vitals.service import VitalsKeyring
 from lifesign.auth.vitals.store import VitalsKey
 from lifesign.clock import EpochMs, SystemClock
 from lifesign.db import schema
 from lifesign.settings import Settings
 from lifesign.usage.counted import Counted
-from lifesign.usage.log import MAX_WAITING, UsageLog
+from lifesign.usage.log import UsageLog
 
 _LISTENING = re.compile(r"listening on (\S+)")
 _PARTS_OF_A_ROUND = 4
@@ -54,6 +54,7 @@ _MINUTES = 43_200
 _ERRORS = 1_000
 _BURST = 50_000
 _NOTED_PER_S = 1_000
+_PATIENCE_S = 60
 _KEEPS = Goal(0.97, is_floor=True)
 
 
@@ -148,9 +149,8 @@ async def _checking_keys() -> list[Figure]:
     for _ in range(10):
         began = time.thread_time()
         for key in keys:
-            found: VitalsCaller = await keyring.caller(key)
+            await keyring.caller(key)
         rounds.append((time.thread_time() - began) / _KEYS * 1_000_000)
-    assert found.project_id == "prj_1"
     return [
         Figure("knowing a key that was seen before", [median(rounds)], "us of the processor", Goal(30)),
         Figure("remembering 10,000 keys", [grown / 2**20], "MiB", Goal(8)),
@@ -330,7 +330,7 @@ def _burst(kind: str, server: Server, http: httpx2.Client, headers: dict[str, st
     began = time.perf_counter()
     # The overviews before it.
     while counted() < before + 1 + sent:
-        assert time.perf_counter() - began < MAX_WAITING, "some were not counted"
+        assert time.perf_counter() - began < _PATIENCE_S, "some were not counted"
     return [
         Figure(
             f"{kind}: {_BURST:,} requests or more, until all are counted", [time.perf_counter() - began], "s", Goal(2)
