@@ -68,7 +68,11 @@ def heard_of(page: Page) -> list[str]:
 
     def opened(socket: WebSocket) -> None:
         told.append(f"SOCKET {socket.url}")
-        socket.on("framesent", lambda payload: told.append(f"SENT {payload}"))
+
+        def sent(payload: str | bytes) -> None:
+            told.append(f"SENT {payload!s}")
+
+        socket.on("framesent", sent)
 
     page.on("websocket", opened)
     return told

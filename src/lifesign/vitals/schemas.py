@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field
 
 from lifesign.auth.vitals.schemas import Good, Json, vitals_operation
 from lifesign.clock import rfc3339
 from lifesign.http.describe import Refusal
-from lifesign.http.fields import Body, optional
+from lifesign.http.fields import Body, optional, without_default
 from lifesign.vitals.sessions import LONGEST_S, Session
 from lifesign.vitals.store import Measurement
 
@@ -42,16 +42,19 @@ class CalibrationPair(Body):
     spo2: float = Field(ge=70, le=100)
 
 
-class SentRecording(Body):
+class SentTraces(Body):
     """Mean colours of skin over time."""
 
     t_ms: list[float] | None = Field(
         default=None, description="The instant of each sample, strictly increasing; this or `fps` is needed."
     )
     rgb: list[_Colour | list[_Colour | None] | None] = Field(
-        description="For each sample `[r,g,b]`, or one for each of 1 to 8 regions; null where nothing was seen.",
+        description="Needed but for several recordings. For each sample `[r,g,b]`, or one for each of 1 to 8 regions; "
+        "null where nothing was seen.",
+        default=None,
         min_length=MIN_SAMPLES,
         max_length=MAX_SAMPLES,
+        json_schema_extra=without_default,
     )
     face: list[float] | None = Field(default=None, description="How sure it is that there is a face, 0 to 1.")
     box: list[list[float]] | None = Field(default=None, description="Centre x, y and width of the face in pixels.")
@@ -65,19 +68,12 @@ class SentRecording(Body):
     debug: bool | None = Field(default=False, description="Tell what refused values would have been.")
     store: bool | None = Field(default=False, description="Keep the report as a measurement.")
     watch: WatchedHeartbeat | None = Field(default=None, description="Let a given heart rate check in a heartbeat.")
-
-
-class SentRecordings(Body):
-    """Several recordings at once, each judged by itself."""
-
-    recordings: list[Any] = Field(
-        description="Each as one is sent alone, but for `watch`.", min_length=1, max_length=MAX_RECORDINGS
+    recordings: list[Any] | None = Field(
+        default=None,
+        description="Several at once, each as one is sent alone but for `watch`, and judged by itself.",
+        min_length=1,
+        max_length=MAX_RECORDINGS,
     )
-    watch: WatchedHeartbeat | None = Field(default=None, description="Let a given heart rate check in a heartbeat.")
-
-
-class SentTraces(RootModel[SentRecording | SentRecordings]):
-    """One recording, or several."""
 
 
 class WantedStream(Body):

@@ -44,9 +44,8 @@ def file_of(name: str) -> File:
         listed = json.loads((_MODELS / "MODELS.json").read_text(encoding="utf-8"))
         return File((_MODELS / name).read_bytes(), "application/octet-stream", sha256=_sha256_in(listed, name))
     listed = json.loads((_FOREIGN / "PACKAGES.json").read_text(encoding="utf-8"))
-    is_packed = name.endswith(".wasm")
-    content = (_FOREIGN / (f"{name}.gz" if is_packed else name)).read_bytes()
-    return File(content, _PARTS[name], is_packed, _sha256_in(listed, name))
+    content = (_FOREIGN / f"{name}.gz").read_bytes()
+    return File(content, _PARTS[name], is_packed=True, sha256=_sha256_in(listed, name))
 
 
 def _sha256_in(listed: list[dict[str, str]], name: str) -> str:
