@@ -49,11 +49,10 @@ class Body(BaseModel):
 # Any: pydantic's own way to say "a default that is not of the field's type": absent is not null.
 def optional(description: str = "", examples: list[Any] | None = None) -> Any:
     """A field that may be absent (then None) but not null."""
-    return Field(default=None, description=description or None, examples=examples, json_schema_extra=without_default)
+    return Field(default=None, description=description or None, examples=examples, json_schema_extra=_without_default)
 
 
-def without_default(schema: dict[str, Any]) -> None:
-    """Say no default of a field that may be absent and not null."""
+def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, Field
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from lifesign.auth.vitals.schemas import Good, Json, vitals_operation
 from lifesign.clock import rfc3339
 from lifesign.http.describe import Refusal
-from lifesign.http.fields import Body, optional, without_default
+from lifesign.http.fields import Body, optional
 from lifesign.vitals.sessions import LONGEST_S, Session
 from lifesign.vitals.store import Measurement
 
@@ -48,13 +48,11 @@ class SentTraces(Body):
     t_ms: list[float] | None = Field(
         default=None, description="The instant of each sample, strictly increasing; this or `fps` is needed."
     )
-    rgb: list[_Colour | list[_Colour | None] | None] = Field(
-        description="Needed but for several recordings. For each sample `[r,g,b]`, or one for each of 1 to 8 regions; "
-        "null where nothing was seen.",
-        default=None,
-        min_length=MIN_SAMPLES,
-        max_length=MAX_SAMPLES,
-        json_schema_extra=without_default,
+    rgb: Annotated[
+        list[_Colour | list[_Colour | None] | None], Field(min_length=MIN_SAMPLES, max_length=MAX_SAMPLES)
+    ] = optional(
+        "Needed but for several recordings. For each sample `[r,g,b]`, or one for each of 1 to 8 regions; null where "
+        "nothing was seen."
     )
     face: list[float] | None = Field(default=None, description="How sure it is that there is a face, 0 to 1.")
     box: list[list[float]] | None = Field(default=None, description="Centre x, y and width of the face in pixels.")
