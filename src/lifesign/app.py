@@ -42,6 +42,7 @@ from lifesign.bots.execution import MOST_SECONDS, Executor
 from lifesign.bots.runners.commands import CommandRunner, commands_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
+from lifesign.bots.tracing import Tracer
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -227,7 +228,15 @@ async def open_node(
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
     default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
-    bots = _executor(settings, clock, db, kit=kit, resolver=resolver, runner=CommandRunner(commands, default_project))
+    bots = _executor(
+        settings,
+        clock,
+        db,
+        kit=kit,
+        tracer=Tracer(db, receiver),
+        resolver=resolver,
+        runner=CommandRunner(commands, default_project),
+    )
     driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
@@ -365,7 +374,14 @@ def _driver(
 
 
 def _executor(
-    settings: Settings, clock: Clock, db: Database, *, kit: Kit, resolver: Resolver | None, runner: CommandRunner
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    *,
+    kit: Kit,
+    tracer: Tracer,
+    resolver: Resolver | None,
+    runner: CommandRunner,
 ) -> Executor:
     """Who does runs of bots on this node."""
     # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
@@ -375,7 +391,13 @@ def _executor(
     )
     runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
     return Executor(
-        db, clock, runners, prechecks=kit.outbound, on_end=lambda: db.wakeups.wake({"bots_run"}), owned=[patient]
+        db,
+        clock,
+        runners,
+        prechecks=kit.outbound,
+        tracer=tracer,
+        on_end=lambda: db.wakeups.wake({"bots_run"}),
+        owned=[patient],
     )
 
 

@@ -607,3 +607,21 @@ async def test_runs_need_their_scope(lifesign: Lifesign, scope: str) -> None:
     await asked(lifesign, "POST", "/heartbeat/trigger", ref, client=client, expect=403)
     await asked(lifesign, "POST", "/runs/claim", {}, client=client, expect=403)
     await asked(lifesign, "GET", "/heartbeat/logs", bot_id=made["bot_id"], client=client)
+
+
+# Traced -------------------------------------------------------------------------------------------------------------
+async def test_a_run_is_a_session_of_its_project_without_what_was_said(lifesign: Lifesign) -> None:
+    made = await scheduled(lifesign)
+    for told in ({}, {"status": "error", "error_message": "No luck."}):
+        await triggered(lifesign, made)
+        done = await worked(lifesign, usage={"input_tokens": 900, "output_tokens": 600, "requests": 2}, **told)
+
+    told = await lifesign.ask("GET", f"/v1/sessions/{done['uuid']}")
+    (record,) = (await lifesign.ask("GET", f"/v1/telemetry?session_id={done['uuid']}"))["records"]
+
+    assert told["session"]["session_id"] == done["uuid"]
+    assert record["trace_id"] == done["lifesign"]["trace_id"]
+    assert record["name"] == "invoke_agent Night watch"
+    assert "Look at the error log" not in str(record)
+    assert record["attributes"]["gen_ai.usage.input_tokens"] == 900
+    assert record["attributes"]["error.type"] == "runner_error"

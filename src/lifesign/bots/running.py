@@ -814,15 +814,15 @@ def _pause(conn: Connection, schedule: Schedule, reason: str, now: EpochMs) -> N
 
 
 # Lost, late, cancelled ----------------------------------------------------------------------------------------------
-def reap(conn: Connection, run_id: str, now: EpochMs) -> bool:
-    """End a run whose owner did not come back; False when it did meanwhile."""
+def reap(conn: Connection, run_id: str, now: EpochMs) -> Run | None:
+    """End a run whose owner did not come back; None when it did meanwhile."""
     seen = run_store.run_by_id(conn, run_id)
     if seen is None:
-        return False
+        return None
     schedule = store.schedules_by_id(conn, [seen.schedule_id], lock=True).get(seen.schedule_id)
     run = run_store.run_by_id(conn, run_id, lock=True)
     if run is None or run.status != "running" or (run.lease_until or 0) > now:
-        return False
+        return None
     if run.cancel_reason is not None:
         outcome = Outcome("cancelled", run.cancel_reason)
     elif run.deadline_at is not None and now >= run.deadline_at:
@@ -832,10 +832,10 @@ def reap(conn: Connection, run_id: str, now: EpochMs) -> bool:
     # From here on whoever held the lease cannot end the run any more.
     run = replace(run, lease_token=run.lease_token + 1)
     run_store.set_run(conn, run.id, {"lease_token": run.lease_token})
-    _finish(conn, run, schedule, outcome, now)
+    ended = _finish(conn, run, schedule, outcome, now)
     if outcome.reason == "lost" and schedule is not None and schedule.options.retry_lost:
         _run_again(conn, run, now)
-    return True
+    return ended
 
 
 def _run_again(conn: Connection, run: Run, now: EpochMs) -> None:
