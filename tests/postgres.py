@@ -191,7 +191,7 @@ DECLARE
 BEGIN
     SET LOCAL lock_timeout = '1s';
     FOR each IN SELECT c.oid::regclass AS name FROM pg_class c WHERE relkind = 'r' AND oid >= 16384
-        AND relname NOT LIKE 'alembic%' AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
+        AND relname NOT LIKE 'alembic%' AND relname <> 'engine_state' AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', each.name) INTO is_full;
         IF is_full THEN
@@ -200,6 +200,10 @@ BEGIN
     END LOOP;
     IF full_ones <> '{}' THEN
         EXECUTE 'TRUNCATE ' || array_to_string(full_ones, ', ') || ' CASCADE';
+    END IF;
+    -- The one row that every database has from the first.
+    IF to_regclass('engine_state') IS NOT NULL THEN
+        UPDATE engine_state SET blind_from = NULL, blind_to = NULL;
     END IF;
     FOR each IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_sequences s
         ON s.schemaname = c.relnamespace::regnamespace::text AND s.sequencename = c.relname
