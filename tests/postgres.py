@@ -191,7 +191,8 @@ DECLARE
 BEGIN
     SET LOCAL lock_timeout = '1s';
     FOR each IN SELECT c.oid::regclass AS name FROM pg_class c WHERE relkind = 'r' AND oid >= 16384
-        AND relname NOT LIKE 'alembic%' AND relname <> 'engine_state' AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
+        AND relname NOT LIKE 'alembic%' AND relname <> 'engine_state'
+        AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', each.name) INTO is_full;
         IF is_full THEN

@@ -36,6 +36,7 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import admin_routes as bot_admin_routes
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
@@ -518,7 +519,12 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
+            routes=[
+                *admin_routes.routes,
+                *bot_admin_routes.routes,
+                *usage_admin_routes.routes,
+                *user_admin_routes.routes,
+            ],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state
