@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
 
 from lifesign.bots.records import Run
 from lifesign.clock import EpochMs
@@ -83,9 +83,13 @@ class Moved(NamedTuple):
 
 def move_slots(conn: Connection, moved: Sequence[Moved]) -> None:
     """Note where the slots of schedules stand, which are locked."""
-    for each in moved:
-        values = {"last_slot": each.last_slot, "next_slot": each.next_slot, "next_run_at": each.next_run_at}
-        conn.execute(update(bot_schedules).where(S.id == each.id).values(values | {"version": S.version + 1}))
+    if not moved:
+        return
+    names = ("last_slot", "next_slot", "next_run_at")
+    values = {name: bindparam(f"new_{name}") for name in names}
+    change = update(bot_schedules).where(S.id == bindparam("of")).values(values | {"version": S.version + 1})
+    # Many at once: one way to the database and back for all of them.
+    conn.execute(change, [{"of": each.id} | {f"new_{name}": getattr(each, name) for name in names} for each in moved])
 
 
 # Open runs ----------------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ class _World:
         self._recent: dict[str, int] = {}
         self._new: list[Run] = []
         self._grown: dict[str, Run] = {}
-        self._skipped: dict[str, EpochMs] = {}
+        self._skipped: set[str] = set()
         self.has_started = False
 
     @classmethod
@@ -240,15 +240,14 @@ class _World:
         )
         self._new.append(made)
         self._latest[schedule.id] = made
-        self._skipped[schedule.id] = self._now
+        self._skipped.add(schedule.id)
 
     def write(self) -> None:
         """Write what came of it."""
         run_store.insert_runs(self._conn, self._new)
         for grown in self._grown.values():
             run_store.set_run(self._conn, grown.id, {"count": grown.count, "last_slot": grown.last_slot})
-        for schedule_id, at in self._skipped.items():
-            store.set_columns(self._conn, schedule_id, {"last_status": "skipped", "last_executed_at": at})
+        store.note_skips(self._conn, self._skipped, self._now)
 
 
 def _supersede(conn: Connection, schedule: Schedule, now: EpochMs) -> None:
