@@ -36,12 +36,14 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import admin_routes as bot_admin_routes
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
 from lifesign.bots.runners.commands import CommandRunner, commands_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
+from lifesign.bots.tracing import Tracer
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -239,7 +241,15 @@ async def open_node(
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
     default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
-    bots = _executor(settings, clock, db, kit=kit, resolver=resolver, runner=CommandRunner(commands, default_project))
+    bots = _executor(
+        settings,
+        clock,
+        db,
+        kit=kit,
+        tracer=Tracer(db, receiver),
+        resolver=resolver,
+        runner=CommandRunner(commands, default_project),
+    )
     driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
@@ -381,7 +391,14 @@ def _driver(
 
 
 def _executor(
-    settings: Settings, clock: Clock, db: Database, *, kit: Kit, resolver: Resolver | None, runner: CommandRunner
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    *,
+    kit: Kit,
+    tracer: Tracer,
+    resolver: Resolver | None,
+    runner: CommandRunner,
 ) -> Executor:
     """Who does runs of bots on this node."""
     # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
@@ -391,7 +408,13 @@ def _executor(
     )
     runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
     return Executor(
-        db, clock, runners, prechecks=kit.outbound, on_end=lambda: db.wakeups.wake({"bots_run"}), owned=[patient]
+        db,
+        clock,
+        runners,
+        prechecks=kit.outbound,
+        tracer=tracer,
+        on_end=lambda: db.wakeups.wake({"bots_run"}),
+        owned=[patient],
     )
 
 
@@ -520,7 +543,12 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
+            routes=[
+                *admin_routes.routes,
+                *bot_admin_routes.routes,
+                *usage_admin_routes.routes,
+                *user_admin_routes.routes,
+            ],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state
