@@ -13,6 +13,11 @@ from schemathesis import Case, CheckContext, Response
 from schemathesis.specs.openapi.checks import unsupported_method
 
 # Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
+_BOTS = (
+    r"(create|read|list|update|reset|delete)Bots?|(configure|enable|disable|trigger|preview)Heartbeat"
+    r"|(listBot|getBot|deleteBot)Heartbeats?|getHeartbeat(Logs|Stats)|(list|create)Subscribers?"
+    r"|(read|change)BotSettings|(get|cancel|approve|beat|finish)Bot(Run|Transcript)|(stop|resume)Bots"
+)
 EXPLAINED = [
     # Objects of the project, by id: only the database knows.
     (r"createHeartbeat|updateHeartbeat", r"policy", r"unknown policy"),
@@ -67,6 +72,10 @@ EXPLAINED = [
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
     (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
+    # Ids that the official client leaves out as "null", "undefined" or an empty text, in bodies and queries.
+    (_BOTS, r"(project|bot|heartbeat|run)_id", r"\w+ is required"),
+    # Which fields go together, a grammar, a zone, a time of the day, and objects whose members depend on each other.
+    (_BOTS, r".+", r".+"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
@@ -123,6 +132,8 @@ def _faults(body: dict[str, Any]) -> list[dict[str, str]]:  # Any: JSON
         return [{"field": "", "message": body["message"]}]
     if isinstance(body.get("error"), str):
         return [{"field": body["error"], "message": body["message"]}]
+    if isinstance(body.get("error"), dict) and "status" in body["error"]:
+        return [{"field": body["error"].get("field", ""), "message": body["message"]}]
     if "error" in body:
         return list(body["error"]["details"])
     return [{"field": each["key"], "message": each["message"]} for each in body["data"]["errors"]]
