@@ -21,7 +21,8 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 
 .PHONY: test
 test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@# Twice as many as there are processors: tests wait for databases and for each other's processes.
+	@$(BIN)/pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal $(ARGS)
 
 .PHONY: faults
 faults: .venv/.dev ## kill servers at random moments 200 times, and count what was lost (ARGS="--kills 50 --seed 7")
