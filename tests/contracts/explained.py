@@ -72,8 +72,8 @@ EXPLAINED = [
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
     (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
-    # Of bots: ids that were left out as "null" or "undefined", fields that go together, a grammar, a zone, a time of the
-    # day, objects whose members depend on each other. Each is told by its field, and tried in tests/bots.
+    # Of bots: ids that were left out as "null" or "undefined", fields that go together, a grammar, a zone, a time of
+    # the day, objects whose members depend on each other. Each is told by its field, and tried in tests/bots.
     (_BOTS, r".+", r".+"),
     # Samples and their times, frames and theirs, JSON within a field: what belongs together.
     (
