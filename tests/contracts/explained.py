@@ -72,6 +72,9 @@ EXPLAINED = [
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
     (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
+    # Of bots: ids that were left out as "null" or "undefined", fields that go together, a grammar, a zone, a time of
+    # the day, objects whose members depend on each other. Each is told by its field, and tried in tests/bots.
+    (_BOTS, r".+", r".+"),
     # Samples and their times, frames and theirs, JSON within a field: what belongs together.
     (
         r"analyzeVitals|tryVitals",
@@ -81,10 +84,6 @@ EXPLAINED = [
     (r"measurePulse|analyzeVitals|tryVitals", r"", r"(frame|video) is required|multipart body: .+|Invalid watch"),
     (r"measurePulse|tryVitals", r"", r"timestamps_ms must be .+"),
     (r"analyzeVitals|tryVitals|createVitalsSession", r"", r"Request body must be a JSON object|Invalid watch"),
-    # Ids that the official client leaves out as "null", "undefined" or an empty text, in bodies and queries.
-    (_BOTS, r"(project|bot|heartbeat|run)_id", r"\w+ is required"),
-    # Which fields go together, a grammar, a zone, a time of the day, and objects whose members depend on each other.
-    (_BOTS, r".+", r".+"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     (r"list\w+|getDashboardRecentErrors", r"", r"cursor is not a cursor of this list"),

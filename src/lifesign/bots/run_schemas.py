@@ -290,7 +290,7 @@ class Beat(BaseModel):
     log: str | None = optional()
 
 
-class FinishedRun(Beat):
+class FinishBotRun(Beat):
     """A run that ended."""
 
     status: Literal["success", "error"]
