@@ -41,7 +41,12 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
     await lifesign.advance()
     [incident] = await lifesign.incidents(made["id"])
     system = (await lifesign.ask("POST", "/api/systems", {"name": "db1"}, expect=201))["data"]
+    window = {"name": "Always", "schedule": "0 3 * * *", "duration": 3600, "tags": ["none"]}
+    announced = await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
+    [key] = (await lifesign.ask("GET", "/v1/keys"))["keys"]
     return {
+        "key_id": key["id"],
+        "window_id": announced["id"],
         "heartbeat_id": made["id"],
         "incident_id": incident["id"],
         "notification_id": incident["notifications"][0]["id"],
@@ -57,8 +62,8 @@ def filled(path: str, values: dict[str, str]) -> str:
 
 async def everything(lifesign: Lifesign) -> list[object]:
     """What a change would show in."""
-    paths = ("/v1/heartbeats", "/v1/policies", "/v1/channels", "/v1/incidents", "/v1/notifications", "/api/systems")
-    return [await lifesign.ask("GET", path) for path in paths]
+    kinds = ("heartbeats", "policies", "channels", "incidents", "notifications", "keys", "maintenance", "settings")
+    return [await lifesign.ask("GET", path) for path in (*(f"/v1/{kind}" for kind in kinds), "/api/systems")]
 
 
 async def test_every_changing_request_of_a_viewer_is_refused_and_changes_nothing(

@@ -17,6 +17,11 @@ _CORRECT_EVERY_MS = 10 * _S
 _WORTH_A_WARNING_MS = 5 * _S
 
 
+def last_blind(conn: Connection) -> Span | None:
+    """The last span in which no node listened."""
+    return store.state(conn).blind
+
+
 class Alive(Idle):
     """Writes down each second that this node lives; watches the machine's clock."""
 

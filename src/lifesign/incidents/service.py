@@ -535,3 +535,4 @@ next_steps = store.timers_of
 find = store.find
 find_by_code = store.find_by_code
 count_open = store.count_open
+unattended_of = store.open_unattended

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
-from lifesign.web.access import theme_of
+from lifesign.web.access import banner_for, theme_of
 from lifesign.web.forms import duration_of
 from lifesign.web.rules import Person
 
@@ -63,6 +63,9 @@ NAVIGATION = (
     ("/policies", "Policies"),
     ("/channels", "Channels"),
     ("/systems", "Systems"),
+    ("/keys", "Keys"),
+    ("/settings", "Settings"),
+    ("/audit", "Audit"),
 )
 _templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": NAVIGATION}
 
@@ -74,6 +77,7 @@ def page(request: Request, name: str, person: Person | None, status: int = 200, 
         person=person,
         theme=theme_of(request),
         now=context_of(request).now(),
+        banner=banner_for(request),
         here=request.url.path if request.method == "GET" else "/",
         **values,
     )
