@@ -115,9 +115,11 @@ from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
 from lifesign.web import settings_routes as settings_pages
+from lifesign.web import status_routes as status_pages
 from lifesign.web import system_routes as system_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
+from lifesign.web.status_routes import StatusAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ async def open_node(
     api.state.turnstile = Turnstile()
     api.state.passwords = Passwords()
     api.state.live = Live(db)
+    api.state.status_answers = StatusAnswers()
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -409,6 +412,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         key_pages.router,
         settings_pages.router,
         audit_pages.router,
+        status_pages.router,
         bot_routes.router,
         observe.router,
     ):

@@ -44,7 +44,14 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
     window = {"name": "Always", "schedule": "0 3 * * *", "duration": 3600, "tags": ["none"]}
     announced = await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
     [key] = (await lifesign.ask("GET", "/v1/keys"))["keys"]
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/status/new")
+    await owner.post("/settings/status/new", {"title": "S", "slug": "shown", "members": made["id"], "is_on": "on"})
+    found = re.search(r"/settings/status/(sp_\w+)/edit", await owner.get("/settings"))
+    assert found is not None
     return {
+        "status_id": found[1],
+        "slug": "shown",
         "key_id": key["id"],
         "window_id": announced["id"],
         "heartbeat_id": made["id"],

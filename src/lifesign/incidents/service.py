@@ -530,6 +530,7 @@ def cause_of(conn: Connection, incident_id: str | None) -> str | None:
 
 
 list_incidents = store.incidents_of
+of_heartbeats = store.of_heartbeats
 spans_of = store.spans_of
 next_steps = store.timers_of
 find = store.find

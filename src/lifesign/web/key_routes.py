@@ -147,10 +147,16 @@ async def _page_of(
         typed=typed or {"name": "", "life": ""},
         chosen=chosen,
         faults=faults or {},
-        scopes=[(each, WORDS.get(each, "")) for each in rules.KNOWN_SCOPES],
+        scopes=sorted(((each, WORDS.get(each, "")) for each in rules.KNOWN_SCOPES), key=_place),
         lives=list(_LIVES.items()),
         may_change=person.caller.allows("keys:write"),
     )
+
+
+def _place(scope: tuple[str, str]) -> int:
+    """Those that most keys need come first."""
+    known = list(WORDS)
+    return known.index(scope[0]) if scope[0] in known else len(known)
 
 
 def _keyring(request: Request) -> Keyring:

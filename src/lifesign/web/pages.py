@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
+from email.utils import format_datetime
 from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
@@ -54,6 +55,11 @@ def _in_zone(at: EpochMs, zone: str) -> str:
     return to_datetime(at).astimezone(ZoneInfo(zone)).strftime("%a %Y-%m-%d %H:%M:%S %Z")
 
 
+def _rfc822(at: EpochMs) -> str:
+    return format_datetime(to_datetime(at), usegmt=True)
+
+
+_templates.filters |= {"rfc822": _rfc822}
 _templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone, "duration": duration_of}
 
 # What the header leads to, in this order; a page names its own entry as `section`.
@@ -82,6 +88,13 @@ def page(request: Request, name: str, person: Person | None, status: int = 200, 
         **values,
     )
     return HTMLResponse(html, status, headers=HEADERS)
+
+
+# Any: what the templates ask for.
+def feed(request: Request, name: str, person: None, **values: Any) -> Response:  # noqa: ARG001 - as `page`
+    """The document of XML that the template `name` makes; for everybody."""
+    text = _templates.get_template(f"{name}.xml.j2").render(now=context_of(request).now(), **values)
+    return Response(text, headers=HEADERS, media_type="application/rss+xml")
 
 
 def error_page(theme: str, status: int, message: str, request_id: str, headers: Mapping[str, str]) -> HTMLResponse:

@@ -31,12 +31,14 @@ from lifesign.preferences import bodies
 from lifesign.preferences import service as preferences
 from lifesign.preferences.service import Preferences
 from lifesign.settings import Settings
+from lifesign.web import status_service as status
 from lifesign.web import window_forms
 from lifesign.web.access import Form, form_for, person_for, person_of
 from lifesign.web.forms import duration_of
 from lifesign.web.pages import page
 from lifesign.web.routes import to
 from lifesign.web.rules import Person
+from lifesign.web.status import StatusPage
 
 router = APIRouter(include_in_schema=False)
 
@@ -84,6 +86,7 @@ class Seen(NamedTuple):
     channels: Sequence[Channel]
     policies: Sequence[Policy]
     windows: Sequence[ShownWindow]
+    status_pages: Sequence[StatusPage]
 
 
 # The project --------------------------------------------------------------------------------------------------------
@@ -170,6 +173,7 @@ def _seen(conn: Connection, project_id: str, now: EpochMs) -> Seen:
         channels.list_channels(conn, project_id, limit=_CHANNELS, after=None),
         policies.list_policies(conn, project_id, limit=_POLICIES, after=None),
         shown,
+        status.pages_of(conn, project_id, limit=_WINDOWS),
     )
 
 
