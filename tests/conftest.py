@@ -96,14 +96,20 @@ def migrated(pytestconfig: pytest.Config, cluster: postgres.Databases) -> str:
     return pytestconfig.stash[_RUN].once("migrated", make)
 
 
+@pytest.fixture(scope="session")
+def reused(cluster: postgres.Databases, migrated: str) -> postgres.Reused:
+    """Databases with all tables and no rows."""
+    return postgres.Reused(cluster, migrated)
+
+
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest) -> Iterator[SecretStr | None]:
     """Every test that asks for it runs on both databases: None is SQLite."""
     if request.param == "sqlite":
         yield None
         return
-    running: postgres.Databases = request.getfixturevalue("cluster")
-    with running.new_database(template=request.getfixturevalue("migrated")) as url:
+    databases: postgres.Reused = request.getfixturevalue("reused")
+    with databases.database() as url:
         yield SecretStr(url)
 
 

@@ -113,6 +113,104 @@ class Databases:
             connection.execute(statement)
 
 
+class Reused:
+    """Databases with the tables of a template and no rows, each handed out again and again.
+
+    Making a database and dropping it takes several times as long as emptying the few tables that a test wrote to.
+    Whatever more than rows a test changed, its database is dropped, not handed out again.
+    """
+
+    def __init__(self, databases: Databases, template: str) -> None:
+        self._databases = databases
+        self._template = template
+        self._free: list[str] = []
+        self._looks: tuple[object, ...] | None = None
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The address of a database that nobody else has until the end of the block."""
+        name = self._free.pop() if self._free else self._made()
+        try:
+            yield self._databases.url(name)
+        finally:
+            if self._emptied(name):
+                self._free.append(name)
+            else:
+                self._databases.drop_database(name)
+
+    def _made(self) -> str:
+        name = f"lifesign_{uuid.uuid4().hex[:12]}"
+        self._databases.create_database(name, template=self._template)
+        if self._looks is None:
+            with self._connection(name) as connection:
+                self._looks = connection.execute(_LOOKS).fetchone()
+        return name
+
+    def _emptied(self, name: str) -> bool:
+        """Remove what was written to a database; whether it is like new."""
+        try:
+            with self._connection(name) as connection:
+                if connection.execute(_LOOKS).fetchone() != self._looks:
+                    return False
+                connection.execute(_EMPTY)
+        except psycopg.Error:  # It may be gone, or be held by somebody who still is at work there.
+            return False
+        return True
+
+    @contextmanager
+    def _connection(self, name: str) -> Iterator[psycopg.Connection]:
+        with psycopg.connect(self._databases.url(name), autocommit=True) as connection:
+            yield connection
+
+
+# Tables, columns, indexes, constraints and migrations, which ought to be those of the template; nobody is connected, no
+# statistics are gathered, no setting is left behind.
+_LOOKS = """
+SELECT
+    (SELECT md5(string_agg(oid::regclass::text, ',' ORDER BY oid::regclass::text)) FROM pg_class
+        WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S')),
+    (SELECT md5(string_agg(concat(attrelid::regclass, attname, atttypid, attnotnull, attisdropped), ',' ORDER BY
+        attrelid::regclass::text, attnum)) FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0),
+    (SELECT md5(string_agg(concat(indexrelid::regclass, indisvalid), ',' ORDER BY indexrelid::regclass::text))
+        FROM pg_index WHERE indexrelid >= 16384 AND indrelid >= 16384
+        AND indrelid NOT IN (SELECT reltoastrelid FROM pg_class)),
+    (SELECT md5(string_agg(conname, ',' ORDER BY conname)) FROM pg_constraint WHERE oid >= 16384),
+    (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal),
+    (SELECT count(*) FROM pg_db_role_setting),
+    (SELECT count(*) FROM pg_statistic WHERE starelid >= 16384),
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+        AND backend_type = 'client backend'),
+    (SELECT string_agg(version_num, ',') FROM alembic_version)
+"""
+_EMPTY = """
+DO $$
+DECLARE
+    each record;
+    is_full boolean;
+    full_ones text[] := '{}';
+BEGIN
+    SET LOCAL lock_timeout = '1s';
+    FOR each IN SELECT c.oid::regclass AS name FROM pg_class c WHERE relkind = 'r' AND oid >= 16384
+        AND relname NOT LIKE 'alembic%' AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
+    LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', each.name) INTO is_full;
+        IF is_full THEN
+            full_ones := full_ones || each.name::text;
+        END IF;
+    END LOOP;
+    IF full_ones <> '{}' THEN
+        EXECUTE 'TRUNCATE ' || array_to_string(full_ones, ', ') || ' CASCADE';
+    END IF;
+    FOR each IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_sequences s
+        ON s.schemaname = c.relnamespace::regnamespace::text AND s.sequencename = c.relname
+        WHERE relkind = 'S' AND s.last_value IS NOT NULL
+    LOOP
+        PERFORM setval(each.name, 1, false);
+    END LOOP;
+END $$
+"""
+
+
 class Shared(Databases):
     """A cluster that was started, and let go, by any process of this test run."""
 

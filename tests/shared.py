@@ -20,7 +20,7 @@ from lifesign.projects import store as projects
 from tests.conftest import DATABASES
 from tests.harness import SETTINGS, Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
-from tests.postgres import Databases
+from tests.postgres import Reused
 
 _START = "2026-01-05T12:00:00.000Z"
 _numbers = itertools.count(1)
@@ -43,8 +43,8 @@ async def shared_node(
         async with Lifesign.started(settings, at=_START) as started:
             yield started
         return
-    cluster: Databases = request.getfixturevalue("cluster")
-    with cluster.new_database(template=request.getfixturevalue("migrated")) as url:
+    databases: Reused = request.getfixturevalue("reused")
+    with databases.database() as url:
         on_postgres = settings.model_copy(update={"database_url": SecretStr(url)})
         async with Lifesign.started(on_postgres, at=_START) as started:
             yield started

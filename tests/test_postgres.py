@@ -168,6 +168,75 @@ def test_a_server_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -
         postgres.start(programs=programs)
 
 
+# Databases that are used again ---------------------------------------------------------------------------------------
+@pytest.fixture
+def reused(cluster: postgres.Cluster) -> Iterator[postgres.Reused]:
+    with cluster.new_database() as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE alembic_version AS SELECT '7' AS version_num")
+            connection.execute("CREATE TABLE mothers (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text)")
+            connection.execute("CREATE TABLE children (mother int REFERENCES mothers)")
+        yield postgres.Reused(cluster, urlsplit(url).path[1:])
+
+
+def _born(url: str) -> int:
+    """The id of a new mother, who has a child."""
+    with psycopg.connect(url) as connection:
+        [(found,)] = connection.execute("INSERT INTO mothers (name) VALUES ('Ann') RETURNING id").fetchall()
+        connection.execute("INSERT INTO children VALUES (%s)", [found])
+    return int(found)
+
+
+def test_a_database_comes_back_empty_and_counts_from_one(reused: postgres.Reused) -> None:
+    with reused.database() as first:
+        assert (_born(first), _born(first)) == (1, 2)
+
+    with reused.database() as second:
+        assert second == first
+        assert _born(second) == 1
+        with psycopg.connect(second) as connection:
+            assert connection.execute("SELECT mother FROM children").fetchall() == [(1,)]
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("7",)]
+
+
+def test_nobody_else_has_a_database_that_is_in_use(reused: postgres.Reused) -> None:
+    with reused.database() as one, reused.database() as other:
+        assert one != other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE mothers ADD COLUMN age int",
+        "CREATE TABLE fathers ()",
+        "DROP TABLE children",
+        "CREATE INDEX further ON mothers (name)",
+        "UPDATE alembic_version SET version_num = '8'",
+        "ALTER TABLE mothers ADD CONSTRAINT named CHECK (name <> '')",
+        "INSERT INTO mothers (name) VALUES ('x'); ANALYZE mothers",
+    ],
+)
+def test_a_database_that_was_rebuilt_is_not_used_again(reused: postgres.Reused, change: str) -> None:
+    with reused.database() as first, psycopg.connect(first, autocommit=True) as connection:
+        connection.execute(change)
+
+    with reused.database() as second:
+        assert second != first
+        assert _born(second) == 1
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(first)
+
+
+def test_a_database_that_somebody_is_still_at_is_not_used_again(reused: postgres.Reused) -> None:
+    with reused.database() as first:
+        left = psycopg.connect(first)
+
+    with reused.database() as second:
+        assert second != first
+    with pytest.raises(psycopg.OperationalError):
+        left.execute("SELECT 1")
+
+
 def _setting(cluster: postgres.Databases, name: str) -> str:
     with psycopg.connect(cluster.url("postgres")) as connection:
         row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()

@@ -1,5 +1,6 @@
 """A server of its own process, the command as a process, and a stand-in server that answers as a test says."""
 
+import functools
 import http.server
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.forked import Forks
 
 _STOP_S = 25.0
 COMMAND = (sys.executable, "-m", "lifesign")
@@ -44,15 +47,13 @@ def environment(**changes: str) -> dict[str, str]:
 
 def lifesign_command(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Ran:
     """Run `lifesign` to its end."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        env=environment(**(env or {})),
-        timeout=60,
-        check=False,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr.decode())
+    code, out, err = _forks().run(arguments, environment(**(env or {})), stdin, timeout_s=60)
+    return Ran(code, out, err.decode())
+
+
+@functools.cache
+def _forks() -> Forks:
+    return Forks(environment())
 
 
 @dataclass(frozen=True, slots=True)

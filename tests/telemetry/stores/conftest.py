@@ -16,7 +16,7 @@ from lifesign.telemetry.store import SpanStore
 from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from tests.harness import SETTINGS
-from tests.postgres import Databases
+from tests.postgres import Reused
 
 SQL_STORES = ("sqlite", "postgresql")
 STORES = (*SQL_STORES, "chdb")
@@ -72,8 +72,8 @@ def _store_of(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Op
         with opened(settings.model_copy(update=changes)) as store:
             yield store
         return
-    cluster: Databases = request.getfixturevalue("cluster")
-    with cluster.new_database() as url, opened(settings.model_copy(update={"database_url": SecretStr(url)})) as store:
+    databases: Reused = request.getfixturevalue("reused")
+    with databases.database() as url, opened(settings.model_copy(update={"database_url": SecretStr(url)})) as store:
         yield store
 
 
