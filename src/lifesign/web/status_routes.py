@@ -25,6 +25,8 @@ router = APIRouter(include_in_schema=False)
 # So long an answer is good for everybody: a page that many look at costs little.
 _FRESH_MS = 5000
 _MAX_KEPT = 1000
+# Open pages look so often for what is new: strangers get no stream.
+_ASKS_EVERY_S = 60
 _FIELDS = ("title", "slug", "description", "members", "is_on")
 # What each state is to those who only look at it from outside.
 PUBLIC: Mapping[State, tuple[str, str]] = {
@@ -96,6 +98,7 @@ async def _answer(request: Request, slug: str, kind: str) -> bytes:
             reasons=REASONS,
             day_count=service.DAYS,
             base=base_url(request),
+            asks_every_s=_ASKS_EVERY_S,
         ).body
     )
     answers.keep(key, body, now)
