@@ -129,7 +129,8 @@ def test_from_nothing_to_an_alarm_that_is_acknowledged(server: Server, page: Pag
     press("Acknowledge")
 
     expect(page.get_by_text(f"by user:{OWNER}")).to_be_visible(timeout=PATIENCE_MS)
-    assert server.ask("GET", "/v1/incidents")["incidents"][-1]["resolution"] == "ack"
+    # On a slow machine it may have fired before the check-in, and again since.
+    assert "ack" in {each.get("resolution") for each in server.ask("GET", "/v1/incidents")["incidents"]}
     # No more than the steps need: three things made, one look, one answer.
     assert (presses, fields) == (12, 9)
 

@@ -17,9 +17,7 @@ _CORRECT_EVERY_MS = 10 * _S
 _WORTH_A_WARNING_MS = 5 * _S
 
 
-def last_blind(conn: Connection) -> Span | None:
-    """The last span in which no node listened."""
-    return store.state(conn).blind
+last_blind = store.last_blind
 
 
 class Alive(Idle):
