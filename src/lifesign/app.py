@@ -37,6 +37,11 @@ from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
 from lifesign.bots import routes as bot_routes
+from lifesign.bots import run_routes as bot_run_routes
+from lifesign.bots.execution import MOST_SECONDS, Executor
+from lifesign.bots.runners.commands import CommandRunner, commands_in
+from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
+from lifesign.bots.runners.requests import HttpRunner
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -54,6 +59,7 @@ from lifesign.diagnosis.service import Diagnoses
 from lifesign.documents import routes as document_routes
 from lifesign.engine.alive import Alive
 from lifesign.engine.audit import Audit, Deadman
+from lifesign.engine.bots import BotsClaim, BotsReap, BotsRun
 from lifesign.engine.deliver import Deliver
 from lifesign.engine.driver import Driver, Loop
 from lifesign.engine.erasure import Eraser, RowsOfTables
@@ -165,6 +171,7 @@ class Node:
     usage: UsageLog
     courier: Courier
     driver: Driver
+    bots: Executor
     app: ASGIApp
     api: FastAPI
     new_admin_key: str | None
@@ -174,6 +181,7 @@ class Node:
 
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
+        await self.bots.close()
         await self.courier.kit.outbound.aclose()
         await self.usage.close()
         await self.receiver.close()
@@ -215,6 +223,7 @@ async def open_node(
             AckSigner([derived_key(each, ACK_LINKS_INFO) for each in master_secrets(settings.data_dir, settings)]),
         )
         codes = projects.codes_of(settings)
+        commands = commands_in(settings.data_dir)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key, new_setup_token = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
@@ -227,7 +236,9 @@ async def open_node(
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
-    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id)
+    default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
+    bots = _executor(settings, clock, db, kit=kit, resolver=resolver, runner=CommandRunner(commands, default_project))
+    driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
@@ -240,6 +251,7 @@ async def open_node(
     api.state.codes = codes
     api.state.courier = courier
     api.state.driver = driver
+    api.state.bots = bots
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
     api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
@@ -274,6 +286,7 @@ async def open_node(
         usage,
         courier,
         driver,
+        bots,
         app,
         api,
         new_admin_key,
@@ -324,6 +337,7 @@ def _driver(
     keyring: Keyring,
     courier: Courier,
     node_id: str,
+    bots: Executor,
 ) -> Driver:
     is_manual = isinstance(clock, ManualClock)
     # What erases deleted projects; a slice that keeps something elsewhere adds its own before the tables.
@@ -343,13 +357,38 @@ def _driver(
         Escalate(db, tuning, monotonic=clock.monotonic),
         Deliver(courier, node_id),
         Reap(db),
+        BotsClaim(db, is_halted=settings.bots_stopped),
+        BotsRun(db, bots, node_id, is_halted=settings.bots_stopped),
+        BotsReap(db, bots),
         Housekeeping(db, keyring),
-        Prune(db, erasers, event_days=settings.event_days, packet_days=settings.packet_retention_days),
+        Prune(
+            db,
+            erasers,
+            event_days=settings.event_days,
+            packet_days=settings.packet_retention_days,
+            bot_run_days=settings.bot_run_days,
+            bot_transcript_days=settings.bot_transcript_days,
+        ),
         PruneSpans(store, settings.telemetry_retention_days),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
     return driver
+
+
+def _executor(
+    settings: Settings, clock: Clock, db: Database, *, kit: Kit, resolver: Resolver | None, runner: CommandRunner
+) -> Executor:
+    """Who does runs of bots on this node."""
+    # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
+    base_url = settings.public_url or f"http://{settings.host}:{settings.port}"
+    patient = OutboundClient(
+        settings, resolver=resolver, total_timeout_s=MOST_SECONDS, max_body_bytes=MAX_ANSWER_BYTES + 1
+    )
+    runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
+    return Executor(
+        db, clock, runners, prechecks=kit.outbound, on_end=lambda: db.wakeups.wake({"bots_run"}), owned=[patient]
+    )
 
 
 def _api(settings: Settings) -> FastAPI:
@@ -414,6 +453,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         audit_pages.router,
         status_pages.router,
         bot_routes.router,
+        bot_run_routes.router,
         observe.router,
     ):
         api.include_router(router)

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         35, ge=1, le=3650, description="Days for which records of telemetry are kept."
     )
 
+    # Bots
+    bots_stopped: bool = Field(default=False, description="No run of a bot begins on this server.")
+    bot_run_days: int = Field(90, ge=1, le=3650, description="Days for which runs of bots are kept.")
+    bot_transcript_days: int = Field(30, ge=1, le=3650, description="Days for which transcripts of runs are kept.")
+
     # Diagnosis
     ready_min_count: int = Field(
         2, ge=1, le=_MANY, description="Records of one issue from which on a diagnosis is ready to be acted on."

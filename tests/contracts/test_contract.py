@@ -18,6 +18,8 @@ import pytest
 import referencing
 from referencing.jsonschema import DRAFT202012
 
+from lifesign.bots import running
+from lifesign.bots.running import Outcome, Parked
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.diagnosis.service import Diagnoses
 from lifesign.documents.texts import SCHEMAS
@@ -28,6 +30,8 @@ from lifesign.projects.rules import Codes
 from lifesign.projects.service import Order
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import StoreUnavailable
+from tests.bots.asking import bot, configured
+from tests.bots.asking_runs import claimed, triggered
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.systems.machines import machine
@@ -106,8 +110,13 @@ def _of_machine(method: str, path: str, body: Any = None, *, bad: Any = None, **
     )
 
 
-def _of_bots(method: str, path: str, body: Any = None, *, wrong: Any, missing: Any = None) -> Operation:
-    """An operation of the Bots API. wrong, missing: a query, or members of the body, that are refused with 400, 404."""
+def _of_bots(
+    method: str, path: str, body: Any = None, *, wrong: Any, missing: Any = None, late: Any = None
+) -> Operation:
+    """An operation of the Bots API.
+
+    wrong, missing, late: a query, or members of the body, that are refused with 400, 404, 409.
+    """
     is_asked = isinstance(wrong, str)
     url = f"/bot{path}"
     good = Request(method, f"{url}?project_id=default&{body or ''}" if is_asked else url, None if is_asked else body)
@@ -120,6 +129,8 @@ def _of_bots(method: str, path: str, body: Any = None, *, wrong: Any, missing: A
 
     if missing is not None:
         refused[404] = but(missing)
+    if late is not None:
+        refused[409] = but(late)
     if not is_asked:
         refused[413] = replace(good, body=body | {"filler": "x" * LARGEST_CALL})
     return Operation(good, but(wrong), refused)
@@ -139,6 +150,9 @@ NEW_HEARTBEAT = {
 TRACE = "1" * 32
 SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "1" * 16, "name": "chat"}]}]}]}
 BOT = {"project_id": "default", "bot_id": "{bot}"}
+BUSY = {"project_id": "default", "bot_id": "{pull_bot}", "heartbeat_id": "{busy_schedule}"}
+RUN = {"project_id": "default", "run_id": "{bot_run}"}
+HELD = RUN | {"run_id": "{held_run}", "lease_token": 1}
 SCHEDULE = BOT | {"heartbeat_id": "{schedule}"}
 NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
@@ -339,6 +353,49 @@ OPERATIONS: dict[str, Operation] = {
         wrong="bot_id={bot}",
         missing="bot_id={bot}&heartbeat_id=sch_0",
     ),
+    "triggerHeartbeat": _of_bots(
+        "POST", "/heartbeat/trigger", BUSY, wrong={"heartbeat_id": None}, missing={"heartbeat_id": "sch_0"}
+    ),
+    "getHeartbeatLogs": _of_bots(
+        "GET", "/heartbeat/logs", "bot_id={bot}", wrong="bot_id={bot}&status=failed", missing="bot_id=99"
+    ),
+    "getHeartbeatStats": _of_bots(
+        "GET", "/heartbeat/stats", "bot_id={bot}", wrong="bot_id={bot}&days=0", missing="bot_id=99"
+    ),
+    "getBotRun": _of_bots("GET", "/heartbeat/run", "run_id={bot_run}", wrong="run_id=", missing="run_id=run_0"),
+    "getBotTranscript": _of_bots(
+        "GET", "/heartbeat/transcript", "run_id={bot_run}", wrong="run_id=", missing="run_id=run_0"
+    ),
+    "cancelBotRun": _of_bots("POST", "/heartbeat/cancel", RUN, wrong={"run_id": None}, missing={"run_id": "run_0"}),
+    "approveBotRun": _of_bots(
+        "POST",
+        "/heartbeat/approve",
+        RUN | {"run_id": "{parked_run}", "approve": True},
+        wrong={"approve": None},
+        missing={"run_id": "run_0"},
+        late={"run_id": "{bot_run}"},
+    ),
+    "claimBotRun": _of_bots(
+        "POST", "/runs/claim", {"project_id": "default"}, wrong={"wait_seconds": 31}, missing={"bot_id": 99}
+    ),
+    "beatBotRun": _of_bots(
+        "POST",
+        "/runs/heartbeat",
+        HELD,
+        wrong={"lease_token": None},
+        missing={"run_id": "run_0"},
+        late={"lease_token": 9},
+    ),
+    "finishBotRun": _of_bots(
+        "POST",
+        "/runs/finish",
+        HELD | {"status": "success", "response": "Quiet."},
+        wrong={"status": None},
+        missing={"run_id": "run_0"},
+        late={"lease_token": 9},
+    ),
+    "stopBots": _of_bots("POST", "/stop", {"project_id": "default"}, wrong={"cancel_running": "perhaps"}),
+    "resumeBots": _of_bots("POST", "/resume", {"project_id": "default"}, wrong={"project_id": None}),
     "previewHeartbeat": _of_bots(
         "POST", "/heartbeat/preview", {"project_id": "default"}, wrong={"interval_minutes": 0}
     ),
@@ -440,7 +497,7 @@ PUBLISHED = {
 
 
 def test_the_table_knows_every_operation_of_the_contract_and_its_verb() -> None:
-    assert len(PUBLISHED) == 51
+    assert len(PUBLISHED) == 54
     for operation_id, published in PUBLISHED.items():
         good, verb, path = OPERATIONS[operation_id].good, published.verb, published.path
         asked = good.url.partition("?")[0]
@@ -560,10 +617,9 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
-    bots = {"project_id": "default"}
-    bot = (await lifesign.http.post("/v1/bot/create", json=bots | {"name": "a", "heartbeat": 1})).json()["bot"]
-    configured = bots | {"bot_id": bot["id"], "prompt": "Look."}
-    schedule = (await lifesign.http.post("/v1/bot/heartbeat/configure", json=configured)).json()["heartbeat"]
+    night_watch = await bot(lifesign)
+    schedule = await configured(lifesign, night_watch["id"])
+    runs = await _bot_runs(lifesign)
     shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
     codes: Codes = lifesign.node.api.state.codes
     order = Order("full", quota_spans=1, tenant_id="default")
@@ -578,11 +634,11 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
         for _ in range(3)
     ]
-    return {
+    return runs | {
         "packet": packet["packet_id"],
         "vitals": vitals[0]["key"],
         "address_with_three": vitals[0]["email"],
-        "bot": bot["uuid"],
+        "bot": night_watch["uuid"],
         "schedule": schedule["uuid"],
         "project": shop["project_id"],
         "agent": shop["agent_key"],
@@ -607,6 +663,30 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "system": db1.id,
         "basic": db1.auth,
     }
+
+
+async def _bot_runs(lifesign: Lifesign) -> dict[str, str]:
+    """Runs of a bot in all states: one waits, one is held by a worker, one waits for approval."""
+    pull = await bot(lifesign, lifesign={"runner": {"kind": "pull"}})
+    schedules = [await configured(lifesign, pull["id"], prompt=each) for each in ("busy", "held", "parked")]
+    parked, held = [await _claimed_run(lifesign, each) for each in schedules[:0:-1]]
+    waits = Outcome("waiting_approval", parked=Parked("http_get", "{}", "{}"))
+    await lifesign.node.db.write(running.finish, parked, 1, waits, lifesign.now())
+    waiting = await triggered(lifesign, schedules[0])
+    return {
+        "pull_bot": pull["uuid"],
+        "busy_schedule": schedules[0]["uuid"],
+        "bot_run": waiting["uuid"],
+        "held_run": held,
+        "parked_run": parked,
+    }
+
+
+async def _claimed_run(lifesign: Lifesign, schedule: Json) -> str:
+    await triggered(lifesign, schedule)
+    run = await claimed(lifesign)
+    assert run is not None
+    return str(run["run_id"])
 
 
 async def _notification(lifesign: Lifesign, status: str) -> str:
@@ -644,6 +724,8 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     if status in operation.refused:
         return await _send(lifesign.http, operation.refused[status], names)
     is_systems = good.url.startswith("/api/")
+    if status == 202 and operation_id == "triggerHeartbeat":
+        return await _send(lifesign.http, replace(good, path=f"{good.path}?async=true"), names)
     match status:
         case 200 | 201 | 202 | 204:
             return await _send(lifesign.http, good, names)

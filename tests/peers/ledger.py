@@ -156,7 +156,9 @@ class Peer:
         url = urlsplit(head.target.decode("ascii"))
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         name = _receiver(url.path)
-        entry = self._scripts.next_for(name) if name is not None and head.method != b"GET" else {}
+        # Asking which messages were accepted is the test's own look.
+        is_scripted = head.method != b"GET" or name != "twilio"
+        entry = self._scripts.next_for(name) if name is not None and is_scripted else {}
         if entry.get("close") == "before_read":
             _reset_on_close(writer)
             raise HangUp

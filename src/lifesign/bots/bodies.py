@@ -304,6 +304,7 @@ SCHEDULE_OPTIONS: Final = frozenset(
         "notify",
         "precheck",
         "tools",
+        "approval",
         "retry_lost",
         "watch",
     }
@@ -361,6 +362,7 @@ def _schedule_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
             "catch_up": fields.choice("catch_up", ("skip", "one", "all")),
             "catch_up_window_seconds": fields.integer("catch_up_window_seconds", 60, 604_800),
             "session": fields.choice("session", ("day", "run")),
+            "approval": fields.choice("approval", ("deny", "park")),
             "retry_lost": fields.flag("retry_lost"),
             "limits": _limits(fields),
             "notify": _notify(fields),

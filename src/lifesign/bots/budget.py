@@ -67,6 +67,11 @@ def units_of(amount: Decimal) -> int:
     return int((amount * UNITS_PER_CREDIT).to_integral_value(ROUND_CEILING))
 
 
+def usd(text: str) -> Decimal:
+    """A price as it is stored."""
+    return Decimal(text)
+
+
 def credits_of(units: int) -> float | int:
     """Credits as shown: at most four decimals, whole numbers without any."""
     whole, rest = divmod(units, UNITS_PER_CREDIT)

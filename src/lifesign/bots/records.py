@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from lifesign.bots.budget import UNITS_PER_CREDIT, PeriodKind
-from lifesign.bots.rules import DEFAULT_PLAN, Overlap, RunKind, RunStatus
+from lifesign.bots.rules import DEFAULT_PLAN, Approval, Overlap, RunKind, RunStatus
 from lifesign.bots.timing import CatchUp, Options, Timing
 from lifesign.clock import EpochMs
 
@@ -36,6 +36,7 @@ class ScheduleOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     notify: dict[str, Any] = msgspec.field(default_factory=dict)
     precheck: dict[str, Any] | None = None
     tools: tuple[str, ...] | None = None
+    approval: Approval = "deny"
     retry_lost: bool = False
     watch: dict[str, Any] | None = None
 
@@ -179,4 +180,6 @@ class Run:
     token_hash: str | None
     idem_key: str | None
     notice: str | None
+    parked_until: EpochMs | None
+    is_approved: int | None
     created_at: EpochMs

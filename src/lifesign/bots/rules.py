@@ -12,6 +12,7 @@ RunStatus = Literal["queued", "running", "waiting_approval", "success", "error",
 RunKind = Literal["scheduled", "catch_up", "trigger"]
 Door = Literal["tick", "trigger", "start", "claim"]
 Overlap = Literal["skip", "queue_one", "cancel_previous"]
+Approval = Literal["deny", "park"]
 PlanName = Literal["self-hosted", "free", "hobby", "starter", "pro", "prime"]
 
 SKIPS: Final = {
@@ -52,6 +53,9 @@ CANCELS: Final = {
     "superseded": "A later run took its place",
     "stopped": "The project's bots were stopped",
 }
+LAST_WORDS_MS: Final = 5000
+"""How long somebody else who does a run has to hear that it shall end, and to say what it cost."""
+APPROVAL_MS: Final = 86_400_000
 ENDED: Final = frozenset({"success", "error", "skipped", "cancelled"})
 OPEN: Final = frozenset({"queued", "running", "waiting_approval"})
 STATUSES: Final = get_args(RunStatus)
@@ -185,6 +189,15 @@ class LeaseLost(BotsRefusal):
 
     def __init__(self) -> None:
         super().__init__("The lease on this run has ended")
+
+
+class NotWaiting(BotsRefusal):
+    """There is nothing to approve."""
+
+    code = "not_waiting"
+
+    def __init__(self) -> None:
+        super().__init__("The run is not waiting for approval")
 
 
 class CallsLimited(BotsRefusal):
@@ -363,7 +376,7 @@ def limits_of(chosen: dict[str, Any], *, gap_ms: int | None, max_reply_tokens: i
 
 
 def place_until(kind: RunKind, effective_at: EpochMs, now: EpochMs, gap_ms: int) -> EpochMs:
-    """Until when a queued run waits for a free place."""
+    """Until when a queued run waits for a free place. One that waits for another of its schedule has no such end."""
     if kind == "trigger":
         return EpochMs(now + TRIGGER_PLACE_MS)
     return EpochMs(max(effective_at, now) + min(gap_ms, _PLACE_MOST_MS))

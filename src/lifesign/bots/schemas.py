@@ -145,6 +145,7 @@ def _schedule_extra(found: Shown) -> Json:
         "notify": options.notify,
         "precheck": options.precheck,
         "tools": None if options.tools is None else list(options.tools),
+        "approval": options.approval,
         "retry_lost": options.retry_lost,
         "watch": options.watch,
     }
@@ -498,7 +499,11 @@ _ERRORS = {
         "This key lacks the scope bots:write",
     ),
     404: Refusal("No such object in this project.", "not_found", "Bot not found"),
-    409: Refusal("The lease on the run has ended.", "lease_lost", "The lease on this run has ended"),
+    409: Refusal(
+        "The lease on the run has ended, or the run is not waiting for approval.",
+        "lease_lost",
+        "The lease on this run has ended",
+    ),
     413: Refusal("The body is larger than 1 MiB.", "too_large", "Request body is larger than 1 MiB"),
     429: Refusal(
         "The plan's requests of this minute or day are used up; wait for the seconds in `Retry-After`.",

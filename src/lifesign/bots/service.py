@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, store, timing
+from lifesign.bots import bodies, budget, rules, run_store, store, timing
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -230,7 +230,7 @@ def _require_plan(settings: ProjectSettings) -> Plan:
     return plan
 
 
-def _require_switches(conn: Connection, bot: Bot) -> Plan:
+def require_switches(conn: Connection, bot: Bot) -> Plan:
     """Raise PlanForbids, HeartbeatDisabled."""
     plan = _require_plan(store.settings_of(conn, bot.project_id))
     if not bot.is_scheduling:
@@ -309,7 +309,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         present = store.schedule_by_id(conn, bot.id, str(schedule_id), lock=True)
         if present is None:
             raise ScheduleNotFound
-    plan = _require_switches(conn, bot)
+    plan = require_switches(conn, bot)
     prompt = bodies.prompt_of(fields, is_required=present is None)
     if present is None:
         present, member_id = _by_prompt(conn, ask, bot, fields, prompt or "")
@@ -318,7 +318,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if prompt is not None and store.has_prompt(conn, present, prompt):
             raise InvalidField("prompt", "another schedule of this bot has it")
     own, extra = bodies.schedule_of(fields, ask.guard)
-    before = present or _blank(ask, bot, member_id, prompt or "")
+    before = present or blank(ask.now, bot, member_id, prompt or "")
     is_timed = bodies.has_timing(fields)
     wanted = bodies.timing_of(fields, present.timing if present else None, ask.now) if is_timed else before.timing
     if present is None or is_timed:
@@ -350,10 +350,11 @@ def _by_prompt(conn: Connection, ask: Ask, bot: Bot, fields: Fields, prompt: str
     return store.schedule_by_prompt(conn, bot.id, member_id, prompt), member_id
 
 
-def _blank(ask: Ask, bot: Bot, member_id: str, prompt: str) -> Schedule:
+def blank(now: EpochMs, bot: Bot, member_id: str, prompt: str) -> Schedule:
+    """A schedule as it is before anything is said of it."""
     return Schedule(
-        id=new_id("sch", ask.now),
-        project_id=ask.project_id,
+        id=new_id("sch", now),
+        project_id=bot.project_id,
         bot_id=bot.id,
         member_id=member_id,
         prompt=prompt,
@@ -376,8 +377,8 @@ def _blank(ask: Ask, bot: Bot, member_id: str, prompt: str) -> Schedule:
         paused_at=None,
         heartbeat_id=None,
         error_key=None,
-        created_at=ask.now,
-        updated_at=ask.now,
+        created_at=now,
+        updated_at=now,
     )
 
 
@@ -409,7 +410,7 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
     """Enable or disable a schedule. Raises BotNotFound, ScheduleNotFound, PlanForbids, HeartbeatDisabled."""
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
     if is_enabled:
-        _require_switches(conn, bot)
+        require_switches(conn, bot)
     before = store.schedule_by_id(conn, bot.id, schedule_id, lock=True)
     if before is None:
         raise ScheduleNotFound
@@ -468,8 +469,16 @@ def shown(conn: Connection, found: Sequence[tuple[Bot, Schedule]], now: EpochMs)
     period = period_now(store.settings_of(conn, found[0][0].project_id), now)
     spent = store.spent_in(conn, {schedule.id: period.start for _, schedule in found})
     members = store.members_by_id(conn, [schedule.member_id for _, schedule in found if schedule.member_id])
+    running = run_store.running_of(conn, [schedule.id for _, schedule in found], now)
     return [
-        Shown(schedule, bot, members.get(schedule.member_id), period, *spent.get(schedule.id, (0, 0)))
+        Shown(
+            schedule,
+            bot,
+            members.get(schedule.member_id),
+            period,
+            *spent.get(schedule.id, (0, 0)),
+            running.get(schedule.id),
+        )
         for bot, schedule in found
     ]
 
@@ -507,11 +516,16 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
     if store.schedule_by_id(conn, bot.id, schedule_id, lock=True) is None:
         raise ScheduleNotFound
+    until = EpochMs(ask.now + rules.LAST_WORDS_MS)
+    run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted", last_words_until=until)
     store.delete_schedule(conn, schedule_id)
+    wake_after_commit(conn, "bots_run")
 
 
 def delete_bot(conn: Connection, ask: Ask, ref: str | int) -> str:
     """Remove a bot and all that was kept of it; its id. Raises BotNotFound."""
     bot = get_bot(conn, ask.project_id, ref, lock=True)
     store.delete_bot(conn, bot.id)
+    # Whoever does one of its runs notices that the run is gone.
+    wake_after_commit(conn, "bots_run")
     return bot.id

@@ -63,6 +63,7 @@ _COLOURS = {
     "storm": "#c8372d",
     "digest": "#c8372d",
     "flap": "#b26a00",
+    "notice": "#1f5fbf",
     "resolve": "#2c8a4b",
     "test": "#1f5fbf",
 }
@@ -135,6 +136,9 @@ def build(message: Message, config: Config, context: SendContext) -> Mail:  # no
     mail["Subject"] = _one_line(message.title)[:MAX_SUBJECT]
     mail["Date"] = to_datetime(context.created_at)
     mail["Message-ID"] = f"<{context.notification_id}@{domain}>"
+    if message.notice is not None:
+        thread = f"<{message.notice.schedule_id}@{domain}>"
+        mail["In-Reply-To"] = mail["References"] = thread
     if message.incident is not None:
         thread = f"<{message.incident.id}@{domain}>"
         # The first page opens the thread, so there is nothing it answers.
@@ -337,6 +341,8 @@ def _rows(message: Message) -> list[Row]:
     if (heartbeat := message.heartbeat) is not None:
         zone = heartbeat.timezone
         facts += [("Heartbeat", f"{heartbeat.name} ({heartbeat.slug})"), ("Namespace", heartbeat.namespace)]
+    if (notice := message.notice) is not None:
+        facts += [("Bot", notice.bot_name), ("Severity", notice.severity), ("Run", notice.run_id)]
     facts.append(("Project", message.project))
     if (incident := message.incident) is not None:
         facts += [

@@ -7,7 +7,7 @@ import msgspec
 
 from lifesign.clock import EpochMs
 
-Kind = Literal["page", "resolve", "fallback", "reminder", "storm", "digest", "flap", "test"]
+Kind = Literal["page", "resolve", "fallback", "reminder", "storm", "digest", "flap", "notice", "test"]
 Resolution = Literal["checkin", "ack", "pause", "delete"]
 Mode = Literal["recurring", "oneshot", "scheduled"]
 
@@ -61,6 +61,18 @@ class FlapPart(msgspec.Struct, frozen=True):
     incident_id: str
 
 
+class NoticePart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a bot has to tell. key: what notices of the same thing share."""
+
+    severity: Literal["info", "warning", "critical"]
+    bot_id: str
+    bot_name: str
+    schedule_id: str
+    key: str
+    run_id: str | None = None
+    is_resolved: bool = False
+
+
 class ItemPart(msgspec.Struct, frozen=True):
     """One heartbeat in a digest. `at`: when it went down, or came back."""
 
@@ -76,7 +88,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     thing told happened. `step`: 1..steps, 0 = the heartbeat's own channels. `repeat`: 0 for the first run of a step.
     `items`, `total`: the first of a digest, and how many there are.
     `is_first`: the first page of this incident to this channel. A test message has neither heartbeat nor incident; a
-    reminder that a channel is broken has `broken` instead.
+    reminder that a channel is broken has `broken` instead, the word of a bot `notice`.
     """
 
     kind: Kind
@@ -93,6 +105,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     blind: BlindPart | None = None
     broken: BrokenPart | None = None
     flap: FlapPart | None = None
+    notice: NoticePart | None = None
     items: tuple[ItemPart, ...] = ()
     total: int = 0
     url: str | None = None

@@ -71,6 +71,7 @@ class _Exchange:
 
     on_write: Callable[[], Awaitable[None]] | None
     on_written: Callable[[], None]
+    max_body_bytes: int = MAX_BODY_BYTES
     phase: Phase = "connect"
     own_fault: BaseException | None = None
     status: int | None = None
@@ -111,6 +112,7 @@ class OutboundClient:
         on_written: Callable[[], None] = _nothing,
         total_timeout_s: float = SEND_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         tls = _tls_context(settings.ca_file)
         self._guarded = _pool(tls, GuardedBackend(policy_of(settings), resolver))
@@ -118,6 +120,7 @@ class OutboundClient:
         self._on_written = on_written
         self._total_timeout_s = total_timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._max_body_bytes = max_body_bytes
 
     async def get(
         self, url: str, headers: Mapping[str, str], *, guarded: bool = True
@@ -143,7 +146,7 @@ class OutboundClient:
         guarded: bool,
         on_write: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpReply | Retry | Permanent | Unknown:
-        exchange = _Exchange(on_write, self._on_written)
+        exchange = _Exchange(on_write, self._on_written, self._max_body_bytes)
         try:
             wire_request = self._wire_request(method, request, exchange)
         except BadUrl:
@@ -313,8 +316,8 @@ async def _perform(pool: httpcore2.AsyncConnectionPool, request: httpcore2.Reque
         exchange.status, exchange.phase = response.status, "body"
         async with contextlib.aclosing(response.aiter_stream()) as chunks:
             async for chunk in chunks:
-                exchange.body += chunk[: MAX_BODY_BYTES - len(exchange.body)]
-                if len(exchange.body) >= MAX_BODY_BYTES:
+                exchange.body += chunk[: exchange.max_body_bytes - len(exchange.body)]
+                if len(exchange.body) >= exchange.max_body_bytes:
                     break
             else:
                 exchange.is_whole = True

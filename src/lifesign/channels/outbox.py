@@ -95,6 +95,7 @@ told_of = store.told_of
 paged_targets = store.paged_targets
 page_states = store.page_states
 times_told = store.times_told
+next_order_seq = store.next_order_seq
 
 
 def release_pages(conn: Connection, incident_id: str, now: EpochMs, *, except_of: str | None) -> None:

@@ -33,7 +33,7 @@ Event = dict[str, Any]
 
 def build(message: Message, config: Config, context: SendContext) -> HttpRequest:
     """The event of this attempt: `trigger` for a page or a test, `resolve` for every kind of close."""
-    if message.kind == "resolve":
+    if message.kind == "resolve" or (message.notice is not None and message.notice.is_resolved):
         return build_resolve(message, config, context)
     event = _event("trigger", message, config, context)
     content = msgspec.json.encode(event | {"payload": _payload(message, config)})
@@ -50,6 +50,8 @@ def build_resolve(message: Message, config: Config, context: SendContext) -> Htt
 
 def dedup_key(message: Message, notification_id: str) -> str:
     """The incident's id; a test has no incident and must not meet one; a broken channel is one alert, however often."""
+    if message.notice is not None:
+        return f"{message.notice.schedule_id}:{message.notice.key}"
     if message.broken is not None:
         return f"broken-{message.broken.channel_id}"
     if message.flap is not None and message.heartbeat is not None:
@@ -104,11 +106,11 @@ def _event(action: str, message: Message, config: Config, context: SendContext) 
 
 def _payload(message: Message, config: Config) -> Event:
     summary = f"{message.title}: {message.text}"
-    is_test = message.kind == "test"
+    severity = "info" if message.kind == "test" else config.get("severity", DEFAULT_SEVERITY)
     payload: Event = {
         "summary": summary if len(summary) <= MAX_SUMMARY else summary[: MAX_SUMMARY - len(_CUT)] + _CUT,
         "source": "lifesign",
-        "severity": "info" if is_test else config.get("severity", DEFAULT_SEVERITY),
+        "severity": severity if message.notice is None else message.notice.severity,
         "timestamp": rfc3339(message.happened_at),
     }
     if message.heartbeat is not None:

@@ -24,6 +24,7 @@ EXPIRES_AFTER_MS = {
     "storm": 24 * _H,
     "digest": 24 * _H,
     "flap": 24 * _H,
+    "notice": 24 * _H,
     "resolve": 72 * _H,
     "test": _MIN,
 }

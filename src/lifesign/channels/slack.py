@@ -99,6 +99,8 @@ class SlackSender:
 
 def _facts(message: Message) -> list[str]:
     facts = [f"Project: {message.project}"]
+    if message.notice is not None:
+        facts += [f"Bot: {message.notice.bot_name}", f"Severity: {message.notice.severity}"]
     if message.heartbeat is not None:
         facts.append(f"Heartbeat: {message.heartbeat.slug}")
         if message.heartbeat.namespace:

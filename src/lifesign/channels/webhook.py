@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lifesign.channels.config import Config
-from lifesign.channels.message import HeartbeatPart, IncidentPart, Message
+from lifesign.channels.message import HeartbeatPart, IncidentPart, Message, NoticePart
 from lifesign.channels.outbound import clean_text, judge_common
 from lifesign.channels.sender import HttpReply, HttpRequest, Outcome, Permanent, Retry, SendContext, Sent
 from lifesign.clock import EpochMs, rfc3339
@@ -70,6 +70,8 @@ def event_type(message: Message) -> str:
         if message.is_first:
             return "incident.opened"
         return "incident.repeated" if message.repeat else "incident.escalated"
+    if message.notice is not None:
+        return "bot.notice"
     if message.broken is not None:
         return "channel.broken"
     if message.flap is not None:
@@ -122,6 +124,8 @@ def _encoded(message: Message, channel_id: str, text: str, *, has_metadata: bool
             "name": message.broken.name,
             "reason": message.broken.reason,
         }
+    if message.notice is not None:
+        told |= _notice(message.notice)
     if message.blind is not None:
         told["blind"] = {"from": rfc3339(message.blind.from_at), "to": rfc3339(message.blind.to_at)}
     told |= _present(channel=channel_id, url=message.url, ackUrl=message.ack_url)
@@ -139,6 +143,16 @@ def _heartbeat(heartbeat: HeartbeatPart, *, has_metadata: bool) -> dict[str, Any
         status=heartbeat.status,
         metadata=heartbeat.metadata if has_metadata else None,
         metadataOmitted=True if is_omitted else None,
+    )
+
+
+def _notice(notice: NoticePart) -> dict[str, Any]:
+    return _present(
+        severity=notice.severity,
+        bot={"id": notice.bot_id, "name": notice.bot_name},
+        schedule=notice.schedule_id,
+        run=notice.run_id,
+        resolved=True if notice.is_resolved else None,
     )
 
 

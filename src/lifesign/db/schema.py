@@ -302,6 +302,8 @@ heartbeats = Table(
     Column("last_duration_ms", BigInteger),
     # Who made it, in the words of who did; `apply` is what an apply may take away again. As in the other tables.
     Column("origin", Text),
+    # When its owner expects the next check-in, whatever its interval; null: the interval says.
+    Column("expected_at", BigInteger),
     Index("uq_heartbeats_ping_id", "ping_id", unique=True),
     Index("ix_heartbeats_unique_key", "unique_key"),
     Index("ix_heartbeats_badge_id", "badge_id"),
@@ -819,9 +821,16 @@ bot_runs = Table(
     Column("idem_key", Text),
     Column("notice", Text),
     Column("created_at", BigInteger, nullable=False),
+    # While it waits for approval: until when.
+    Column("parked_until", BigInteger),
+    # What somebody decided about that; null: nobody has.
+    Column("is_approved", SmallInteger),
+    # What goes on afterwards, as its runner wrote it down.
+    Column("parked", Text),
     Index("ix_bot_runs_bot", "bot_id", "id"),
     Index("ix_bot_runs_schedule", "schedule_id", "id"),
     Index("ix_bot_runs_created", "created_at"),
+    Index("ix_bot_runs_project", "project_id", "created_at"),
 )
 for _name, _names, _where, _is_unique in (
     ("ix_bot_runs_slot", "schedule_id kind slot", bot_runs.c.slot.is_not(None), True),
@@ -829,6 +838,7 @@ for _name, _names, _where, _is_unique in (
     ("ix_bot_runs_token", "token_hash", bot_runs.c.token_hash.is_not(None), True),
     ("ix_bot_runs_queued", "effective_at", bot_runs.c.status == "queued", False),
     ("ix_bot_runs_lease", "lease_until", bot_runs.c.status == "running", False),
+    ("ix_bot_runs_parked", "parked_until", bot_runs.c.status == "waiting_approval", False),
 ):
     Index(
         _name,

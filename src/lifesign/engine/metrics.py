@@ -43,3 +43,5 @@ INCIDENTS_OPEN = Gauge("lifesign_incidents_open", "Open incidents.", registry=RE
 INCIDENTS_UNATTENDED = Gauge(
     "lifesign_incidents_unattended", "Open incidents that nobody is told of.", registry=REGISTRY
 )
+BOT_RUNS_STARTED = Counter("lifesign_bot_runs_started", "Runs of bots that were started here.", registry=REGISTRY)
+BOT_RUNS_LOST = Counter("lifesign_bot_runs_lost", "Runs of bots whose owner did not come back.", registry=REGISTRY)

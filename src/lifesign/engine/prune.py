@@ -56,12 +56,24 @@ class Prune(Idle):
     _histories_at_once = 200
     _projects_at_once = 100
     _packets_at_once = 100
+    _runs_at_once = 200
     # What began before the deletion may still land: nodes remember the quota of a project for 5 s, and its spans then
     # wait up to 10 s for the commit. Landing in what is erased already, they would stay, of a project nobody knows.
     _landing_ms = 20_000
 
-    def __init__(self, db: Database, erasers: Sequence[Eraser], *, event_days: int, packet_days: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        erasers: Sequence[Eraser],
+        *,
+        event_days: int,
+        packet_days: int,
+        bot_run_days: int,
+        bot_transcript_days: int,
+    ) -> None:
         self._db = db
+        self._bot_run_days = bot_run_days
+        self._bot_transcript_days = bot_transcript_days
         self._event_days = event_days
         self._packet_days = packet_days
         self._erasers = erasers
@@ -95,6 +107,13 @@ class Prune(Idle):
             if count:
                 self._deleted += count
                 return True
+        runs_before = EpochMs(now - self._bot_run_days * _DAY)
+        words_before = max(runs_before, EpochMs(now - self._bot_transcript_days * _DAY))
+        count = retention.delete_bot_transcripts(conn, words_before, self._limit)
+        count = count or retention.delete_bot_runs(conn, runs_before, self._runs_at_once)
+        if count:
+            self._deleted += count
+            return True
         # Fewer at once than of anything else: each holds the text of up to a hundred issues.
         packets = diagnosis.delete_packets(conn, EpochMs(now - self._packet_days * _DAY), self._packets_at_once)
         self._deleted += packets

@@ -6,11 +6,14 @@ incident and its messages are never touched. Spec "Engine", section 12, "Retenti
 
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, literal, select, tuple_
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import (
     attempts,
+    bot_ledger,
+    bot_runs,
+    bot_transcripts,
     callbacks_seen,
     events,
     heartbeats,
@@ -133,6 +136,28 @@ def delete_incidents(conn: Connection, now: EpochMs, limit: int) -> int:
     is_over = (I.status == word("resolved")) & (I.resolved_at < before) & ~is_told_of
     # An incident is never older than its id: what opened later cannot have ended by then.
     return _delete_some(conn, incidents, I.id, (I.id < f"inc_{before:012x}") & is_over, limit, order=I.id)
+
+
+# Bots ---------------------------------------------------------------------------------------------------------------
+def delete_bot_runs(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Runs of bots that are older and have ended, with what was said in them. Index: ix_bot_runs_created."""
+    r = bot_runs.c
+    is_over = r.status.in_(("success", "error", "skipped", "cancelled"))
+    ids = list(conn.scalars(select(r.id).where(r.created_at < before, is_over).order_by(r.created_at).limit(limit)))
+    if ids:
+        conn.execute(delete(bot_transcripts).where(bot_transcripts.c.run_id.in_(ids)))
+        conn.execute(delete(bot_ledger).where(bot_ledger.c.run_id.in_(ids)))
+        conn.execute(delete(bot_runs).where(r.id.in_(ids)))
+    return len(ids)
+
+
+def delete_bot_transcripts(conn: Connection, before: EpochMs, limit: int) -> int:
+    """What was said in runs of bots before an instant. Index: ix_bot_transcripts_at."""
+    t = bot_transcripts.c
+    keys = conn.execute(select(t.run_id, t.n).where(t.at < before).order_by(t.at).limit(limit)).all()
+    if keys:
+        conn.execute(delete(bot_transcripts).where(tuple_(t.run_id, t.n).in_([tuple(each) for each in keys])))
+    return len(keys)
 
 
 # The rest -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from lifesign.bots.rules import (
     InvalidField,
     LeaseLost,
     MissingField,
+    NotWaiting,
     PlanForbids,
     PlanFull,
     ProjectForbidden,
@@ -258,6 +259,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     ScheduleNotFound: _of_bots(404),
     BotRunNotFound: _of_bots(404),
     LeaseLost: _of_bots(409),
+    NotWaiting: _of_bots(409),
     CallsLimited: lambda error: Failure(429, error.code, str(error), headers={"Retry-After": str(error.wait_s)}),
     # Of the Telemetry API, whose words for programs are in lower case.
     InvalidJson: lambda error: Failure(400, "invalid_json", str(error)),
