@@ -126,6 +126,8 @@ async def test_lines_go_after_a_year(lifesign: Lifesign) -> None:
         ("POST", "/v1/heartbeats/x/checkin", False),
         ("POST", "/v1/heartbeats/x/runs/y/finish", False),
         ("POST", "/api/systems/heartbeat", False),
+        ("POST", "/v1/bot/runs/finish", False),
+        ("POST", "/v1/bot/heartbeat/trigger", True),
         ("POST", "/api/systems/x/suspend", True),
         ("GET", "/v1/heartbeats", False),
         ("POST", "/heartbeats/x/checkin", False),

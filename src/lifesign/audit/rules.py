@@ -13,7 +13,7 @@ KEPT_MS = 365 * 86_400_000
 MAX_PATH = 500
 # Of a job or a machine about itself, by whatever key.
 _REPORTS = re.compile(
-    r"/v1/heartbeats/[^/]+/(checkin|runs(/.*)?|log)|/v1/traces|/api/systems/(heartbeat|inventory)"
+    r"/v1/heartbeats/[^/]+/(checkin|runs(/.*)?|log)|/v1/traces|/v1/bot/runs/.*|/api/systems/(heartbeat|inventory)"
     r"|/heartbeats/[^/]+/checkin|/ping/.*|/(signin|signout|theme|account/project)"
 )
 
