@@ -36,12 +36,14 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import admin_routes as bot_admin_routes
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
 from lifesign.bots.runners.commands import CommandRunner, commands_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
+from lifesign.bots.tracing import Tracer
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -109,6 +111,10 @@ from lifesign.usage import key_routes
 from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
+from lifesign.vitals import kept_routes as measurement_routes
+from lifesign.vitals import routes as vitals_routes
+from lifesign.vitals import stream as vitals_stream
+from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
 from lifesign.web import audit_routes as audit_pages
 from lifesign.web import channel_routes as channel_pages
@@ -123,6 +129,7 @@ from lifesign.web import service as people
 from lifesign.web import settings_routes as settings_pages
 from lifesign.web import status_routes as status_pages
 from lifesign.web import system_routes as system_pages
+from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
 from lifesign.web.status_routes import StatusAnswers
@@ -169,6 +176,7 @@ class Node:
     receiver: Receiver
     keyring: Keyring
     usage: UsageLog
+    vitals: Vitals
     courier: Courier
     driver: Driver
     bots: Executor
@@ -183,6 +191,7 @@ class Node:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
         await self.courier.kit.outbound.aclose()
+        await self.vitals.close()
         await self.usage.close()
         await self.receiver.close()
         await self.store.close()
@@ -237,7 +246,15 @@ async def open_node(
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
     default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
-    bots = _executor(settings, clock, db, kit=kit, resolver=resolver, runner=CommandRunner(commands, default_project))
+    bots = _executor(
+        settings,
+        clock,
+        db,
+        kit=kit,
+        tracer=Tracer(db, receiver),
+        resolver=resolver,
+        runner=CommandRunner(commands, default_project),
+    )
     driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
     api.state.context = Context(settings, clock, db)
@@ -246,6 +263,7 @@ async def open_node(
     api.state.receiver = receiver
     api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
+    api.state.vitals = vitals = Vitals.of(settings)
     api.state.vitals_keyring = VitalsKeyring(db, clock)
     api.state.usage = usage = UsageLog(db, clock)
     api.state.codes = codes
@@ -284,6 +302,7 @@ async def open_node(
         receiver,
         keyring,
         usage,
+        vitals,
         courier,
         driver,
         bots,
@@ -366,6 +385,7 @@ def _driver(
             erasers,
             event_days=settings.event_days,
             packet_days=settings.packet_retention_days,
+            measurement_days=settings.vitals_retention_days,
             bot_run_days=settings.bot_run_days,
             bot_transcript_days=settings.bot_transcript_days,
         ),
@@ -377,7 +397,14 @@ def _driver(
 
 
 def _executor(
-    settings: Settings, clock: Clock, db: Database, *, kit: Kit, resolver: Resolver | None, runner: CommandRunner
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    *,
+    kit: Kit,
+    tracer: Tracer,
+    resolver: Resolver | None,
+    runner: CommandRunner,
 ) -> Executor:
     """Who does runs of bots on this node."""
     # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
@@ -387,7 +414,13 @@ def _executor(
     )
     runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
     return Executor(
-        db, clock, runners, prechecks=kit.outbound, on_end=lambda: db.wakeups.wake({"bots_run"}), owned=[patient]
+        db,
+        clock,
+        runners,
+        prechecks=kit.outbound,
+        tracer=tracer,
+        on_end=lambda: db.wakeups.wake({"bots_run"}),
+        owned=[patient],
     )
 
 
@@ -440,6 +473,9 @@ def _routed(*, is_testing: bool) -> FastAPI:
         document_routes.router,
         key_routes.router,
         dashboard_routes.router,
+        vitals_routes.router,
+        measurement_routes.router,
+        vitals_stream.router,
         people_routes.router,
         board_routes.router,
         heartbeat_pages.router,
@@ -452,6 +488,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         settings_pages.router,
         audit_pages.router,
         status_pages.router,
+        vitals_pages.router,
         bot_routes.router,
         bot_run_routes.router,
         observe.router,
@@ -516,7 +553,12 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
+            routes=[
+                *admin_routes.routes,
+                *bot_admin_routes.routes,
+                *usage_admin_routes.routes,
+                *user_admin_routes.routes,
+            ],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

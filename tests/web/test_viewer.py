@@ -20,9 +20,12 @@ OWN = {
     "/account/sessions/{session_id}/end",
     "/account/project",
     "/theme",
+    # A look at one's own pulse, and a key of another API that everybody may take.
+    "/vitals/session",
+    "/vitals/keys",
 }
 # Forms that a viewer finds on pages all the same: they search, or are about the viewer.
-_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit"}
+_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit", "/vitals/keys"}
 
 
 def routes() -> list[APIRoute]:
@@ -104,7 +107,13 @@ async def test_a_viewer_finds_nothing_to_press_on_any_page(lifesign: Lifesign, c
     assert len(pages) > 10
 
 
-_NOT_PAGES = {"/static/{digest}/{name}", "/setup/{token}", "/signin", "/events/stream"}
+_NOT_PAGES = {
+    "/static/{digest}/{name}",
+    "/static/vitals/{digest}/{name}",
+    "/setup/{token}",
+    "/signin",
+    "/events/stream",
+}
 
 
 def controls(page: str) -> list[str]:

@@ -336,7 +336,7 @@ async def beat_run(request: Request) -> Response:
 
 @router.post(
     "/v1/bot/runs/finish",
-    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.Finish, errors=(404, 409)),
+    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.FinishBotRun, errors=(404, 409)),
 )
 async def finish_run(request: Request) -> Response:
     """End a run that was claimed, or that was handed over with a token of its own."""
@@ -344,6 +344,7 @@ async def finish_run(request: Request) -> Response:
     context = context_of(request)
     run = await context.db.write(outside.finish, hold, fields, body, context.now())
     executor_of(request).ends.tell(run.id)
+    await executor_of(request).tracer.tell(run)
     log.info("bot_run.finished", project_id=run.project_id, run_id=run.id, status=run.status)
     return json_answer({"run": run_schemas.log(run)})
 

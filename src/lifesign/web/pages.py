@@ -69,6 +69,7 @@ NAVIGATION = (
     ("/policies", "Policies"),
     ("/channels", "Channels"),
     ("/systems", "Systems"),
+    ("/vitals", "Vitals"),
     ("/keys", "Keys"),
     ("/settings", "Settings"),
     ("/audit", "Audit"),
