@@ -117,18 +117,23 @@ from lifesign.vitals import routes as vitals_routes
 from lifesign.vitals import stream as vitals_stream
 from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import audit_routes as audit_pages
 from lifesign.web import channel_routes as channel_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
+from lifesign.web import key_routes as key_pages
 from lifesign.web import live_routes
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
+from lifesign.web import settings_routes as settings_pages
+from lifesign.web import status_routes as status_pages
 from lifesign.web import system_routes as system_pages
 from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
+from lifesign.web.status_routes import StatusAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +285,7 @@ async def open_node(
     api.state.turnstile = Turnstile()
     api.state.passwords = Passwords()
     api.state.live = Live(db)
+    api.state.status_answers = StatusAnswers()
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -482,6 +488,10 @@ def _routed(*, is_testing: bool) -> FastAPI:
         policy_pages.router,
         channel_pages.router,
         system_pages.router,
+        key_pages.router,
+        settings_pages.router,
+        audit_pages.router,
+        status_pages.router,
         vitals_pages.router,
         bot_routes.router,
         bot_run_routes.router,
@@ -562,7 +572,7 @@ class OperatorApp:
         if scope["type"] == "http":
             name = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode()).decode("latin-1")
             project_id = await self._node.db.read(projects.id_of, name)
-            scope = {**scope, auth.OPERATOR: auth.operator(project_id)}
+            scope = {**scope, auth.OPERATOR: auth.noted(auth.operator(project_id))}
             if scope["path"].startswith("/admin/"):
                 await self._admin(scope, receive, send)
                 return

@@ -273,3 +273,37 @@ async def test_markup_stays_text_on_every_page(lifesign: Lifesign) -> None:
         assert "<script>alert" not in page
         assert "<img src=x" not in page
         assert executed_by(page) == []
+
+
+async def test_markup_stays_text_on_pages_of_what_is_set(lifesign: Lifesign, closed_port: int) -> None:
+    owner = await signed_up(lifesign)
+    hook = await lifesign.webhook(f"http://127.0.0.1:{closed_port}/x", name=HOSTILE, headers={"X-Team": HOSTILE})
+    policy = await lifesign.policy({"channels": [hook["id"]], "message": HOSTILE}, name=HOSTILE)
+    await lifesign.heartbeat(HOSTILE, policy=policy["id"], channels=[hook["id"]])
+    fields = {"name": HOSTILE, "type": HOSTILE, "fqdn": HOSTILE, "notes": HOSTILE}
+    system = (await lifesign.ask("POST", "/api/systems", fields, expect=201))["data"]
+    window = {"name": HOSTILE, "schedule": "0 3 * * *", "duration": 3600, "namespaces": [HOSTILE]}
+    announced = await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
+    key = await lifesign.ask("POST", "/v1/keys", {"name": HOSTILE, "scopes": ["*"]}, expect=201)
+    async with lifesign.client(key["token"]) as hostile:
+        assert (await hostile.patch("/v1/settings", json={"fallbackChannel": hook["id"]})).status_code == 200
+
+    for path in (
+        "/policies",
+        f"/policies/{policy['id']}",
+        "/channels",
+        f"/channels/{hook['id']}",
+        f"/channels/{hook['id']}/edit",
+        "/systems",
+        f"/systems/{system['id']}",
+        f"/systems/{system['id']}/edit",
+        "/keys",
+        "/settings",
+        f"/settings/maintenance/{announced['id']}/edit",
+        "/audit",
+    ):
+        page = await owner.get(path)
+        assert "alert(1)" in page, path
+        assert "<script>alert" not in page, path
+        assert "<img src=x" not in page, path
+        assert executed_by(page) == [], path

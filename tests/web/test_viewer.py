@@ -20,9 +20,12 @@ OWN = {
     "/account/sessions/{session_id}/end",
     "/account/project",
     "/theme",
+    # A look at one's own pulse, and a key of another API that everybody may take.
+    "/vitals/session",
+    "/vitals/keys",
 }
 # Forms that a viewer finds on pages all the same: they search, or are about the viewer.
-_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit"}
+_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit", "/vitals/keys"}
 
 
 def routes() -> list[APIRoute]:
@@ -41,7 +44,19 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
     await lifesign.advance()
     [incident] = await lifesign.incidents(made["id"])
     system = (await lifesign.ask("POST", "/api/systems", {"name": "db1"}, expect=201))["data"]
+    window = {"name": "Always", "schedule": "0 3 * * *", "duration": 3600, "tags": ["none"]}
+    announced = await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
+    [key] = (await lifesign.ask("GET", "/v1/keys"))["keys"]
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/status/new")
+    await owner.post("/settings/status/new", {"title": "S", "slug": "shown", "members": made["id"], "is_on": "on"})
+    found = re.search(r"/settings/status/(sp_\w+)/edit", await owner.get("/settings"))
+    assert found is not None
     return {
+        "status_id": found[1],
+        "slug": "shown",
+        "key_id": key["id"],
+        "window_id": announced["id"],
         "heartbeat_id": made["id"],
         "incident_id": incident["id"],
         "notification_id": incident["notifications"][0]["id"],
@@ -57,8 +72,8 @@ def filled(path: str, values: dict[str, str]) -> str:
 
 async def everything(lifesign: Lifesign) -> list[object]:
     """What a change would show in."""
-    paths = ("/v1/heartbeats", "/v1/policies", "/v1/channels", "/v1/incidents", "/v1/notifications", "/api/systems")
-    return [await lifesign.ask("GET", path) for path in paths]
+    kinds = ("heartbeats", "policies", "channels", "incidents", "notifications", "keys", "maintenance", "settings")
+    return [await lifesign.ask("GET", path) for path in (*(f"/v1/{kind}" for kind in kinds), "/api/systems")]
 
 
 async def test_every_changing_request_of_a_viewer_is_refused_and_changes_nothing(
@@ -92,7 +107,13 @@ async def test_a_viewer_finds_nothing_to_press_on_any_page(lifesign: Lifesign, c
     assert len(pages) > 10
 
 
-_NOT_PAGES = {"/static/{digest}/{name}", "/setup/{token}", "/signin", "/events/stream"}
+_NOT_PAGES = {
+    "/static/{digest}/{name}",
+    "/static/vitals/{digest}/{name}",
+    "/setup/{token}",
+    "/signin",
+    "/events/stream",
+}
 
 
 def controls(page: str) -> list[str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from starlette.requests import Request
 
+from lifesign.audit import service as audit
+from lifesign.audit.rules import Actor
 from lifesign.auth import rules, store
 from lifesign.auth.rules import (
     ALL,
@@ -24,6 +26,8 @@ from lifesign.clock import Clock, EpochMs
 from lifesign.db import Database, StorageUnavailable
 from lifesign.http.context import header_of
 from lifesign.ids import new_id
+
+__all__ = ["Key"]
 
 _MAX_CACHED = 10_000
 # Other nodes cannot tell this one that they revoked a key, so what it remembers is good for a second only.
@@ -115,9 +119,18 @@ async def any_caller_of(request: Request) -> Caller:
     """The caller of `request`, whatever they may do. Raises Unauthorized."""
     operator: Caller | None = request.scope.get(OPERATOR)
     if operator is not None:
-        return operator
+        return noted(operator)
     keyring: Keyring = request.app.state.keyring
-    return await keyring.caller(header_of(request, b"authorization"))
+    return noted(await keyring.caller(header_of(request, b"authorization")))
+
+
+def noted(caller: Caller) -> Caller:
+    """The caller, of whom the audit log is to know that it is they who ask."""
+    if caller.key_id == OPERATOR_ID:
+        audit.name(Actor(caller.project_id, OPERATOR_ID, OPERATOR_ID), "cli")
+    else:
+        audit.name(Actor(caller.project_id, caller.key_id, f"key:{caller.key_name} ({caller.key_prefix})"))
+    return caller
 
 
 async def telemetry_caller(request: Request, scope: str) -> Caller:
@@ -128,12 +141,12 @@ async def telemetry_caller(request: Request, scope: str) -> Caller:
     """
     operator: Caller | None = request.scope.get(OPERATOR)
     if operator is not None:
-        return operator
+        return noted(operator)
     keyring: Keyring = request.app.state.keyring
     caller = await keyring.caller(header_of(request, b"authorization"), is_fresh=True)
     if not caller.allows(scope):
         raise WrongKeyKind("producer" if scope == PRODUCER_SCOPE else "agent")
-    return caller
+    return noted(caller)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +200,14 @@ def revoke_key(conn: Connection, project_id: str, key_id: str, now: EpochMs) -> 
     """Take a key back; the caller of this tells its Keyring to `forget`. Raises KeyNotFound."""
     if not store.revoke_key(conn, project_id, key_id, now):
         raise KeyNotFound
+
+
+def get_key(conn: Connection, project_id: str, key_id: str) -> Key:
+    """One key that counts. Raises KeyNotFound."""
+    found = store.key_by_id(conn, project_id, key_id)
+    if found is None:
+        raise KeyNotFound
+    return found
 
 
 list_keys = store.keys_of

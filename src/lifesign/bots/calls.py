@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import Connection
 from starlette.requests import Request
 
+from lifesign.audit import service as audit
 from lifesign.auth.rules import Caller, MissingScope
 from lifesign.auth.service import any_caller_of
 from lifesign.bots import bodies, rules, store
@@ -165,7 +166,8 @@ async def _count(request: Request, caller: Caller, now: EpochMs) -> None:
     plan = rules.PLANS[(await db.read(store.settings_of, caller.project_id)).plan]
     if plan.per_minute is None or plan.per_day is None:
         return
-    in_minute, in_day = await db.write(_counted, caller.project_id, now)
+    with audit.unnoted():
+        in_minute, in_day = await db.write(_counted, caller.project_id, now)
     minute_ends, day_ends = now - now % _MINUTE_MS + _MINUTE_MS, now - now % _DAY_MS + _DAY_MS
     is_day_over = in_day > plan.per_day
     resets_at = day_ends if is_day_over else minute_ends

@@ -169,6 +169,12 @@ def mark_broken(conn: Connection, channel_id: str, reason: str, now: EpochMs) ->
     conn.execute(update(channels).where(channels.c.id == channel_id).values(broken_reason=reason, broken_at=since))
 
 
+def broken_of(conn: Connection, project_id: str) -> list[Channel]:
+    """The broken channels of a project, by name. Index: ix_channels_project."""
+    query = select(*_CHANNEL_COLUMNS).where(channels.c.project_id == project_id, channels.c.broken_at.is_not(None))
+    return [Channel(*row) for row in conn.execute(query.order_by(channels.c.name, channels.c.id))]
+
+
 def broken_channels(conn: Connection, *, limit: int, after: str) -> list[Channel]:
     """Channels of all projects that their provider refuses for good, in id order: the scan of a small table."""
     query = select(*_CHANNEL_COLUMNS).where(channels.c.broken_at.is_not(None), channels.c.id > after)

@@ -14,8 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection, Engine
@@ -45,6 +46,19 @@ _READ_ONLY = "25006"
 _MAX_RETRIES = 5
 
 log = structlog.get_logger("lifesign.db")
+
+
+class Beside(Protocol):
+    """What goes with the writes of a request, in the same transactions."""
+
+    def write(self, conn: Connection) -> None:
+        """After the caller's own statements; more than once when a transaction is tried again."""
+
+    def committed(self) -> None:
+        """One of them is durable."""
+
+
+beside_writes: ContextVar[Beside | None] = ContextVar("beside_writes", default=None)
 
 
 class StorageUnavailable(Exception):
@@ -154,7 +168,18 @@ class Database:
 
         Whatever `fn` raises undoes what it did and is raised here. Raises WriterBusy, StorageUnavailable.
         """
-        return cast("R", await self._enqueue(lambda conn: fn(conn, *args, **kwargs), None, batched=False))
+        beside = beside_writes.get()
+        if beside is None:
+            return cast("R", await self._enqueue(lambda conn: fn(conn, *args, **kwargs), None, batched=False))
+
+        def run(conn: Connection) -> R:
+            result = fn(conn, *args, **kwargs)
+            beside.write(conn)
+            return result
+
+        answer = cast("R", await self._enqueue(run, None, batched=False))
+        beside.committed()
+        return answer
 
     async def write_batched(self, fn: Callable[[Connection, Sequence[T]], Sequence[R | Exception]], item: T) -> R:
         """Like `write`, for hot statements: `fn` gets the items of all waiting callers and answers one result for each.

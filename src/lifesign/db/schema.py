@@ -191,6 +191,43 @@ sign_in_failures = Table(
     Index("ix_sign_in_failures_at", "at"),
 )
 
+# Pages that everybody may see, of heartbeats that somebody chose.
+status_pages = Table(
+    "status_pages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("is_on", Integer, nullable=False),
+    # JSON array of ids, in the order in which they are shown.
+    Column("heartbeats", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Index("uq_status_pages_slug", "slug", unique=True),
+    Index("ix_status_pages_project", "project_id", "id"),
+)
+
+# Slice `audit` ------------------------------------------------------------------------------------------------------
+# Who wrote what: one line for each request that changed something.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("project_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    # Of the user or the key; the name is that of the moment, so that it can be read when they are gone.
+    Column("actor_id", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Index("ix_audit_log_project", "project_id", "seq"),
+    Index("ix_audit_log_actor", "project_id", "actor", "seq"),
+    Index("ix_audit_log_at", "at"),
+)
+
 # Slice `heartbeats` -------------------------------------------------------------------------------------------------
 heartbeats = Table(
     "heartbeats",

@@ -17,6 +17,9 @@ _CORRECT_EVERY_MS = 10 * _S
 _WORTH_A_WARNING_MS = 5 * _S
 
 
+last_blind = store.last_blind
+
+
 class Alive(Idle):
     """Writes down each second that this node lives; watches the machine's clock."""
 

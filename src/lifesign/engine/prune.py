@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy import Connection
 
+from lifesign.audit import service as audit
 from lifesign.clock import EpochMs
 from lifesign.db import Database
 from lifesign.diagnosis import service as diagnosis
@@ -33,6 +34,7 @@ _SIMPLE: tuple[Deletion, ...] = (
     retention.delete_callbacks,
     retention.delete_nodes,
     retention.delete_buckets,
+    audit.forget,
     runs.abandon,
     pings.forget_rids,
     projects.forget_calls,

@@ -27,6 +27,12 @@ def state(conn: Connection) -> State:
     return State(last_alive, None if blind_from is None else Span(blind_from, blind_to))
 
 
+def last_blind(conn: Connection) -> Span | None:
+    """The last span in which no node was alive."""
+    row = conn.execute(select(S.blind_from, S.blind_to).where(S.blind_from.is_not(None))).first()
+    return None if row is None else Span(row.blind_from, row.blind_to)
+
+
 def lock_state(conn: Connection) -> None:
     """Hold the one row, so that two nodes which wake up together find one span and not two."""
     conn.execute(select(S.id).with_for_update())

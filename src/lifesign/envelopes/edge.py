@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lifesign.audit import service as audit
+from lifesign.audit.rules import WRITES, Via
 from lifesign.clock import Clock
 from lifesign.envelopes import error_response, telemetry, vitals
 from lifesign.envelopes.failures import INTERNAL, failure_of
@@ -105,6 +107,9 @@ class Edge:
             if scope["method"] == "HEAD" and _takes_head(scope["path"]):
                 # The framework knows HEAD on plain routes only.
                 await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
+            elif scope["method"] in WRITES:
+                with audit.watching(scope["method"], scope["path"], via=_via(scope), now=self._clock.now()):
+                    await app(scope, receive, send_with_id)
             else:
                 await app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -175,6 +180,11 @@ def _request_id(scope: Scope) -> str:
             return cast("bytes", value).decode("ascii")
     # A name, not a secret: asking the system for randomness takes a twentieth of a check-in.
     return f"req_{_random.getrandbits(128):032x}"
+
+
+def _via(scope: Scope) -> Via:
+    """By what somebody asks; pages and operators say so themselves."""
+    return "cli" if (b"user-agent", b"lifesign-cli") in scope["headers"] else "api"
 
 
 def _takes_head(path: str) -> bool:

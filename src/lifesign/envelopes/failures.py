@@ -138,6 +138,7 @@ from lifesign.web.rules import (
     TooManyPasswords,
     UserNotFound,
 )
+from lifesign.web.status import SlugTaken, StatusPageNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +377,9 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     NoProject: lambda error: Failure(403, "FORBIDDEN", str(error)),
     NotAMember: lambda error: Failure(403, "FORBIDDEN", str(error)),
     LinkUnknown: _not_found,
+    StatusPageNotFound: _not_found,
+    # Shown beside the field of the form.
+    SlugTaken: lambda error: Failure(409, "CONFLICT", f"slug {error}"),
     LinkUsed: lambda _: Failure(410, "GONE", "This link is used"),
     TooManyPasswords: lambda error: Failure(
         429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}

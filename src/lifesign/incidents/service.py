@@ -530,8 +530,10 @@ def cause_of(conn: Connection, incident_id: str | None) -> str | None:
 
 
 list_incidents = store.incidents_of
+of_heartbeats = store.of_heartbeats
 spans_of = store.spans_of
 next_steps = store.timers_of
 find = store.find
 find_by_code = store.find_by_code
 count_open = store.count_open
+unattended_of = store.open_unattended

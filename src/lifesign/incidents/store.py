@@ -213,6 +213,13 @@ def incidents_of(
     return [Incident(*row) for row in conn.execute(query.order_by(I.id.desc()).limit(limit))]
 
 
+def of_heartbeats(conn: Connection, heartbeat_ids: Iterable[str], *, since: EpochMs, limit: int) -> list[Incident]:
+    """The incidents of some heartbeats that opened since then, newest first. Index: ix_incidents_heartbeat."""
+    is_theirs = I.heartbeat_id.in_(list(heartbeat_ids))
+    query = select(*_COLUMNS).where(is_theirs, I.opened_at >= since).order_by(I.id.desc()).limit(limit)
+    return [Incident(*row) for row in conn.execute(query)]
+
+
 def spans_of(conn: Connection, heartbeat_id: str, since: EpochMs) -> list[tuple[EpochMs, EpochMs | None]]:
     """From when until when a heartbeat fired, since a moment, oldest first. Index: ix_incidents_heartbeat."""
     query = select(I.opened_at, I.resolved_at).where(

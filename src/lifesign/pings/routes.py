@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lifesign.auth.rules import Caller, Unauthorized
-from lifesign.auth.service import Keyring
+from lifesign.auth.service import Keyring, noted
 from lifesign.clock import EpochMs
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.rules import Heartbeat
@@ -64,7 +64,7 @@ class Asked:
             raise CheckRefused(401, "wrong api key") from None
         if not caller.allows(scope):
             raise CheckRefused(401, "wrong api key")
-        return caller
+        return noted(caller)
 
     def view(self, caller: Caller) -> View:
         """How checks are shown to this caller."""

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs, quote, urlsplit
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign.audit import service as audit
+from lifesign.audit.rules import Actor
+from lifesign.clock import EpochMs
 from lifesign.faults import invalid
 from lifesign.http.body import read_body
 from lifesign.http.context import base_url, context_of, header_of
 from lifesign.web import rules, service
+from lifesign.web.banner import Banner, banner_of
 from lifesign.web.passwords import Passwords
 from lifesign.web.rules import FormForged, NotSignedIn, Person, RoleRefused
 
@@ -41,10 +46,23 @@ async def person_of(request: Request) -> Person:
     """Who is signed in. Raises NotSignedIn, NoProject."""
     token = request.cookies.get(COOKIE)
     context = context_of(request)
-    found = await context.db.read(service.person, token, context.now()) if token else None
+    found, banner = await context.db.read(_person, token, context.now()) if token else (None, Banner())
     if found is None:
         query = f"?{request.url.query}" if request.url.query else ""
         raise NotSignedIn(f"{request.url.path}{query}" if request.method == "GET" else "/")
+    audit.name(Actor(found.shown.project_id, found.user_id, found.actor), "page")
+    request.state.banner = banner
+    return found
+
+
+def _person(conn: Connection, token: str, now: EpochMs) -> tuple[Person | None, Banner]:
+    found = service.person(conn, token, now)
+    return found, Banner() if found is None else banner_of(conn, found.shown.project_id, now)
+
+
+def banner_for(request: Request) -> Banner:
+    """What the page that answers this request says first."""
+    found: Banner = getattr(request.state, "banner", Banner())
     return found
 
 

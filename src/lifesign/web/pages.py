@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
+from email.utils import format_datetime
 from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
-from lifesign.web.access import theme_of
+from lifesign.web.access import banner_for, theme_of
 from lifesign.web.forms import duration_of
 from lifesign.web.rules import Person
 
@@ -54,6 +55,11 @@ def _in_zone(at: EpochMs, zone: str) -> str:
     return to_datetime(at).astimezone(ZoneInfo(zone)).strftime("%a %Y-%m-%d %H:%M:%S %Z")
 
 
+def _rfc822(at: EpochMs) -> str:
+    return format_datetime(to_datetime(at), usegmt=True)
+
+
+_templates.filters |= {"rfc822": _rfc822}
 _templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone, "duration": duration_of}
 
 # What the header leads to, in this order; a page names its own entry as `section`.
@@ -64,6 +70,9 @@ NAVIGATION = (
     ("/channels", "Channels"),
     ("/systems", "Systems"),
     ("/vitals", "Vitals"),
+    ("/keys", "Keys"),
+    ("/settings", "Settings"),
+    ("/audit", "Audit"),
 )
 _templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": NAVIGATION}
 
@@ -75,10 +84,18 @@ def page(request: Request, name: str, person: Person | None, status: int = 200, 
         person=person,
         theme=theme_of(request),
         now=context_of(request).now(),
+        banner=banner_for(request),
         here=request.url.path if request.method == "GET" else "/",
         **values,
     )
     return HTMLResponse(html, status, headers=HEADERS)
+
+
+# Any: what the templates ask for.
+def feed(request: Request, name: str, person: None, **values: Any) -> Response:  # noqa: ARG001 - as `page`
+    """The document of XML that the template `name` makes; for everybody."""
+    text = _templates.get_template(f"{name}.xml.j2").render(now=context_of(request).now(), **values)
+    return Response(text, headers=HEADERS, media_type="application/rss+xml")
 
 
 def error_page(theme: str, status: int, message: str, request_id: str, headers: Mapping[str, str]) -> HTMLResponse:

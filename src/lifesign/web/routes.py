@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from lifesign.audit import service as audit
 from lifesign.http.context import context_of, header_of
 from lifesign.http.peer import network_of
 from lifesign.web import access, rules, service
@@ -179,11 +180,13 @@ async def change_password(request: Request) -> Response:
     faults = {}
     network = network_of(request)
     # Counted like a sign-in: whoever finds a browser signed in must not find out the password by trying.
-    await context.db.write(service.begin_sign_in, person.email, network, context.now())
+    with audit.unnoted():
+        await context.db.write(service.begin_sign_in, person.email, network, context.now())
     if not await passwords_of(request).is_it(kept, form.raw("current")[: rules.MAX_PASSWORD]):
         faults["current"] = "is not your password"
     else:
-        await context.db.write(service.count_no_failure, person.email, network)
+        with audit.unnoted():
+            await context.db.write(service.count_no_failure, person.email, network)
         faults = await _password_faults(request, form, person.email)
     if faults:
         return await _account_page(request, faults)

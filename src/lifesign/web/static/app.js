@@ -277,6 +277,8 @@ function passDeadlines() {
   refresh();
 }
 
+if (document.body.dataset.asksEvery) setInterval(refresh, document.body.dataset.asksEvery * 1000);
+
 if (seq !== undefined) {
   listen();
   setInterval(() => {

@@ -1,0 +1,187 @@
+"""Every page in a real browser: what axe-core finds, in both colour schemes, and what scrolls sideways at 360 px.
+
+And the way from nothing to an alarm that somebody acknowledged, with what it costs in clicks and fields.
+"""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.faults.server import Server, serving
+from tests.web.browser import OWNER, PASSWORD
+from tests.web.test_browser import PATIENCE_MS, chromium, setup_link
+
+__all__ = ["chromium"]
+
+_LONG = "x" * 200
+_GRAVE = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("accessible"), log_level="error") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, chromium: Browser) -> Iterator[Page]:
+    """A page of the owner, who has just signed up."""
+    opened = chromium.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    opened.goto(server.url + setup_link(server))
+    opened.get_by_label("E-mail").fill(OWNER)
+    opened.get_by_label("Password", exact=True).fill(PASSWORD)
+    opened.get_by_label("Password again").fill(PASSWORD)
+    opened.keyboard.press("Enter")
+    expect(opened.get_by_role("heading", name="Nothing beats yet")).to_be_visible(timeout=PATIENCE_MS)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture(scope="module")
+def paths(server: Server) -> list[str]:
+    """Every page, of things with long names that fire, are broken, or have never been seen."""
+    hook = server.webhook("http://127.0.0.1:9/x")
+    policy = server.ask("POST", "/v1/policies", {"name": _LONG, "steps": [{"channels": [hook]}]}, expect=201)["id"]
+    beat = server.heartbeat("narrow", name="N" * 200, namespace="n" * 100, tags=["t" * 100], policy=policy)
+    server.heartbeat("late", interval=1, grace=3600)
+    server.ask("POST", "/v1/heartbeats/late/checkin")
+    server.heartbeat("paused")
+    server.ask("POST", "/v1/heartbeats/paused/pause")
+    server.fire("narrow")
+    incident = server.ask("GET", "/v1/incidents")["incidents"][0]["id"]
+    system = {"name": _LONG, "fqdn": _LONG, "tags": ["y" * 50]}
+    made = server.ask("POST", "/api/systems", system, expect=201)["data"]["id"]
+    window = {"name": _LONG, "schedule": "0 3 * * *", "duration": 3600, "tags": ["t" * 100]}
+    announced = server.ask("POST", "/v1/maintenance", window, expect=201)["id"]
+    return [
+        "/",
+        "/?q=nothing",
+        "/incidents",
+        f"/incidents/{incident}",
+        f"/heartbeats/{beat}",
+        f"/heartbeats/{beat}/edit",
+        "/heartbeats/new",
+        "/policies",
+        "/policies/new",
+        f"/policies/{policy}",
+        "/channels",
+        "/channels/new",
+        "/channels/new?type=webhook",
+        f"/channels/{hook}",
+        f"/channels/{hook}/edit",
+        "/systems",
+        "/systems/new",
+        f"/systems/{made}",
+        f"/systems/{made}/edit",
+        "/keys",
+        "/settings",
+        "/settings/maintenance/new",
+        f"/settings/maintenance/{announced}/edit",
+        "/settings/status/new",
+        "/account",
+        "/audit",
+        "/no/such/page",
+    ]
+
+
+def test_from_nothing_to_an_alarm_that_is_acknowledged(server: Server, page: Page) -> None:
+    """What a newcomer does, counted: presses are clicks on buttons and links, fields are typed in or chosen."""
+    presses = fields = 0
+
+    def press(name: str, role: str = "button") -> None:
+        nonlocal presses
+        presses += 1
+        page.get_by_role(role, name=name, exact=True).first.click()  # type: ignore[arg-type]  # a role, as text
+
+    def fill(label: str, text: str) -> None:
+        nonlocal fields
+        fields += 1
+        page.get_by_label(label, exact=True).fill(text)
+
+    press("Channels", "link")
+    press("Make the first one", "link")
+    page.get_by_role("link", name=re.compile("^Webhook")).click()
+    presses += 1
+    fill("Name", "Ops")
+    fill("URL", "http://127.0.0.1:9/hook")
+    press("Make it")
+    press("Policies", "link")
+    press("Make the first one", "link")
+    fill("Name", "Standard")
+    page.get_by_label(re.compile("^Ops")).check()
+    fields += 1
+    press("Make it")
+    press("Overview", "link")
+    press("New heartbeat", "link")
+    fill("Name", "Backup")
+    fill("Interval", "1s")
+    fill("Grace", "0s")
+    page.get_by_label("Policy").select_option(label="Standard")
+    fields += 1
+    press("Make it")
+    press("Check in")
+    expect(page.get_by_text("An incident is open.")).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_label("Reason").first.fill("looking into it")
+    fields += 1
+    press("Acknowledge")
+
+    expect(page.get_by_text(f"by user:{OWNER}")).to_be_visible(timeout=PATIENCE_MS)
+    # On a slow machine it may have fired before the check-in, and again since.
+    assert "ack" in {each.get("resolution") for each in server.ask("GET", "/v1/incidents")["incidents"]}
+    # No more than the steps need: three things made, one look, one answer.
+    assert (presses, fields) == (12, 9)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_grave_on_any_page(server: Server, page: Page, paths: list[str], scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of the two, as text
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+    found = {}
+    for path in [*paths, _shown_to_everybody(server, page)]:
+        page.goto(server.url + path)
+        told = Axe().run(page).response["violations"]
+        grave = [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in told if each["impact"] in _GRAVE]
+        if grave:
+            found[path] = grave
+
+    assert found == {}
+
+
+def test_nothing_scrolls_sideways_on_a_narrow_screen(server: Server, page: Page, paths: list[str]) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+
+    wide = {}
+    for path in [*paths, _shown_to_everybody(server, page)]:
+        page.goto(server.url + path)
+        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if over:
+            wide[path] = over
+
+    assert wide == {}
+
+
+def test_signing_in_is_accessible(server: Server, chromium: Browser) -> None:
+    stranger = chromium.new_context(viewport={"width": 360, "height": 800}).new_page()
+    stranger.goto(server.url)
+
+    told = Axe().run(stranger).response["violations"]
+
+    assert [each["id"] for each in told if each["impact"] in _GRAVE] == []
+    stranger.context.close()
+
+
+def _shown_to_everybody(server: Server, page: Page) -> str:
+    """A public status page, made on the pages when there is none yet."""
+    page.goto(f"{server.url}/settings")
+    if page.get_by_role("link", name="/status/everybody").count() == 0:
+        page.goto(f"{server.url}/settings/status/new")
+        page.get_by_label("Title").fill(_LONG)
+        page.get_by_label("Address").fill("everybody")
+        page.get_by_label("What it shows").fill("narrow\nlate\npaused")
+        page.get_by_label(re.compile("^Switched on")).check()
+        page.get_by_role("button", name="Make it").click()
+    return "/status/everybody"

@@ -1,0 +1,192 @@
+"""Settings on pages: the fallback channel, retention, maintenance windows; and the banner of every page."""
+
+import pytest
+from sqlalchemy import Connection, update
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import channels, engine_state
+from lifesign.maintenance.rules import Window
+from lifesign.projects import service as projects
+from lifesign.projects.service import Order
+from lifesign.web import window_forms
+from tests.harness import Lifesign, MakeLifesign
+from tests.web.browser import said, signed_up
+
+_ONCE = {
+    "name": "Move",
+    "when": "once",
+    "startsAt": "2026-01-05T20:00",
+    "endsAt": "2026-01-05T23:30",
+    "timezone": "Europe/Berlin",
+    "whom": "all",
+}
+_AGAIN = {
+    "name": "Reboot",
+    "when": "again",
+    "schedule": "0 3 * * SUN",
+    "duration": "1h",
+    "timezone": "Europe/Berlin",
+    "whom": "tags",
+    "members": "db\nweb",
+}
+
+
+async def test_the_fallback_channel_and_the_alert_are_chosen_and_taken_away(
+    lifesign: Lifesign, closed_port: int
+) -> None:
+    hook = await lifesign.webhook(f"http://127.0.0.1:{closed_port}/x")
+    policy = await lifesign.policy({"channels": [hook["id"]]})
+    owner = await signed_up(lifesign)
+    await owner.get("/settings")
+
+    await owner.post("/settings", {"fallback": hook["id"], "alert": policy["id"], "severity": "medium"})
+    assert await lifesign.ask("GET", "/v1/settings") == {
+        "fallbackChannel": hook["id"],
+        "diagnosisAlert": {"policy": policy["id"], "severity": "medium"},
+    }
+    viewer = await signed_up(lifesign, "eve@example.org", "viewer")
+    assert "Fallback channel hook Bad diagnosis Standard, from medium on" in said(await viewer.get("/settings"))
+
+    await owner.post("/settings", {"fallback": "", "alert": "", "severity": "high"})
+    assert "fallbackChannel" not in await lifesign.ask("GET", "/v1/settings")
+    page = await owner.post("/settings", {"fallback": "ch_0", "alert": ""}, expect=400)
+    assert "Fallback channel unknown channel" in said(page)
+
+
+async def test_retention_is_told_as_the_server_is_set(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(event_days=17) as lifesign:
+        owner = await signed_up(lifesign)
+
+        page = said(await owner.get("/settings"))
+
+    assert "Events other than check-ins 17 days LIFESIGN_EVENT_DAYS" in page
+    assert "Audit log 365 days" in page
+
+
+async def test_a_window_is_announced_in_the_zone_that_was_typed(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/maintenance/new")
+
+    await owner.post("/settings/maintenance/new", _ONCE)
+    await owner.post("/settings/maintenance/new", _AGAIN)
+
+    once, again = (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"]
+    assert (once["startsAt"], once["endsAt"], once["all"]) == (
+        "2026-01-05T19:00:00.000Z",
+        "2026-01-05T22:30:00.000Z",
+        True,
+    )
+    assert (again["schedule"], again["duration"], again["timezone"]) == ("0 3 * * SUN", 3600, "Europe/Berlin")
+    assert again["tags"] == ["db", "web"]
+    page = said(await owner.get("/settings"))
+    assert "to come Move 2026-01-05 19:00 UTC 3h 30m everything" in page
+    assert "to come Reboot 2026-01-11 02:00 UTC 0 3 * * SUN , Europe/Berlin 1h tags db web" in page
+    await lifesign.advance(8 * 3600)
+    assert "open Move until 2026-01-05 22:30 UTC" in said(await owner.get("/settings"))
+
+
+async def test_a_window_is_changed_and_deleted(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/maintenance/new")
+    await owner.post("/settings/maintenance/new", _ONCE)
+    [window] = (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"]
+    path = f"/settings/maintenance/{window['id']}"
+    form = await owner.get(f"{path}/edit")
+    assert 'value="2026-01-05T19:00"' in form
+
+    await owner.post(f"{path}/edit", _AGAIN)
+    [window] = (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"]
+    assert (window["name"], "startsAt" in window, window["tags"]) == ("Reboot", False, ["db", "web"])
+    await owner.post(f"{path}/delete", {"name": "Move"}, expect=400)
+    await owner.post(f"{path}/delete", {"name": "Reboot"})
+
+    assert (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": ""}, "Name "),
+        ({"startsAt": ""}, "From is required"),
+        ({"endsAt": "2026-01-05T19:00"}, "Until must be after startsAt"),
+        ({"startsAt": "soon"}, "From "),
+        ({"timezone": "Mars/Olympus"}, "Time zone is not an IANA time zone"),
+        ({"when": "again", "schedule": "61 * * * *", "duration": "1h"}, "Schedule "),
+        ({"when": "again", "schedule": "0 3 * * *", "duration": "long"}, "Duration must be a duration"),
+        ({"whom": "heartbeats", "members": "nobody"}, "Which unknown heartbeat: nobody"),
+        ({"whom": "tags", "members": ""}, "Which must have at least one"),
+    ],
+)
+async def test_a_refused_window_says_what_is_wrong(lifesign: Lifesign, changes: dict[str, str], told: str) -> None:
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/maintenance/new")
+
+    page = said(await owner.post("/settings/maintenance/new", _ONCE | changes, expect=400))
+
+    assert told in page
+    assert (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"] == []
+
+
+def test_what_is_shown_of_a_window_means_the_same_when_it_is_sent_back() -> None:
+    window = Window(
+        "W", EpochMs(0), EpochMs(3_600_000), None, None, "UTC", "tags", ("a",), "mw_1", "p", EpochMs(0), None
+    )
+
+    values = window_forms.values_of({**window_forms.BLANK, **window_forms.fields_of(window)})
+
+    assert values == {
+        "name": "W",
+        "timezone": "UTC",
+        "startsAt": "1970-01-01T00:00:00.000Z",
+        "endsAt": "1970-01-01T01:00:00.000Z",
+        "tags": ["a"],
+    }
+
+
+# The banner ---------------------------------------------------------------------------------------------------------
+async def test_every_page_says_what_nobody_attends_to(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    made = await lifesign.heartbeat("Nobody is told of this")
+    assert "Unattended" not in said(await owner.get("/systems"))
+
+    await lifesign.check_in(made["id"], healthy=False)
+    await lifesign.advance()
+
+    assert "Unattended One incident is open that nobody looks after." in said(await owner.get("/systems"))
+    await lifesign.ask("POST", f"/v1/heartbeats/{made['id']}/ack")
+    assert "Unattended" not in said(await owner.get("/systems"))
+
+
+async def test_every_page_says_which_channels_are_broken_and_when_nobody_listened(
+    lifesign: Lifesign, closed_port: int
+) -> None:
+    hook = await lifesign.webhook(f"http://127.0.0.1:{closed_port}/x")
+    owner = await signed_up(lifesign)
+    now = lifesign.now()
+
+    def break_both(conn: Connection) -> None:
+        conn.execute(update(channels).where(channels.c.id == hook["id"]).values(broken_reason="gone", broken_at=now))
+        conn.execute(update(engine_state).values(blind_from=now - 1_260_000, blind_to=now))
+
+    await lifesign.node.db.write(break_both)
+
+    page = said(await owner.get("/account"))
+    assert "Broken Messages are lost through hook : the provider refuses them." in page
+    assert "Lifesign itself was down from 2026-01-05 11:39 UTC to 2026-01-05 12:00 UTC" in page
+    await lifesign.advance(25 * 3600)
+    assert "Lifesign itself" not in said(await owner.get("/account"))
+
+
+async def test_the_banner_is_of_the_project_that_is_shown(lifesign: Lifesign) -> None:
+    made = await lifesign.heartbeat("Nobody is told of this")
+    await lifesign.check_in(made["id"], healthy=False)
+    await lifesign.advance()
+    other = await lifesign.node.db.write(_other_project, lifesign.now())
+    guest = await signed_up(lifesign, "eve@example.org", "owner", other)
+
+    assert "Unattended" not in said(await guest.get("/"))
+
+
+def _other_project(conn: Connection, now: EpochMs) -> str:
+    made, _ = projects.create(conn, Order("Lab", 0, tenant_id="research"), now)
+    return made.id
