@@ -119,6 +119,7 @@ from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
 from lifesign.web import audit_routes as audit_pages
 from lifesign.web import channel_routes as channel_pages
+from lifesign.web import diagnosis_routes as diagnosis_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
 from lifesign.web import key_routes as key_pages
@@ -130,6 +131,8 @@ from lifesign.web import service as people
 from lifesign.web import settings_routes as settings_pages
 from lifesign.web import status_routes as status_pages
 from lifesign.web import system_routes as system_pages
+from lifesign.web import telemetry_routes as telemetry_pages
+from lifesign.web import usage_routes as usage_pages
 from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
@@ -488,6 +491,9 @@ def _routed(*, is_testing: bool) -> FastAPI:
         policy_pages.router,
         channel_pages.router,
         system_pages.router,
+        telemetry_pages.router,
+        diagnosis_pages.router,
+        usage_pages.router,
         key_pages.router,
         settings_pages.router,
         audit_pages.router,

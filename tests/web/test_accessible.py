@@ -3,6 +3,7 @@
 And the way from nothing to an alarm that somebody acknowledged, with what it costs in clicks and fields.
 """
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.faults.server import Server, serving
+from tests.telemetry.requests import TRACE, USUAL, body_of
 from tests.web.browser import OWNER, PASSWORD
 from tests.web.test_browser import PATIENCE_MS, chromium, setup_link
 
@@ -56,7 +58,20 @@ def paths(server: Server) -> list[str]:
     made = server.ask("POST", "/api/systems", system, expect=201)["data"]["id"]
     window = {"name": _LONG, "schedule": "0 3 * * *", "duration": 3600, "tags": ["t" * 100]}
     announced = server.ask("POST", "/v1/maintenance", window, expect=201)["id"]
+    spans = [USUAL | {"name": _LONG, "spanId": f"{n:016x}", "status": {"code": 2}} for n in range(1, 20)]
+    spans[1] |= {"parentSpanId": f"{1:016x}"}
+    server.ask("POST", "/v1/traces", json.loads(body_of(*spans)), expect=202)
+    packet = server.ask("POST", "/v1/runs/diagnose", {})["packet"]
+    assert packet["issues"]
+    record = f"rec_{TRACE}{1:016x}"
     return [
+        "/telemetry",
+        f"/telemetry?q={_LONG}",
+        f"/sessions/{TRACE}",
+        f"/traces/{TRACE}?span={record}",
+        "/diagnosis",
+        f"/packets/{packet['packet_id']}",
+        "/usage",
         "/",
         "/?q=nothing",
         "/incidents",

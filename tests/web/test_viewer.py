@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from lifesign import web
 from tests.harness import Lifesign
+from tests.telemetry.requests import TRACE, USUAL, body_of
 from tests.web.browser import Browser, signed_up
 
 # What people do about themselves, signed in or not.
@@ -48,11 +49,20 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
     announced = await lifesign.ask("POST", "/v1/maintenance", window, expect=201)
     [key] = (await lifesign.ask("GET", "/v1/keys"))["keys"]
     owner = await signed_up(lifesign)
+    spans = [USUAL | {"spanId": f"{n:016x}", "status": {"code": 2}} for n in range(1, 20)]
+    sent = await lifesign.http.post("/v1/traces", content=body_of(*spans), headers={"Content-Type": "application/json"})
+    assert sent.status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    assert packet["issues"]
     await owner.get("/settings/status/new")
     await owner.post("/settings/status/new", {"title": "S", "slug": "shown", "members": made["id"], "is_on": "on"})
     found = re.search(r"/settings/status/(sp_\w+)/edit", await owner.get("/settings"))
     assert found is not None
     return {
+        "id": TRACE,
+        "trace_id": TRACE,
+        "record_id": f"rec_{TRACE}{1:016x}",
+        "packet_id": packet["packet_id"],
         "status_id": found[1],
         "slug": "shown",
         "key_id": key["id"],
@@ -67,7 +77,7 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
 
 
 def filled(path: str, values: dict[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path)
+    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: values[found[1]], path)
 
 
 async def everything(lifesign: Lifesign) -> list[object]:
@@ -108,6 +118,7 @@ async def test_a_viewer_finds_nothing_to_press_on_any_page(lifesign: Lifesign, c
 
 
 _NOT_PAGES = {
+    "/records/{record_id}",
     "/static/{digest}/{name}",
     "/static/vitals/{digest}/{name}",
     "/setup/{token}",

@@ -24,7 +24,9 @@ from lifesign.diagnosis.issues import Issue, fingerprint_of
 from lifesign.diagnosis.ledger import entered
 from lifesign.diagnosis.packet import Examined, Json, examined, issues_in, packet_of
 from lifesign.diagnosis.refusals import DiagnosisBusy, DiagnosisTimeout, IssueNotFound, PacketNotFound
-from lifesign.diagnosis.store import StoredPacket
+from lifesign.diagnosis.store import Decided as Decided  # noqa: PLC0414 - what is decided here has this type
+from lifesign.diagnosis.store import Decision as Decision  # noqa: PLC0414 - the same
+from lifesign.diagnosis.store import StoredPacket as StoredPacket  # noqa: PLC0414 - the same
 from lifesign.heartbeats.checkins import CheckIns
 from lifesign.ids import new_id
 from lifesign.projects import service as projects
@@ -43,6 +45,7 @@ LIMIT_S: Final = 60
 
 latest_packet = store.latest_packet
 heads = store.heads
+decisions = store.decisions
 list_entries = store.list_entries
 delete_packets = store.delete_packets
 

@@ -116,6 +116,13 @@ class Lag:
     last_received_at: EpochMs | None
 
 
+class Pace(NamedTuple):
+    """How many records arrived in a part of a window, and how many of them failed."""
+
+    records: int
+    failures: int
+
+
 class SpanStore(Protocol):
     """Keeps the records of all projects. Reads raise StoreUnavailable; writes raise db.StorageUnavailable."""
 
@@ -183,6 +190,10 @@ class SpanStore(Protocol):
 
     async def stats(self, project_id: str, since: EpochMs, until: EpochMs) -> Stats:
         """Numbers of a project."""
+        ...
+
+    async def pace(self, project_id: str, since: EpochMs, step_ms: int, steps: int) -> list[Pace]:
+        """What arrived in each of `steps` parts of a window, which begins at `since` and has parts of `step_ms`."""
         ...
 
     async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], T]) -> T:

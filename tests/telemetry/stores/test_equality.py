@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Body, Record
-from lifesign.telemetry.store import Activity, Arrival, Filter, Start, Stored
+from lifesign.telemetry.store import Activity, Arrival, Filter, Pace, Start, Stored
 from tests.telemetry.stores.builder import record
 from tests.telemetry.stores.conftest import Opened
 from tests.telemetry.stores.model import Model
@@ -129,6 +129,11 @@ async def _same(opened: Opened, project: str, model: Model, now: int) -> None:
         ):
             found = await store.window(project, since, until, only=only, limit=100, after=None)
             assert [each.record.record_id for each in found] == model.window(since, until, only)
+    kept = {each.record_id: each for each in model.kept.values()}
+    assert await store.pace(project, EpochMs(now - 3), 2, 3) == [
+        Pace(len(arrived), sum(kept[each].is_failing for each in arrived))
+        for arrived in (model.window(EpochMs(at), EpochMs(at + 2), Filter()) for at in (now - 3, now - 1, now + 1))
+    ]
     await _pages(opened, project, model)
     for session_id, members in model.members().items():
         page = await store.session(project, session_id, *EVER, limit=100, after=None)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Final
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, case, func, literal_column, select
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.sessions import Outcome, Summary, Totals
-from lifesign.telemetry.store import Stats
+from lifesign.telemetry.store import Pace, Stats
 from lifesign.telemetry.stores import summaries
 from lifesign.telemetry.stores.codes import FAILING, SIGNALS
 from lifesign.telemetry.stores.tables import spans
@@ -26,15 +26,27 @@ NOTHING: Final = Stats(
     oldest_received_at=None,
     pending_records=0,
 )
+_FAILURES: Final = func.coalesce(func.sum(case((S.status == FAILING, 1), else_=0)), 0)
+
+
+def pace(conn: Connection, project: int, since: EpochMs, step_ms: int, steps: int) -> list[Pace]:
+    """See SpanStore.pace."""
+    is_in = (S.project == project) & (S.received_at >= since) & (S.received_at < since + step_ms * steps)
+    # As a number in the statement: grouped by what is bound, PostgreSQL would not see that both are the same.
+    part = ((S.received_at - literal_column(str(int(since)))) // literal_column(str(int(step_ms)))).label("part")
+    found = {
+        int(number): Pace(records, int(failures))
+        for number, records, failures in conn.execute(select(part, func.count(), _FAILURES).where(is_in).group_by(part))
+    }
+    return [found.get(number, Pace(0, 0)) for number in range(steps)]
 
 
 def stats(conn: Connection, project: int, arrived: tuple[EpochMs, EpochMs], known: Sequence[Summary]) -> Stats:
     """Numbers of a project; see SpanStore.stats. known: summaries of its sessions, of the newest ones at least."""
     since, until = arrived
     is_in = (S.project == project) & (S.received_at >= since) & (S.received_at < until)
-    failures = func.coalesce(func.sum(case((S.status == FAILING, 1), else_=0)), 0)
     records, failed, traces = conn.execute(
-        select(func.count(), failures, func.count(S.trace_id.distinct())).where(is_in)
+        select(func.count(), _FAILURES, func.count(S.trace_id.distinct())).where(is_in)
     ).one()
     by_signal = select(S.signal_type, func.count()).where(is_in, S.status == FAILING).group_by(S.signal_type)
     failing = {SIGNALS[code]: count for code, count in conn.execute(by_signal)}

@@ -21,6 +21,7 @@ from lifesign.telemetry.store import (
     Arrival,
     Filter,
     Lag,
+    Pace,
     SessionPage,
     Start,
     Stats,
@@ -187,6 +188,14 @@ class SqlStore:
             return figures.stats(conn, project, (since, until), found)
 
         return await self._of_project(project_id, read) or figures.NOTHING
+
+    async def pace(self, project_id: str, since: EpochMs, step_ms: int, steps: int) -> list[Pace]:
+        """See SpanStore."""
+
+        def read(conn: Connection, project: int) -> list[Pace]:
+            return figures.pace(conn, project, since, step_ms, steps)
+
+        return await self._of_project(project_id, read) or [Pace(0, 0)] * steps
 
     async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], R]) -> R:
         """See SpanStore."""

@@ -233,6 +233,17 @@ WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
 """
 """Numbers of the records that arrived in a window."""
 
+PACE: Final = f"""
+SELECT intDiv(at - {{since:Int64}}, {{step:Int64}}) AS part, count(), countIf(status = 1)
+FROM (
+  SELECT status, {TIME} AS at FROM spans
+  WHERE {IN_PROJECT} AND {_KEY} IN (SELECT {_KEY} FROM spans WHERE {IN_PROJECT} AND {_SINCE} AND {_UNTIL})
+  ORDER BY ver DESC LIMIT 1 BY trace_id, span_id)
+WHERE at >= {{since:Int64}} AND at < {{until:Int64}}
+GROUP BY part
+"""
+"""Numbers of the records that arrived in each part of a window."""
+
 OLDEST: Final = f"SELECT {TIME} FROM spans WHERE {IN_PROJECT} ORDER BY received_at LIMIT 1"
 NEWEST: Final = f"SELECT {TIME} FROM spans WHERE {IN_PROJECT} ORDER BY received_at DESC LIMIT 1"
 COUNT_BEFORE: Final = f"SELECT count() FROM spans WHERE received_at < {instant('before')}"

@@ -25,6 +25,7 @@ from lifesign.telemetry.store import (
     Arrival,
     Filter,
     Lag,
+    Pace,
     Scope,
     SessionPage,
     Start,
@@ -402,6 +403,14 @@ class ClickHouseStore:
             oldest_received_at=oldest[0][0] if oldest else None,
             pending_records=waiting.records,
         )
+
+    async def pace(self, project_id: str, since: EpochMs, step_ms: int, steps: int) -> list[Pace]:
+        await self._drained(project_id)
+        until = since + step_ms * steps
+        parameters = {"project": project_id, "since": since, "until": until, "step": step_ms}
+        rows = await self._clickhouse.rows(queries.PACE, parameters)
+        found = {part: Pace(records, failures) for part, records, failures in rows}
+        return [found.get(number, Pace(0, 0)) for number in range(steps)]
 
     # Diagnosis -------------------------------------------------------------------------------------------------------
     async def examine(self, project_id: str, windows: Windows, judge: Callable[[Facts, Fetch], T]) -> T:
