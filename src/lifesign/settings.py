@@ -175,6 +175,12 @@ class Settings(BaseSettings):
     )
     packet_retention_days: int = Field(90, ge=1, le=3650, description="Days for which packets are kept.")
 
+    # Language models, for bots of the default project
+    openai_api_key: SecretStr | None = Field(None, description="Key of a provider that speaks Chat Completions.")
+    openai_base_url: str | None = Field(None, description="Its address, where it is not that of OpenAI itself.")
+    anthropic_api_key: SecretStr | None = Field(None, description="Key of a provider that speaks the Messages API.")
+    anthropic_base_url: str | None = Field(None, description="Its address, where it is not that of Anthropic itself.")
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")
