@@ -97,9 +97,11 @@ def migrated(pytestconfig: pytest.Config, cluster: postgres.Databases) -> str:
 
 
 @pytest.fixture(scope="session")
-def reused(cluster: postgres.Databases, migrated: str) -> postgres.Reused:
+def reused(cluster: postgres.Databases, migrated: str) -> Iterator[postgres.Reused]:
     """Databases with all tables and no rows."""
-    return postgres.Reused(cluster, migrated)
+    databases = postgres.Reused(cluster, migrated)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture(params=DATABASES)

@@ -33,6 +33,7 @@ _ACCOUNTS = ("postgres", "nobody")
 _READY_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
 _LOOK_AGAIN_S = 0.02
+_LEAVING_S = 2.0
 _PORT_TRIES = 5
 # PG* variables and locales of whoever runs the tests must change nothing.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
@@ -114,7 +115,7 @@ class Databases:
 
 
 class Reused:
-    """Databases with the tables of a template and no rows, each handed out again and again.
+    """Databases that hold what a template holds, each handed out again and again.
 
     Making a database and dropping it takes several times as long as emptying the few tables that a test wrote to.
     Whatever more than rows a test changed, its database is dropped, not handed out again.
@@ -123,91 +124,103 @@ class Reused:
     def __init__(self, databases: Databases, template: str) -> None:
         self._databases = databases
         self._template = template
-        self._free: list[str] = []
+        self._free: list[tuple[str, psycopg.Connection]] = []
+        self._first_rows: dict[str, str] = {}
+        self._which_have_rows = ""
         self._looks: tuple[object, ...] | None = None
 
     @contextmanager
     def database(self) -> Iterator[str]:
         """The address of a database that nobody else has until the end of the block."""
-        name = self._free.pop() if self._free else self._made()
+        name, connection = self._free.pop() if self._free else self._made()
         try:
             yield self._databases.url(name)
         finally:
-            if self._emptied(name):
-                self._free.append(name)
+            if self._is_restored(connection):
+                self._free.append((name, connection))
             else:
-                self._databases.drop_database(name)
+                self._drop(name, connection)
 
-    def _made(self) -> str:
+    def close(self) -> None:
+        """Drop all that are not handed out."""
+        while self._free:
+            self._drop(*self._free.pop())
+
+    def _drop(self, name: str, connection: psycopg.Connection) -> None:
+        connection.close()
+        self._databases.drop_database(name)
+
+    def _made(self) -> tuple[str, psycopg.Connection]:
         name = f"lifesign_{uuid.uuid4().hex[:12]}"
         self._databases.create_database(name, template=self._template)
+        # Kept: a new one would have to learn all tables anew each time.
+        connection = psycopg.connect(self._databases.url(name), autocommit=True)
         if self._looks is None:
-            with self._connection(name) as connection:
-                self._looks = connection.execute(_LOOKS).fetchone()
-        return name
+            self._looks = connection.execute(_LOOKS).fetchone()
+            tables = [table for (table,) in connection.execute(_TABLES)]
+            # Names come from the catalogue, quoted.
+            looks = (f"SELECT '{each}' WHERE EXISTS (SELECT FROM {each})" for each in tables)
+            self._which_have_rows = " UNION ALL ".join(looks)
+            self._first_rows = {each: _rows(connection, each) for each in self._with_rows(connection)}
+        return name, connection
 
-    def _emptied(self, name: str) -> bool:
-        """Remove what was written to a database; whether it is like new."""
+    def _with_rows(self, connection: psycopg.Connection) -> list[str]:
+        return [table for (table,) in connection.execute(self._which_have_rows)]
+
+    def _is_restored(self, connection: psycopg.Connection) -> bool:
+        """Undo what was written to a database; whether it is like new."""
         try:
-            with self._connection(name) as connection:
-                if connection.execute(_LOOKS).fetchone() != self._looks:
+            # Whoever closed a connection does not wait for its end.
+            give_up_at = time.monotonic() + _LEAVING_S
+            while connection.execute(_OTHERS).fetchone():
+                if time.monotonic() > give_up_at:
                     return False
-                connection.execute(_EMPTY)
-        except psycopg.Error:  # It may be gone, or be held by somebody who still is at work there.
+                time.sleep(_LOOK_AGAIN_S)
+            if connection.execute(_LOOKS).fetchone() != self._looks:
+                return False
+            rewritten = [table for table, rows in self._first_rows.items() if _rows(connection, table) != rows]
+            written = [*(set(self._with_rows(connection)) - self._first_rows.keys()), *rewritten]
+            if written:
+                connection.execute(f"TRUNCATE {', '.join(written)} CASCADE")
+            for table in rewritten:
+                insert = f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, %s)"
+                connection.execute(insert, [self._first_rows[table]])
+            connection.execute(_COUNT_ANEW)
+        except psycopg.Error:  # It may be gone, or no connection may be had.
             return False
         return True
 
-    @contextmanager
-    def _connection(self, name: str) -> Iterator[psycopg.Connection]:
-        with psycopg.connect(self._databases.url(name), autocommit=True) as connection:
-            yield connection
+
+def _rows(connection: psycopg.Connection, table: str) -> str:
+    [(rows,)] = connection.execute(f"SELECT json_agg(t ORDER BY t::text)::text FROM {table} t")
+    return str(rows)
 
 
-# Tables, columns, indexes, constraints and migrations, which ought to be those of the template; nobody is connected, no
-# statistics are gathered, no setting is left behind.
+_OTHERS = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+# Tables, columns, indexes, constraints and migrations, which ought to be those of the template, with the same numbers;
+# no statistics are gathered, no setting is left behind.
 _LOOKS = """
 SELECT
-    (SELECT md5(string_agg(oid::regclass::text, ',' ORDER BY oid::regclass::text)) FROM pg_class
+    (SELECT md5(string_agg(oid::text, ',' ORDER BY oid)) FROM pg_class
         WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S')),
-    (SELECT md5(string_agg(concat(attrelid::regclass, attname, atttypid, attnotnull, attisdropped), ',' ORDER BY
-        attrelid::regclass::text, attnum)) FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0),
-    (SELECT md5(string_agg(concat(indexrelid::regclass, indisvalid), ',' ORDER BY indexrelid::regclass::text))
-        FROM pg_index WHERE indexrelid >= 16384 AND indrelid >= 16384
-        AND indrelid NOT IN (SELECT reltoastrelid FROM pg_class)),
-    (SELECT md5(string_agg(conname, ',' ORDER BY conname)) FROM pg_constraint WHERE oid >= 16384),
+    (SELECT md5(string_agg(concat(attrelid, attname, atttypid, attnotnull, attisdropped), ',' ORDER BY
+        attrelid, attnum)) FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0),
+    (SELECT md5(string_agg(concat(indexrelid, indisvalid), ',' ORDER BY indexrelid)) FROM pg_index
+        WHERE indrelid >= 16384),
+    (SELECT md5(string_agg(oid::text, ',' ORDER BY oid)) FROM pg_constraint WHERE oid >= 16384),
     (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal),
     (SELECT count(*) FROM pg_db_role_setting),
-    (SELECT count(*) FROM pg_statistic WHERE starelid >= 16384),
-    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-        AND backend_type = 'client backend'),
-    (SELECT string_agg(version_num, ',') FROM alembic_version)
+    (SELECT count(*) FROM pg_statistic WHERE starelid >= 16384)
 """
-_EMPTY = """
-DO $$
-DECLARE
-    each record;
-    is_full boolean;
-    full_ones text[] := '{}';
-BEGIN
-    SET LOCAL lock_timeout = '1s';
-    FOR each IN SELECT c.oid::regclass AS name FROM pg_class c WHERE relkind = 'r' AND oid >= 16384
-        AND relname NOT LIKE 'alembic%' AND relnamespace NOT IN ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
-    LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', each.name) INTO is_full;
-        IF is_full THEN
-            full_ones := full_ones || each.name::text;
-        END IF;
-    END LOOP;
-    IF full_ones <> '{}' THEN
-        EXECUTE 'TRUNCATE ' || array_to_string(full_ones, ', ') || ' CASCADE';
-    END IF;
-    FOR each IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_sequences s
-        ON s.schemaname = c.relnamespace::regnamespace::text AND s.sequencename = c.relname
-        WHERE relkind = 'S' AND s.last_value IS NOT NULL
-    LOOP
-        PERFORM setval(each.name, 1, false);
-    END LOOP;
-END $$
+_TABLES = """
+SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
+"""
+_COUNT_ANEW = """
+SELECT setval(seqrelid, 1, false) FROM pg_sequence WHERE pg_sequence_last_value(seqrelid) IS NOT NULL
 """
 
 

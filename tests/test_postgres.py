@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -176,7 +177,9 @@ def reused(cluster: postgres.Cluster) -> Iterator[postgres.Reused]:
             connection.execute("CREATE TABLE alembic_version AS SELECT '7' AS version_num")
             connection.execute("CREATE TABLE mothers (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text)")
             connection.execute("CREATE TABLE children (mother int REFERENCES mothers)")
-        yield postgres.Reused(cluster, urlsplit(url).path[1:])
+        databases = postgres.Reused(cluster, urlsplit(url).path[1:])
+        yield databases
+        databases.close()
 
 
 def _born(url: str) -> int:
@@ -199,6 +202,16 @@ def test_a_database_comes_back_empty_and_counts_from_one(reused: postgres.Reused
             assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("7",)]
 
 
+def test_rows_of_the_template_are_there_again(reused: postgres.Reused) -> None:
+    for change in ("UPDATE alembic_version SET version_num = '8'", "DELETE FROM alembic_version"):
+        with reused.database() as first, psycopg.connect(first) as connection:
+            connection.execute(change)
+
+        with reused.database() as second, psycopg.connect(second) as connection:
+            assert second == first
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("7",)]
+
+
 def test_nobody_else_has_a_database_that_is_in_use(reused: postgres.Reused) -> None:
     with reused.database() as one, reused.database() as other:
         assert one != other
@@ -211,7 +224,6 @@ def test_nobody_else_has_a_database_that_is_in_use(reused: postgres.Reused) -> N
         "CREATE TABLE fathers ()",
         "DROP TABLE children",
         "CREATE INDEX further ON mothers (name)",
-        "UPDATE alembic_version SET version_num = '8'",
         "ALTER TABLE mothers ADD CONSTRAINT named CHECK (name <> '')",
         "INSERT INTO mothers (name) VALUES ('x'); ANALYZE mothers",
     ],
@@ -228,13 +240,12 @@ def test_a_database_that_was_rebuilt_is_not_used_again(reused: postgres.Reused, 
 
 
 def test_a_database_that_somebody_is_still_at_is_not_used_again(reused: postgres.Reused) -> None:
-    with reused.database() as first:
-        left = psycopg.connect(first)
+    with ExitStack() as left:
+        with reused.database() as first:
+            left.enter_context(psycopg.connect(first))
 
-    with reused.database() as second:
-        assert second != first
-    with pytest.raises(psycopg.OperationalError):
-        left.execute("SELECT 1")
+        with reused.database() as second:
+            assert second != first
 
 
 def _setting(cluster: postgres.Databases, name: str) -> str:

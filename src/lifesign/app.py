@@ -113,11 +113,16 @@ from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
 from lifesign.web import admin_routes as user_admin_routes
+from lifesign.web import channel_routes as channel_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
+from lifesign.web import live_routes
 from lifesign.web import overview_routes as board_routes
+from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
+from lifesign.web import system_routes as system_pages
+from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
 
 
@@ -281,6 +286,7 @@ async def open_node(
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
     api.state.passwords = Passwords()
+    api.state.live = Live(db)
     api.state.policy_users = heartbeats
     api.state.coverage = HeartbeatsInWindows(tuning_of(settings))
     # Heartbeats first: they ask policies which of them name the channel, before those forget it.
@@ -475,6 +481,10 @@ def _routed(*, is_testing: bool) -> FastAPI:
         board_routes.router,
         heartbeat_pages.router,
         incident_pages.router,
+        live_routes.router,
+        policy_pages.router,
+        channel_pages.router,
+        system_pages.router,
         bot_routes.router,
         bot_run_routes.router,
         observe.router,

@@ -27,6 +27,7 @@ from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
 from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
+from lifesign.web.live import Live
 
 logger = structlog.get_logger("lifesign.server")
 
@@ -144,6 +145,8 @@ async def _serve_node(node: Node, listener: socket.socket) -> int:
         logger.info("server.stopping")
         for server, _ in servers:
             server.should_exit = True
+        # Streams of open pages end by themselves only when they are told to.
+        cast("Live", node.api.state.live).close()
         await asyncio.gather(node.driver.stop(), *serving)
         stop.cancel()
     logger.info("server.stopped")

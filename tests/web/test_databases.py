@@ -35,3 +35,24 @@ async def test_the_overview_filters_and_sorts(lifesign: Lifesign) -> None:
     assert "Silent" not in said(await owner.get("/?kind=system"))
     for sort in ("name", "namespace", "seen", "due", "-state"):
         assert "Alive" in said(await owner.get(f"/?sort={sort}"))
+
+
+async def test_pages_of_policies_channels_and_systems(lifesign: Lifesign, closed_port: int) -> None:
+    hook = await lifesign.webhook(f"http://127.0.0.1:{closed_port}/x")
+    policy = await lifesign.policy({"channels": [hook["id"]]})
+    made = await lifesign.heartbeat("Silent", policy=policy["id"], channels=[hook["id"]])
+    system = (await lifesign.ask("POST", "/api/systems", {"name": "db1"}, expect=201))["data"]
+    await lifesign.check_in(made["id"], healthy=False)
+    await lifesign.advance(25 * 3600)
+    owner = await signed_up(lifesign)
+
+    assert "Standard at once hook 1" in said(await owner.get("/policies"))
+    assert "Used by Silent" in said(await owner.get(f"/policies/{policy['id']}"))
+    assert "failing hook Webhook" in (listed := said(await owner.get("/channels")))
+    assert "0 % of 2" in listed
+    assert "Standard policy Silent heartbeat" in said(await owner.get(f"/channels/{hook['id']}"))
+    assert "never seen db1" in said(await owner.get("/systems?q=db"))
+    assert "never seen" in said(await owner.get(f"/systems/{system['id']}"))
+    for path in (f"/policies/{policy['id']}", f"/channels/{hook['id']}"):
+        await owner.get(path)
+        await owner.post(f"{path}/delete", {"name": "Standard" if "policies" in path else "hook"})

@@ -1,34 +1,27 @@
 """HTTP of channels, their tests, and the delivery log."""
 
-import asyncio
-import random
 from typing import get_args
 
-import orjson
 from fastapi import APIRouter
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.service import caller_of
-from lifesign.channels import attempts, bodies, claims, outbox, schemas, service, store
+from lifesign.channels import bodies, outbox, schemas, service, store, trial
 from lifesign.channels import config as configs
-from lifesign.channels.attempts import Claimed, Finished
-from lifesign.channels.delivery import Courier, LeaseLost, courier_of
+from lifesign.channels.delivery import courier_of
 from lifesign.channels.limits import Limits
-from lifesign.channels.message import Message
 from lifesign.channels.rules import Status
-from lifesign.channels.sender import Outcome, Sent
 from lifesign.channels.service import ChannelUsers, Kit
 from lifesign.channels.store import Attempt, Notification
-from lifesign.clock import EpochMs
+from lifesign.channels.trial import Answer
 from lifesign.faults import Fault, InvalidInput
 from lifesign.http.answers import json_answer, no_content
 from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.describe import FORCE, PAGING, operation
 from lifesign.http.paging import Page, is_id, page_body, page_of, query_flag, query_text
-from lifesign.projects import service as projects
 
 router = APIRouter(tags=["Channels"])
 log_router = APIRouter(tags=["Incidents"])
@@ -152,67 +145,22 @@ async def delete_channel(request: Request, id: str) -> Response:  # noqa: A002 -
 async def test_channel(request: Request, id: str) -> Response:  # noqa: A002 - the published name of the parameter
     """Send a test message through the channel, once, and say what became of it."""
     caller = await caller_of(request, "channels:write")
-    context, courier = context_of(request), courier_of(request)
-    claimed, wait_ms = await context.db.write(
-        _begin_test,
+    tried = await trial.run(
+        courier_of(request),
         caller.project_id,
         id,
         node_id=request.app.state.node_id,
-        limits=Limits.of(context.settings),
-        now=context.now(),
+        limits=Limits.of(context_of(request).settings),
     )
-    if wait_ms is not None:
-        return json_answer({"ok": False, "message": f"rate limited, try again in {-(-wait_ms // 1000)} s"})
-    outcomes = await asyncio.gather(*(_deliver_test(courier, each) for each in claimed))
-    faults = [
-        _fault_line(each, outcome)
-        for each, outcome in zip(claimed, outcomes, strict=True)
-        if not isinstance(outcome, Sent)
-    ]
-    if faults:
-        return json_answer({"ok": False, "message": "; ".join(faults)})
-    await context.db.write(service.mark_working, id, context.now())
-    return json_answer({"ok": True})
+    if tried.wait_ms is not None:
+        return json_answer({"ok": False, "message": f"rate limited, try again in {-(-tried.wait_ms // 1000)} s"})
+    faults = [_fault_line(each, each.fault) for each in tried.answers if each.fault is not None]
+    return json_answer({"ok": False, "message": "; ".join(faults)} if faults else {"ok": True})
 
 
-def _begin_test(
-    conn: Connection, project_id: str, channel_id: str, *, node_id: str, limits: Limits, now: EpochMs
-) -> tuple[list[Claimed], int | None]:
-    """The claimed tests, or how many ms to wait until the provider's limit allows them."""
-    channel = service.get_channel(conn, project_id, channel_id, lock=True)  # or parallel tests would all be the tenth
-    addresses: list[str | None] = [*configs.addresses(channel.type, orjson.loads(channel.config))] or [None]
-    attempts.admit_test(conn, channel.id, now)
-    wait_ms = claims.spend(conn, channel, len(addresses), limits=limits, now=now)
-    if wait_ms is not None:
-        return [], wait_ms
-    names = projects.names(conn, {project_id})
-    message = Message(
-        kind="test",
-        title="Test message from Lifesign",
-        text=f"This is a test of the channel {channel.name}. If you can read it, messages arrive.",
-        project=names.get(project_id, ""),
-        happened_at=now,
-    )
-    return attempts.begin_test(conn, channel, addresses, message, node_id=node_id, now=now), None
-
-
-async def _deliver_test(courier: Courier, claimed: Claimed) -> Outcome | None:
-    started_at = courier.clock.now()
-    try:
-        outcome, took_ms = await courier.attempt(claimed)
-    except LeaseLost:
-        return None
-    # The luck of a retry's delay does not matter here: a test is never retried.
-    finished = Finished(claimed, outcome, started_at, took_ms, random.random())  # noqa: S311 - jitter, not a secret
-    await courier.db.write(attempts.finish, finished, courier.clock.now())
-    return outcome
-
-
-def _fault_line(claimed: Claimed, outcome: Outcome | None) -> str:
-    if outcome is None or isinstance(outcome, Sent):
-        return "unavailable: the storage did not take it"
-    line = f"{outcome.code}: {outcome.why}"[: schemas.MAX_SHOWN_ERROR]
-    return f"{claimed.notification.dest}: {line}" if claimed.notification.dest else line
+def _fault_line(answer: Answer, fault: str) -> str:
+    line = fault[: schemas.MAX_SHOWN_ERROR]
+    return f"{answer.dest}: {line}" if answer.dest else line
 
 
 @log_router.get(

@@ -23,13 +23,15 @@ from lifesign.channels.rules import (
 )
 from lifesign.channels.secrets import SecretBox
 from lifesign.channels.senders import IS_MACHINE
-from lifesign.channels.store import Attempt, Channel, Notification
+from lifesign.channels.store import Attempt, Channel, DayOfDelivery, Notification
 from lifesign.channels.targets import GuardPolicy
 from lifesign.channels.webhook import PREVIOUS_SECRET
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.faults import invalid
 from lifesign.ids import new_id
+
+__all__ = ["Channel", "DayOfDelivery"]
 
 MAX_USERS_SHOWN = 100
 
@@ -252,6 +254,8 @@ def _secret_overlap(kit: Kit, channel: Channel, old: str | None, new: str | None
     }
 
 
+deliveries_by_day = store.deliveries_by_day
+
 DeliveryLog = list[tuple[Notification, list[Attempt]]]
 """Messages, each with its attempts in order."""
 
@@ -259,5 +263,12 @@ DeliveryLog = list[tuple[Notification, list[Attempt]]]
 def delivery_log(conn: Connection, incident_id: str) -> DeliveryLog:
     """Every message about one incident, oldest first."""
     rows = store.notifications_of_incident(conn, incident_id)
+    attempts = store.attempts_of(conn, [row.id for row in rows])
+    return [(row, attempts.get(row.id, [])) for row in rows]
+
+
+def latest_of_channel(conn: Connection, project_id: str, channel_id: str, limit: int) -> DeliveryLog:
+    """The last messages through one channel, newest first."""
+    rows = store.notifications_of(conn, project_id, limit=limit, before=None, channel=channel_id)
     attempts = store.attempts_of(conn, [row.id for row in rows])
     return [(row, attempts.get(row.id, [])) for row in rows]

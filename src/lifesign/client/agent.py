@@ -101,7 +101,8 @@ def main(options: Mapping[str, str], switches: frozenset[str], environment: Mapp
         return EXIT_OK
     if "--print-curl" in switches:
         url = (options.get("--url") or given.get("LIFESIGN_URL") or "https://HOST").rstrip("/")
-        print(_CURL % (options.get("--system-id") or given.get("LIFESIGN_SYSTEM_ID") or "ID", url))  # noqa: T201 - asked for
+        system_id = options.get("--system-id") or given.get("LIFESIGN_SYSTEM_ID") or "ID"
+        print(curl_line(url, system_id))  # noqa: T201 - asked for
         return EXIT_OK
     try:
         config = config_of(options, given)
@@ -117,6 +118,11 @@ def main(options: Mapping[str, str], switches: frozenset[str], environment: Mapp
         return EXIT_REFUSED if outcome.state == "refused" else EXIT_UNREACHABLE
     Agent(config, reporter, notify_socket=given.get("NOTIFY_SOCKET")).run()
     return EXIT_OK
+
+
+def curl_line(url: str, system_id: str) -> str:
+    """The line of a crontab that reports without this agent."""
+    return _CURL % (system_id, url)
 
 
 def config_of(options: Mapping[str, str], environment: Mapping[str, str]) -> Config:

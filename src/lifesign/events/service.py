@@ -9,12 +9,26 @@ from sqlalchemy import Connection
 from lifesign.clock import EpochMs
 from lifesign.events import store
 from lifesign.events.rules import Event, EventType
-from lifesign.events.store import StoredEvent
+from lifesign.events.store import Change, StoredEvent
 from lifesign.ids import new_id
 
-__all__ = ["IMPORTED", "StoredEvent", "history", "last_of", "of_types", "record", "record_each", "record_imported"]
+__all__ = [
+    "IMPORTED",
+    "Change",
+    "StoredEvent",
+    "changes_since",
+    "history",
+    "last_of",
+    "latest_seq",
+    "of_types",
+    "record",
+    "record_each",
+    "record_imported",
+]
 
+changes_since = store.changes_since
 history = store.events_of
+latest_seq = store.latest_seq
 last_of = store.last_of
 of_types = store.of_types
 IMPORTED = '{"imported":true}'

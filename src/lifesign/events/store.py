@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
@@ -20,6 +21,26 @@ class StoredEvent:
     type: str
     metadata: str
     created_at: EpochMs
+
+
+class Change(NamedTuple):
+    """That something happened to a heartbeat."""
+
+    seq: int
+    project_id: str
+    heartbeat_id: str
+    type: str
+
+
+def latest_seq(conn: Connection) -> int:
+    """The number of the last event of all; 0: there is none."""
+    return conn.scalar(select(func.max(events.c.seq))) or 0
+
+
+def changes_since(conn: Connection, after: int, *, limit: int) -> list[Change]:
+    """What happened after an event, in all projects, in order. Index: the primary key."""
+    query = select(events.c.seq, events.c.project_id, events.c.heartbeat_id, events.c.type)
+    return [Change(*row) for row in conn.execute(query.where(events.c.seq > after).order_by(events.c.seq).limit(limit))]
 
 
 def insert_events(conn: Connection, rows: Sequence[dict[str, object]]) -> None:

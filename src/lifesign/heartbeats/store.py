@@ -349,6 +349,25 @@ def using_policy(conn: Connection, project_id: str, policy_id: str) -> list[Hear
     return [_heartbeat(row) for row in conn.execute(query.with_for_update())]
 
 
+def names_using_policy(conn: Connection, project_id: str, policy_id: str) -> list[tuple[str, str]]:
+    """Id and name of the heartbeats that name a policy. Index: ix_heartbeats_policy."""
+    query = select(H.id, H.name).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.name, H.id)
+    return [(row.id, row.name) for row in conn.execute(query)]
+
+
+def count_by_policy(conn: Connection, project_id: str) -> dict[str, int]:
+    """How many heartbeats name each policy that is named at all. Index: ix_heartbeats_project."""
+    query = select(H.policy_id, func.count()).where(H.project_id == project_id, H.policy_id.is_not(None))
+    return {row[0]: row[1] for row in conn.execute(query.group_by(H.policy_id))}
+
+
+def names_using_channel(conn: Connection, project_id: str, channel_id: str) -> list[tuple[str, str]]:
+    """Id and name of the heartbeats that name a channel of their own. Index: ix_heartbeats_project."""
+    is_named = contains(conn, H.own_channels, f'"{channel_id}"')
+    query = select(H.id, H.name).where(H.project_id == project_id, is_named).order_by(H.name, H.id)
+    return [(row.id, row.name) for row in conn.execute(query)]
+
+
 def using_channel(conn: Connection, project_id: str, channel_id: str) -> list[Heartbeat]:
     """Heartbeats that name a channel of their own, locked."""
     query = select(*_COLUMNS).where(H.project_id == project_id, contains(conn, H.own_channels, f'"{channel_id}"'))

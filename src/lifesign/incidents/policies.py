@@ -45,6 +45,7 @@ def get_policy(conn: Connection, project_id: str, policy_id: str) -> Policy:
 
 find_policy = store.policy_by_id
 list_policies = store.policies_of
+names_naming_channel = store.names_naming_channel
 
 
 def is_policy(conn: Connection, project_id: str, policy_id: str) -> bool:

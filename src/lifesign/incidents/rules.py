@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lifesign.channels.rules import target_key
 from lifesign.clock import EpochMs
@@ -233,6 +233,31 @@ def due_after(plan: Plan, *, steps_run: int, since: EpochMs, min_repeat_ms: int)
     if plan.steps and plan.repeat_last_step:
         return EpochMs(since + max(plan.steps[-1].wait_ms, min_repeat_ms))
     return None
+
+
+class Foreseen(NamedTuple):
+    """A step that an escalation would take, or its `loop`th repeat."""
+
+    at: EpochMs
+    step: int
+    loop: int
+
+
+def foreseen(plan: Plan, now: EpochMs, *, min_repeat_ms: int, most: int) -> list[Foreseen]:
+    """What an incident that opened now would do, if every message went out at once and nobody reacted; at most `most`.
+
+    By the very rules of escalation, step by step.
+    """
+    found: list[Foreseen] = []
+    steps_run = loop = 0
+    due = due_after(plan, steps_run=0, since=now, min_repeat_ms=min_repeat_ms)
+    while due is not None and len(found) < most:
+        move = next_move(plan, steps_run=steps_run, loop=loop, now=due, min_repeat_ms=min_repeat_ms)
+        if move is None:
+            break
+        found.append(Foreseen(due, move.step, move.loop))
+        steps_run, loop, due = move.step, move.loop, move.then_at
+    return found
 
 
 def storm_threshold(tuning: Tuning, armed: int) -> int:

@@ -90,6 +90,13 @@ def policies_naming_channel(conn: Connection, project_id: str, channel_id: str) 
     return [_policy(row) for row in conn.execute(query.order_by(policies.c.id).with_for_update())]
 
 
+def names_naming_channel(conn: Connection, project_id: str, channel_id: str) -> list[tuple[str, str]]:
+    """Id and name of the policies with a step that tells the channel. Index: ix_policies_project."""
+    is_named = contains(conn, policies.c.steps, f'"{channel_id}"')
+    query = select(policies.c.id, policies.c.name).where(policies.c.project_id == project_id, is_named)
+    return [(row.id, row.name) for row in conn.execute(query.order_by(policies.c.name, policies.c.id))]
+
+
 def delete_policy(conn: Connection, policy_id: str) -> None:
     """Remove a policy."""
     conn.execute(delete(policies).where(policies.c.id == policy_id))

@@ -36,7 +36,9 @@ from lifesign.systems.rules import (
     ValidationFailed,
     Windows,
 )
-from lifesign.systems.store import Filters, Known, Position
+from lifesign.systems.store import Filters, Known, Position, Totals
+
+__all__ = ["Filters", "Position", "Totals"]
 
 _S = 1000
 _NAMESPACE = "systems"

@@ -18,7 +18,7 @@ COOKIE = "lifesign_session"
 THEME_COOKIE = "lifesign_theme"
 THEMES = ("dark", "light")
 _FORM_BYTES = 65_536
-_FIELDS = 100
+_FIELDS = 1000
 _OURS = {b"same-origin", b"none"}
 
 
@@ -56,7 +56,7 @@ async def form_of(request: Request) -> Form:
     try:
         parsed = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=_FIELDS, errors="strict")
     except ValueError as error:
-        raise invalid("form", "must be URL-encoded fields in UTF-8, at most 100") from error
+        raise invalid("form", "must be URL-encoded fields in UTF-8, at most 1000") from error
     return Form({name: values[0].replace("\x00", "").replace("\r\n", "\n") for name, values in parsed.items()})
 
 
@@ -75,6 +75,22 @@ async def changing_form(request: Request) -> tuple[Person, Form]:
     if not person.may_change:
         raise RoleRefused(person.shown.role)
     return person, form
+
+
+async def form_for(request: Request, scope: str) -> tuple[Person, Form]:
+    """A form of somebody who may do what `scope` allows. Raises as `persons_form`; RoleRefused."""
+    person, form = await changing_form(request)
+    if not person.caller.allows(scope):
+        raise RoleRefused(person.shown.role)
+    return person, form
+
+
+async def person_for(request: Request, scope: str) -> Person:
+    """Who is signed in and may do what `scope` allows. Raises NotSignedIn, NoProject, RoleRefused."""
+    person = await person_of(request)
+    if not person.caller.allows(scope):
+        raise RoleRefused(person.shown.role)
+    return person
 
 
 def _is_from_here(request: Request) -> bool:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from lifesign.auth.rules import Caller
 from lifesign.clock import EpochMs
+from lifesign.events import service as events
 from lifesign.events.service import StoredEvent
 from lifesign.faults import InvalidInput, invalid
 from lifesign.heartbeats import board, bodies
@@ -165,6 +166,7 @@ class Seen:
     days: list[Day]
     events: list[Told]
     has_older: bool
+    seq: int
 
 
 @router.get("/heartbeats/{heartbeat_id}")
@@ -184,6 +186,8 @@ async def show(request: Request, heartbeat_id: str) -> Response:
         request,
         "heartbeat",
         person,
+        seq=seen.seq,
+        watched=heartbeat.id,
         seen=seen,
         each=heartbeat,
         state=state,
@@ -201,6 +205,8 @@ async def show(request: Request, heartbeat_id: str) -> Response:
 
 
 def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None, now: EpochMs) -> Seen:
+    # First of all: what is committed after this is told to the page.
+    seq = events.latest_seq(conn)
     heartbeat = heartbeats.get(conn, caller.project_id, ref)
     rows = heartbeats.history(
         conn, caller.project_id, heartbeat.id, limit=_EVENTS + 1, before_seq=before_seq, event_type=None
@@ -216,6 +222,7 @@ def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None,
         heartbeats.days(conn, caller.project_id, heartbeat.id, count=_DAYS, now=now),
         told_of(conn, rows[:_EVENTS]),
         len(rows) > _EVENTS,
+        seq,
     )
 
 

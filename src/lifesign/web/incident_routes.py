@@ -11,6 +11,7 @@ from starlette.responses import Response
 from lifesign.channels import outbox
 from lifesign.channels import service as channels
 from lifesign.clock import EpochMs
+from lifesign.events import service as events
 from lifesign.heartbeats import bodies
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.rules import Heartbeat
@@ -67,6 +68,7 @@ class Listed:
     resolved: Sequence[Incident]
     has_older: bool
     heartbeats: Mapping[str, Heartbeat]
+    seq: int
 
 
 @router.get("/incidents")
@@ -82,6 +84,7 @@ async def show_all(request: Request) -> Response:
         "incidents",
         person,
         section="/incidents",
+        seq=listed.seq,
         listed=listed,
         reasons=REASONS,
         resolutions=RESOLUTIONS,
@@ -95,6 +98,8 @@ def _lasted_ms(incident: Incident) -> int:
 
 
 def _listed(conn: Connection, project_id: str, *, before: str | None) -> Listed:
+    # First of all: what is committed after this is told to the page.
+    seq = events.latest_seq(conn)
     opened: Sequence[Incident] = ()
     if before is None:
         opened = incidents.list_incidents(conn, project_id, limit=_OPEN, before=None, status="open", heartbeat_id=None)
@@ -103,7 +108,7 @@ def _listed(conn: Connection, project_id: str, *, before: str | None) -> Listed:
     )
     shown = resolved[:_RESOLVED]
     concerned = heartbeats.by_ids(conn, {each.heartbeat_id for each in (*opened, *shown)})
-    return Listed(opened, shown, len(resolved) > _RESOLVED, concerned)
+    return Listed(opened, shown, len(resolved) > _RESOLVED, concerned, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class Seen:
     log: channels.DeliveryLog
     channels: Mapping[str, str]
     next_at: EpochMs | None
+    seq: int
 
 
 @router.get("/incidents/{incident_id}")
@@ -128,6 +134,8 @@ async def show(request: Request, incident_id: str) -> Response:
         "incident",
         person,
         section="/incidents",
+        seq=seen.seq,
+        watched=seen.incident.heartbeat_id,
         seen=seen,
         each=seen.incident,
         holds=[HOLDS.get(word, word) for word in (seen.incident.holds or "").split()],
@@ -141,6 +149,7 @@ async def show(request: Request, incident_id: str) -> Response:
 
 
 def _seen(conn: Connection, project_id: str, incident_id: str) -> Seen:
+    seq = events.latest_seq(conn)
     incident = incidents.get_incident(conn, project_id, incident_id)
     policy = None
     if incident.policy_id is not None:
@@ -153,6 +162,7 @@ def _seen(conn: Connection, project_id: str, incident_id: str) -> Seen:
         channels.delivery_log(conn, incident.id),
         names,
         incidents.next_steps(conn, [incident.id]).get(incident.id),
+        seq,
     )
 
 

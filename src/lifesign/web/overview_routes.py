@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.clock import EpochMs
+from lifesign.events import service as events
 from lifesign.heartbeats import board
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.board import KINDS, SORTS, STATES, Board, Kind, Sort, State, Wanted
@@ -119,6 +120,7 @@ class Overview:
     rows: Sequence[Row]
     counts: Mapping[State, int]
     namespaces: Sequence[str]
+    seq: int
 
 
 @router.get("/")
@@ -135,6 +137,7 @@ async def overview(request: Request) -> Response:
         "overview",
         person,
         section="/",
+        seq=found.seq,
         asked=asked,
         rows=found.rows,
         counts=found.counts,
@@ -152,6 +155,8 @@ async def overview(request: Request) -> Response:
 
 
 def _found(conn: Connection, project_id: str, asked: Asked, now: EpochMs) -> Overview:
+    # First of all: what is committed after this is told to the page.
+    seq = events.latest_seq(conn)
     found: Board = board.board(
         conn,
         project_id,
@@ -179,4 +184,4 @@ def _found(conn: Connection, project_id: str, asked: Asked, now: EpochMs) -> Ove
         )
         for each in shown
     ]
-    return Overview(rows, found.counts, board.namespaces_of(conn, project_id, _NAMESPACES))
+    return Overview(rows, found.counts, board.namespaces_of(conn, project_id, _NAMESPACES), seq)

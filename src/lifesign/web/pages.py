@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
 from lifesign.web.access import theme_of
+from lifesign.web.forms import duration_of
 from lifesign.web.rules import Person
 
 HEADERS = {
@@ -53,8 +54,17 @@ def _in_zone(at: EpochMs, zone: str) -> str:
     return to_datetime(at).astimezone(ZoneInfo(zone)).strftime("%a %Y-%m-%d %H:%M:%S %Z")
 
 
-_templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone}
-_templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": (("/", "Overview"), ("/incidents", "Incidents"))}
+_templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone, "duration": duration_of}
+
+# What the header leads to, in this order; a page names its own entry as `section`.
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/incidents", "Incidents"),
+    ("/policies", "Policies"),
+    ("/channels", "Channels"),
+    ("/systems", "Systems"),
+)
+_templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": NAVIGATION}
 
 
 # Any: what the templates ask for.

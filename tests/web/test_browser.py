@@ -1,0 +1,175 @@
+"""The pages in a real browser, against a real server: live updates, the keyboard, narrow screens."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.faults.server import Server, serving
+from tests.web.browser import OWNER, PASSWORD
+
+_CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+_PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("browser"), log_level="error") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if _CHROMIUM is None:
+        # Where changes are judged nothing may be left out quietly.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_ARGUMENTS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def signed_in(server: Server, chromium: Browser) -> Iterator[tuple[Page, list[str]]]:
+    """A page of the owner, made with the link that the server printed, and what its console complained of."""
+    page = chromium.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    link = re.search(r"^setup link: \S+?(/setup/\S+)$", server.output.read_text(), re.MULTILINE)
+    assert link is not None
+    page.goto(server.url + link[1])
+    page.get_by_label("E-mail").fill(OWNER)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Password again").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Nothing beats yet")).to_be_visible(timeout=_PATIENCE_MS)
+    yield page, complaints
+    page.context.close()
+
+
+def test_a_silent_row_turns_amber_and_then_red_without_a_reload(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    page.evaluate("window.isTheSamePage = true")
+    server.heartbeat("silent", interval=1, grace=3)
+    server.heartbeat("steady")
+    server.ask("POST", "/v1/heartbeats/silent/checkin")
+
+    row = page.get_by_role("row", name="silent")
+    for look in ("late", "firing"):
+        expect(row).to_have_class(re.compile(rf"\b{look}\b"), timeout=_PATIENCE_MS)
+    expect(page.get_by_role("row").nth(1)).to_contain_text("silent")
+    expect(page).to_have_title(re.compile("1 firing"))
+
+    assert page.evaluate("window.isTheSamePage") is True
+    assert complaints == []
+
+
+def test_an_incident_is_found_and_acknowledged_with_the_keyboard_alone(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    server.heartbeat("broken")
+    server.fire("broken")
+    page.goto(server.url)
+
+    page.keyboard.press("/")
+    page.keyboard.type("broken")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("row", name="broken")).to_be_visible()
+    expect(page.get_by_role("row", name="steady")).to_have_count(0)
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="broken")).to_be_visible()
+    page.get_by_label("Reason").first.focus()
+    page.keyboard.type("making room <b>now</b>")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text(f"Acknowledged by user:{OWNER}: making room <b>now</b>")).to_be_visible()
+    assert complaints == []
+
+
+def test_steps_of_a_policy_are_moved_by_keyboard_and_by_pointer(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    hook = server.webhook("http://127.0.0.1:9/x")
+    steps = [{"channels": [hook], "wait": wait} for wait in (0, 60, 120)]
+    made = server.ask("POST", "/v1/policies", {"name": "Ladder", "steps": steps}, expect=201)["id"]
+    page.goto(f"{server.url}/policies/{made}")
+    foreseen = page.get_by_role("region", name="If it fired now").get_by_role("listitem")
+    expect(foreseen.nth(2)).to_contain_text("After 3m")
+
+    page.get_by_role("button", name="Move step 3 up").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Move step 2 up")).to_be_focused()
+    expect(foreseen.nth(1)).to_contain_text("After 2m", timeout=_PATIENCE_MS)
+    grip, top = page.locator("[data-grip]").nth(2), page.locator("[data-grip]").nth(0)
+    start, end = grip.bounding_box(), top.bounding_box()
+    assert start is not None
+    assert end is not None
+    page.mouse.move(start["x"] + 5, start["y"] + 5)
+    page.mouse.down()
+    # One rung at a time, as a hand would.
+    page.mouse.move(start["x"] + 5, (start["y"] + end["y"]) / 2, steps=20)
+    page.mouse.move(start["x"] + 5, end["y"], steps=20)
+    page.mouse.up()
+    page.get_by_role("button", name="Keep the changes").click()
+
+    expect(foreseen.nth(0)).to_contain_text("After 1m")
+    after = server.ask("GET", f"/v1/policies/{made}")["steps"]
+    assert [each.get("wait", 0) for each in after] == [60, 0, 120]
+    assert complaints == []
+
+
+def test_an_open_page_comes_back_by_itself_when_the_server_was_restarted(tmp_path: Path, chromium: Browser) -> None:
+    with serving(tmp_path, log_level="error") as first:
+        link = re.search(r"^setup link: \S+?(/setup/\S+)$", first.output.read_text(), re.MULTILINE)
+        assert link is not None
+        port = first.port
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(first.url + link[1])
+        page.get_by_label("E-mail").fill(OWNER)
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_label("Password again").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Nothing beats yet")).to_be_visible(timeout=_PATIENCE_MS)
+        first.terminate()
+        # It waits for 20 s for what is under way: the stream of the page must not be among that.
+        assert first.exit_code(within_s=15) == 0
+    expect(page.get_by_text("reconnecting")).to_be_visible(timeout=_PATIENCE_MS)
+
+    with serving(tmp_path, log_level="error", port=port) as second:
+        second.heartbeat("after-the-restart")
+        expect(page.get_by_role("row", name="after-the-restart")).to_be_visible(timeout=_PATIENCE_MS)
+        expect(page.get_by_text("reconnecting")).to_be_hidden(timeout=_PATIENCE_MS)
+    context.close()
+
+
+def test_nothing_scrolls_sideways_on_a_narrow_screen(server: Server, signed_in: tuple[Page, list[str]]) -> None:
+    page, _ = signed_in
+    made = server.heartbeat("narrow", name="N" * 200, namespace="n" * 100, tags=["t" * 100])
+    server.fire("narrow")
+    incident = server.ask("GET", "/v1/incidents")["incidents"][0]["id"]
+    page.set_viewport_size({"width": 360, "height": 800})
+
+    wide = {}
+    for path in ("/", f"/heartbeats/{made}", "/heartbeats/new", "/incidents", f"/incidents/{incident}", "/account"):
+        page.goto(server.url + path)
+        wide[path] = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    assert set(wide.values()) == {0}, wide

@@ -1,0 +1,112 @@
+"""Who may only look: no page has anything to press for them, and whatever they send all the same changes nothing."""
+
+import importlib
+import pkgutil
+import re
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+from lifesign import web
+from tests.harness import Lifesign
+from tests.web.browser import Browser, signed_up
+
+# What people do about themselves, signed in or not.
+OWN = {
+    "/setup/{token}",
+    "/signin",
+    "/signout",
+    "/account/password",
+    "/account/sessions/{session_id}/end",
+    "/account/project",
+    "/theme",
+}
+# Forms that a viewer finds on pages all the same: they search, or are about the viewer.
+_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit"}
+
+
+def routes() -> list[APIRoute]:
+    """Every route of the pages, whichever module has it."""
+    modules = [importlib.import_module(f"{web.__name__}.{each.name}") for each in pkgutil.iter_modules(web.__path__)]
+    routers = [each.router for each in modules if isinstance(getattr(each, "router", None), APIRouter)]
+    return [each for router in routers for each in router.routes if isinstance(each, APIRoute)]
+
+
+async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
+    """One of everything, by the name that it has in paths of pages."""
+    hook = await lifesign.webhook(f"http://127.0.0.1:{closed_port}/x")
+    policy = await lifesign.policy({"channels": [hook["id"]]})
+    made = await lifesign.heartbeat("Silent", policy=policy["id"])
+    await lifesign.check_in(made["id"], healthy=False)
+    await lifesign.advance()
+    [incident] = await lifesign.incidents(made["id"])
+    system = (await lifesign.ask("POST", "/api/systems", {"name": "db1"}, expect=201))["data"]
+    return {
+        "heartbeat_id": made["id"],
+        "incident_id": incident["id"],
+        "notification_id": incident["notifications"][0]["id"],
+        "policy_id": policy["id"],
+        "channel_id": hook["id"],
+        "system": system["id"],
+    }
+
+
+def filled(path: str, values: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path)
+
+
+async def everything(lifesign: Lifesign) -> list[object]:
+    """What a change would show in."""
+    paths = ("/v1/heartbeats", "/v1/policies", "/v1/channels", "/v1/incidents", "/v1/notifications", "/api/systems")
+    return [await lifesign.ask("GET", path) for path in paths]
+
+
+async def test_every_changing_request_of_a_viewer_is_refused_and_changes_nothing(
+    lifesign: Lifesign, closed_port: int
+) -> None:
+    values = await objects(lifesign, closed_port)
+    viewer = await signed_up(lifesign, "eve@example.org", "viewer")
+    owner = await signed_up(lifesign)
+    before = await everything(lifesign)
+    changing = [each.path for each in routes() if "POST" in (each.methods or ()) and each.path not in OWN]
+    fields = {"name": "Silent", "seconds": "60", "wait-0": "", "do": "keep", "type": "email"}
+
+    for path in changing:
+        await viewer.post(filled(path, values), fields, expect=403)
+        await owner.post(filled(path, values), fields | {"csrf": "0" * 64}, expect=403)
+
+    assert await everything(lifesign) == before
+    assert len(changing) > 15
+
+
+async def test_a_viewer_finds_nothing_to_press_on_any_page(lifesign: Lifesign, closed_port: int) -> None:
+    values = await objects(lifesign, closed_port)
+    viewer = await signed_up(lifesign, "eve@example.org", "viewer")
+    pages = [each.path for each in routes() if "GET" in (each.methods or ()) and each.path not in _NOT_PAGES]
+
+    for path in pages:
+        if re.search(r"/(new|edit)$", path):
+            await viewer.get(filled(path, values), expect=403)
+            continue
+        assert controls(await viewer.get(filled(path, values))) == [], path
+    assert len(pages) > 10
+
+
+_NOT_PAGES = {"/static/{digest}/{name}", "/setup/{token}", "/signin", "/events/stream"}
+
+
+def controls(page: str) -> list[str]:
+    """What changes something: forms that are sent to be kept, and the ways to them."""
+    forms = re.findall(r'<form[^>]*method="post"[^>]*>', page)
+    sent = [found[1] if (found := re.search(r'action="([^"]+)"', each)) else each for each in forms]
+    ways = re.findall(r'href="([^"]*/(?:new|edit)(?:\?[^"]*)?)"', page)
+    ends = re.compile(r"/account/sessions/\w+/end")
+    return [each for each in [*sent, *ways] if each not in _HARMLESS and not ends.fullmatch(each)]
+
+
+async def test_an_owner_finds_what_a_viewer_does_not(lifesign: Lifesign, closed_port: int) -> None:
+    values = await objects(lifesign, closed_port)
+    owner: Browser = await signed_up(lifesign)
+
+    for path in ("/heartbeats/{heartbeat_id}", "/policies/{policy_id}", "/channels/{channel_id}", "/systems/{system}"):
+        assert controls(await owner.get(filled(path, values))) != []
