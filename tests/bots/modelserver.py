@@ -61,9 +61,9 @@ class ModelServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def script(self, *entries: Json) -> str:
+    def script(self, *entries: Json, beginning: str = "model") -> str:
         """A model of its own that answers so; its name."""
-        name = f"model-{next(self._numbers)}"
+        name = f"{beginning}-{next(self._numbers)}"
         self.scripts[name] = list(entries)
         return name
 

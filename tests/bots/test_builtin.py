@@ -97,7 +97,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     program.write_text(PROGRAM)
     argv = json.dumps([sys.executable, str(program)])
     (data / "bots.toml").write_text(f'[mcp.program]\nargv = {argv}\nenv = ["PATH"]\n')
-    chosen = SETTINGS.model_copy(update={"data_dir": data})
+    prices = data / "prices.json"
+    prices.write_text('{"listed-*": {"input": 3, "output": 15}}')
+    chosen = SETTINGS.model_copy(update={"data_dir": data, "prices_file": prices})
     async with model_server() as models, Lifesign.started(chosen, at=NOON) as lifesign:
         providers = [
             {"name": "local", "kind": "openai", "base_url": models.url, "api_key": KEY},
@@ -326,6 +328,30 @@ async def test_what_is_down_is_told(world: World) -> None:
     assert "- Night export: down" in world.asked(schedule)[1].texts[-1][1]
 
 
+async def test_a_model_may_send_a_few_messages_to_the_people_of_its_schedule(world: World) -> None:
+    channel = await world.lifesign.webhook("http://127.0.0.1:9/", name="people")
+    messages = [("notify_user", {"title": f"News {n}", "body": KEY}) for n in range(6)]
+    schedule = await world.schedule(
+        {"calls": messages},
+        {"say": "HEARTBEAT_OK"},
+        options={"tools": ["notify_user"]},
+        lifesign={"notify": {"channels": [channel["id"]]}},
+    )
+
+    await world.run(schedule)
+
+    answers = [text for role, text in world.asked(schedule)[1].texts if role == "tool"]
+    assert ["Sent." in each for each in answers] == [True] * 5 + [False]
+    assert "at most 5 messages a run" in answers[5]
+    assert await _kinds_sent(world, channel) == ["notice"] * 5
+
+
+async def _kinds_sent(world: World, channel: Json) -> list[str]:
+    """The kinds of all messages to a channel."""
+    told = (await world.lifesign.ask("GET", "/v1/notifications?limit=1000"))["notifications"]
+    return [each["kind"] for each in told if each["channel"] == channel["id"]]
+
+
 async def test_an_answer_without_words_is_no_answer(world: World) -> None:
     schedule = await world.schedule({"say": " "})
 
@@ -494,6 +520,15 @@ async def test_a_model_with_a_price_costs_that(world: World) -> None:
     run = await world.run(schedule)
 
     assert run["credits_charged"] == 1.8
+
+
+async def test_a_model_with_a_price_on_the_list_of_the_server_costs_that_on_both_sides(world: World) -> None:
+    model = world.models.script(SAYS | {"usage": (1000, 1000)}, beginning="listed")
+
+    run = await world.run(await world.schedule(model=model))
+
+    ((_, chat),) = await _spans(world, run, "chat")
+    assert (run["credits_charged"], chat["gen_ai.usage.cost"]) == (1.8, 0.018)
 
 
 async def test_a_loop_of_tools_is_cut_when_the_credits_of_the_run_are_used_up(world: World) -> None:
@@ -677,9 +712,11 @@ async def test_a_transcript_grows_while_the_run_goes_on(world: World) -> None:
     schedule = await world.schedule({"hang": True})
 
     async with world.under_way(schedule) as run_id:
+        run = await world.told(run_id)
         told = await asked(world.lifesign, "GET", "/heartbeat/transcript", run_id=run_id)
         await asked(world.lifesign, "POST", "/heartbeat/cancel", {"run_id": run_id})
 
+    assert run["status"] == "running"
     assert [each["role"] for each in told["transcript"]] == ["system", "user"]
 
 
@@ -742,8 +779,10 @@ async def test_a_dead_provider_is_looked_for_once_and_its_slots_are_skipped(worl
     dead = {"name": "dead", "kind": "openai", "base_url": "http://127.0.0.1:9/v1"}
     await settings(world.lifesign, providers=[*before, dead])
     made = await bot(world.lifesign, model="m", lifesign={"provider": "dead"})
+    channel = await world.lifesign.webhook("http://127.0.0.1:9/", name="watchers")
+    notify = {"notify": {"channels": [channel["id"]]}}
     for n in range(20):
-        await configured(world.lifesign, made["id"], prompt=f"p{n}", interval_minutes=1, enabled=True)
+        await configured(world.lifesign, made["id"], prompt=f"p{n}", interval_minutes=1, enabled=True, lifesign=notify)
     project_id = await world.lifesign.node.db.read(projects.id_of, "default")
 
     await world.lifesign.advance(60)
@@ -758,4 +797,5 @@ async def test_a_dead_provider_is_looked_for_once_and_its_slots_are_skipped(worl
     assert (first, first.is_reachable) == (second, False)
     schedules = (await asked(world.lifesign, "GET", "/heartbeat/readall", bot_id=made["id"]))["heartbeats"]
     assert {each["error_count"] for each in schedules} == {0}
+    assert await _kinds_sent(world, channel) == ["notice"]
     await asked(world.lifesign, "DELETE", "/delete", bot_id=made["id"])

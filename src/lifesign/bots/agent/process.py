@@ -75,7 +75,16 @@ async def _main(channel: socket.socket) -> None:
         await asyncio.gather(work, return_exceptions=True)
         return
     listening.cancel()
-    work.result()
+    error = work.exception()
+    if error is not None and not isinstance(error, ConnectionLost):
+        await server.tell(_fault(error))
+
+
+def _fault(error: BaseException) -> Done:
+    """The end of a run in which something was raised that should not be. Its words may hold anything."""
+    if isinstance(error, MemoryError):
+        return Done("error", "tool_crash", error_message="The run needed more memory than it may have")
+    return Done("error", "runner_error", error_message=f"A fault in the process of the run: {type(error).__name__}")
 
 
 class Server:

@@ -60,6 +60,7 @@ _MOST_MESSAGES: Final = 5
 _MOST_EXCHANGES: Final = 20
 _MOST_HISTORY: Final = 32_000
 _MOST_FIRING: Final = 100
+_MOST_WORDS: Final = 262_144
 
 _RULES: Final = (
     "Today is {day}, time zone {zone}. No person is present: nobody reads along, and nobody can answer a question. "
@@ -308,6 +309,10 @@ class _Attendance:
 
     # Words ----------------------------------------------------------------------------------------------------------
     async def _say(self, role: str, content: str, *, calls: int = 0, **more: Any) -> None:  # Any: JSON
+        # What a provider says has no bound of its own worth the name.
+        content = reports.cut(content, _MOST_WORDS)
+        if len(json.dumps(more)) > _MOST_WORDS:
+            more = {"cut": True}
         await self._progress.say(role, self._redacted(content), calls=calls, **self._clean(more))
 
     def _redacted(self, text: str) -> str:
