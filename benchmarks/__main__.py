@@ -12,6 +12,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from benchmarks import (
+    bots,
     checkins,
     delivery,
     diagnosis_facts,
@@ -34,6 +35,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "systems": systems.run,
     "reads": reads.run,
     "expiry": expiry.run,
+    "bots": bots.run,
     "delivery": delivery.run,
     "telemetry_decode": telemetry_decode.run,
     "telemetry_ingest": telemetry_ingest.run,

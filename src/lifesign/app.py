@@ -36,6 +36,7 @@ from lifesign.auth import routes as auth_routes
 from lifesign.auth import service as auth
 from lifesign.auth.service import Keyring
 from lifesign.auth.vitals.service import VitalsKeyring
+from lifesign.bots import admin_routes as bot_admin_routes
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
@@ -45,6 +46,7 @@ from lifesign.bots.runners.commands import CommandRunner, programs_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
 from lifesign.bots.runners.spans import Spans
+from lifesign.bots.tracing import Tracer
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -254,6 +256,7 @@ async def open_node(
         clock,
         db,
         kit=kit,
+        tracer=Tracer(db, receiver),
         resolver=resolver,
         runner=CommandRunner(programs.commands, default_project),
         builtin=builtin,
@@ -403,6 +406,7 @@ def _executor(
     db: Database,
     *,
     kit: Kit,
+    tracer: Tracer,
     resolver: Resolver | None,
     runner: CommandRunner,
     builtin: BuiltinRunner,
@@ -423,6 +427,7 @@ def _executor(
         clock,
         runners,
         prechecks=kit.outbound,
+        tracer=tracer,
         on_end=lambda: db.wakeups.wake({"bots_run"}),
         owned=[patient, builtin],
     )
@@ -549,7 +554,12 @@ class OperatorApp:
         self._node = node
         # Nothing but this app knows these routes, so that no mistake of theirs opens them to the network.
         self._admin = Starlette(
-            routes=[*admin_routes.routes, *usage_admin_routes.routes, *user_admin_routes.routes],
+            routes=[
+                *admin_routes.routes,
+                *bot_admin_routes.routes,
+                *usage_admin_routes.routes,
+                *user_admin_routes.routes,
+            ],
             exception_handlers=dict.fromkeys((*TABLE, HTTPException, Exception), answer_error),
         )
         self._admin.state = node.api.state

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from lifesign.bots import run_store, service, store
+from lifesign.bots import run_store, running, service, store
+from lifesign.bots.running import Outcome, Parked
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs
 from lifesign.engine.bots import BotsClaim
@@ -607,3 +608,103 @@ async def test_runs_need_their_scope(lifesign: Lifesign, scope: str) -> None:
     await asked(lifesign, "POST", "/heartbeat/trigger", ref, client=client, expect=403)
     await asked(lifesign, "POST", "/runs/claim", {}, client=client, expect=403)
     await asked(lifesign, "GET", "/heartbeat/logs", bot_id=made["bot_id"], client=client)
+
+
+# Traced -------------------------------------------------------------------------------------------------------------
+async def test_a_run_is_a_session_of_its_project_without_what_was_said(lifesign: Lifesign) -> None:
+    made = await scheduled(lifesign)
+    await triggered(lifesign, made)
+    usage = {"input_tokens": 900, "output_tokens": 600, "requests": 2}
+    done = await worked(lifesign, usage=usage, status="error", error_message="No luck.")
+
+    told = await lifesign.ask("GET", f"/v1/sessions/{done['uuid']}")
+    (record,) = (await lifesign.ask("GET", f"/v1/telemetry?session_id={done['uuid']}"))["records"]
+
+    assert told["session"]["session_id"] == done["uuid"]
+    assert record["trace_id"] == done["lifesign"]["trace_id"]
+    assert record["name"] == "invoke_agent Night watch"
+    assert "Look at the error log" not in str(record)
+    assert record["attributes"]["gen_ai.usage.input_tokens"] == 900
+    assert record["attributes"]["error.type"] == "runner_error"
+
+
+# Kept ---------------------------------------------------------------------------------------------------------------
+async def test_transcripts_go_before_runs_and_what_goes_on_stays(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(bot_run_days=3, bot_transcript_days=1) as lifesign:
+        made = await scheduled(lifesign, interval_minutes=44_640)
+        await triggered(lifesign, made)
+        run = await claimed(lifesign)
+        assert run is not None
+        await beaten(lifesign, run, log="looking")
+        await finished(lifesign, run)
+        waiting = await triggered(lifesign, made)
+
+        await lifesign.advance(2 * 24 * 3600)
+        rows = await logs(lifesign, made)
+        said = await asked(lifesign, "GET", "/heartbeat/transcript", run_id=run["run_id"])
+        await lifesign.advance(2 * 24 * 3600)
+
+        assert [each["uuid"] for each in rows if each["type"] == "trigger"][-1] == run["run_id"]
+        assert said["transcript"] == []
+        await asked(lifesign, "GET", "/heartbeat/run", run_id=run["run_id"], expect=404)
+        assert waiting["status"] == "queued"
+
+
+async def test_a_server_may_be_started_with_all_bots_stopped(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(bots_stopped=True) as lifesign:
+        made = await scheduled(lifesign)
+
+        refused = await triggered(lifesign, made)
+        await lifesign.advance(1800)
+
+        assert (refused["status"], refused["reason"]) == ("skipped", "project_stopped")
+        assert [each["lifesign"]["reason"] for each in await logs(lifesign, made)] == ["project_stopped"] * 2
+        assert (await asked(lifesign, "GET", "/settings"))["settings"]["stopped"] == 0
+
+
+# Approved -----------------------------------------------------------------------------------------------------------
+async def _parked(lifesign: Lifesign, made: Json) -> Json:
+    """A run that waits for approval, as its runner left it."""
+    await triggered(lifesign, made)
+    run = await claimed(lifesign)
+    assert run is not None
+    waits = Outcome("waiting_approval", parked=Parked("http_get", '{"url": "https://x.io"}', '{"at": 7}'))
+    await lifesign.node.db.write(running.finish, run["run_id"], run["lease_token"], waits, lifesign.now())
+    return run
+
+
+@pytest.mark.parametrize("is_approved", [True, False])
+async def test_a_run_that_was_parked_goes_on_once_somebody_has_decided(lifesign: Lifesign, is_approved: bool) -> None:
+    made = await scheduled(lifesign, credit_budget=50)
+    run = await _parked(lifesign, made)
+    shown = (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["run_id"]))["run"]
+    beside = await triggered(lifesign, made)
+    reserved = (await read(lifesign, made))["lifesign"]["credits_reserved"]
+
+    decision = {"run_id": run["run_id"], "approve": is_approved}
+    queued = (await asked(lifesign, "POST", "/heartbeat/approve", decision))["run"]
+    again = await asked(lifesign, "POST", "/heartbeat/approve", decision, expect=409)
+    started = await lifesign.node.db.write(running.start, run["run_id"], owner="test", now=lifesign.now(), door="claim")
+    assert started is not None
+    done = await finished(lifesign, run | {"lease_token": started.run.lease_token})
+
+    assert (shown["status"], shown["lifesign"]["approve_until"]) == ("waiting_approval", "2026-01-06T12:00:00.000Z")
+    assert (beside["status"], beside["reason"], reserved) == ("skipped", "pending_approval", 0)
+    assert (queued["status"], again["error"]["code"]) == ("queued", "not_waiting")
+    assert started.resumed == ('{"at": 7}', is_approved)
+    assert done["status"] == "success"
+    assert (await read(lifesign, made))["execution_count"] == 1
+
+
+async def test_nobody_decides_for_a_day_and_a_run_that_waits_can_be_cancelled(lifesign: Lifesign) -> None:
+    forgotten = await scheduled(lifesign, interval_minutes=44_640)
+    run = await _parked(lifesign, forgotten)
+    await lifesign.advance(24 * 3600)
+    expired = (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["run_id"]))["run"]
+    other = await _parked(lifesign, forgotten)
+
+    cancelled = (await asked(lifesign, "POST", "/heartbeat/cancel", {"run_id": other["run_id"]}))["run"]
+
+    assert (expired["status"], expired["lifesign"]["reason"]) == ("error", "approval_expired")
+    assert (cancelled["status"], cancelled["lifesign"]["reason"]) == ("cancelled", "user")
+    assert (await read(lifesign, forgotten))["error_count"] == 0

@@ -31,7 +31,7 @@ COMMANDS = dict(commands(ROOT))
 
 
 def test_there_are_as_many_sections_as_commands() -> None:
-    assert len(COMMANDS) == 77
+    assert len(COMMANDS) == 97
     assert re.findall(r"^### lifesign (.+)$", REFERENCE, re.MULTILINE) == sorted(COMMANDS, key=_place)
 
 

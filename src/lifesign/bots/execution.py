@@ -11,9 +11,10 @@ import structlog
 
 from lifesign.bots import budget, reports, run_store, running
 from lifesign.bots.budget import Usage
-from lifesign.bots.rules import LeaseLost
+from lifesign.bots.rules import ENDED, LeaseLost
 from lifesign.bots.runners.contract import Runner, Totals
 from lifesign.bots.running import LEASE_MS, Outcome, Started
+from lifesign.bots.tracing import Tracer
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.sender import HttpReply
 from lifesign.clock import Clock, EpochMs
@@ -86,10 +87,12 @@ class Executor:
         runners: Mapping[str, Runner],
         *,
         prechecks: OutboundClient,
+        tracer: Tracer,
         on_end: Callable[[], None],
         owned: Sequence[Closing] = (),
     ) -> None:
         """prechecks: asks addresses of prechecks. on_end: there is a free place. owned: closed with this."""
+        self.tracer = tracer
         self._db = db
         self._clock = clock
         self._runners = runners
@@ -99,7 +102,6 @@ class Executor:
         self._held: dict[str, _Held] = {}
         self._watching: asyncio.Task[None] | None = None
         self.ends = Ends()
-        self.observers: list[Callable[[Started, Outcome], Any]] = []
 
     def __len__(self) -> int:
         return len(self._held)
@@ -288,8 +290,8 @@ class Executor:
             reason=ended.reason,
             took_ms=ended.duration_ms,
         )
-        for observe in self.observers:
-            await observe(started, outcome)
+        if ended.status in ENDED:
+            await self.tracer.tell(ended)
 
 
 class Recorder:

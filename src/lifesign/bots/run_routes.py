@@ -344,6 +344,7 @@ async def finish_run(request: Request) -> Response:
     context = context_of(request)
     run = await context.db.write(outside.finish, hold, fields, body, context.now())
     executor_of(request).ends.tell(run.id)
+    await executor_of(request).tracer.tell(run)
     log.info("bot_run.finished", project_id=run.project_id, run_id=run.id, status=run.status)
     return json_answer({"run": run_schemas.log(run)})
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
 
 from lifesign.bots.records import Run
 from lifesign.clock import EpochMs
@@ -12,7 +12,6 @@ from lifesign.db.schema import (
     bot_budget_periods,
     bot_ledger,
     bot_notices,
-    bot_probes,
     bot_runs,
     bot_schedules,
     bot_transcripts,
@@ -83,9 +82,13 @@ class Moved(NamedTuple):
 
 def move_slots(conn: Connection, moved: Sequence[Moved]) -> None:
     """Note where the slots of schedules stand, which are locked."""
-    for each in moved:
-        values = {"last_slot": each.last_slot, "next_slot": each.next_slot, "next_run_at": each.next_run_at}
-        conn.execute(update(bot_schedules).where(S.id == each.id).values(values | {"version": S.version + 1}))
+    if not moved:
+        return
+    names = ("last_slot", "next_slot", "next_run_at")
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
+    change = update(bot_schedules).where(S.id == bindparam("of")).values(values | {"version": S.version + 1})
+    # Many at once: one way to the database and back for all of them.
+    conn.execute(change, [{"of": each.id} | {f"new_{name}": getattr(each, name) for name in names} for each in moved])
 
 
 # Open runs ----------------------------------------------------------------------------------------------------------
@@ -464,49 +467,3 @@ def mark_told(conn: Connection, schedule_id: str, project_id: str, key: str, now
     row = {"schedule_id": schedule_id, "key": key, "project_id": project_id, "at": now}
     if not insert_if_new(conn, bot_notices, row, unique=["schedule_id", "key"]):
         conn.execute(update(bot_notices).where(c.schedule_id == schedule_id, c.key == key).values(at=now))
-
-
-# Probes -------------------------------------------------------------------------------------------------------------
-class Probe(NamedTuple):
-    """Whether a provider could be reached, when that was looked at, and how many skips it has cost since."""
-
-    at: EpochMs
-    is_reachable: bool
-    skips: int
-
-
-def probe_of(conn: Connection, project_id: str, place: str) -> Probe | None:
-    """What is known of a provider."""
-    c = bot_probes.c
-    row = conn.execute(
-        select(c.at, c.is_reachable, c.skips).where(c.project_id == project_id, c.place == place)
-    ).first()
-    return None if row is None else Probe(row[0], bool(row[1]), row[2])
-
-
-def claim_probe(conn: Connection, project_id: str, place: str, *, not_since: EpochMs, now: EpochMs) -> bool:
-    """Take it upon oneself to look whether a provider can be reached; False when somebody did not long ago.
-
-    Until it is known better, it counts as it did before.
-    """
-    c = bot_probes.c
-    row = {"project_id": project_id, "place": place, "at": now, "is_reachable": 1, "skips": 0}
-    if insert_if_new(conn, bot_probes, row, unique=["project_id", "place"]):
-        return True
-    mine = (c.project_id == project_id) & (c.place == place) & (c.at <= not_since)
-    return conn.execute(update(bot_probes).where(mine).values(at=now)).rowcount == 1
-
-
-def save_probe(conn: Connection, project_id: str, place: str, *, is_reachable: bool, now: EpochMs) -> None:
-    """Note whether a provider can be reached."""
-    c = bot_probes.c
-    values: dict[str, Any] = {"at": now, "is_reachable": int(is_reachable)}
-    mine = (c.project_id == project_id) & (c.place == place)
-    conn.execute(update(bot_probes).where(mine).values(values | ({"skips": 0} if is_reachable else {})))
-
-
-def count_skip(conn: Connection, project_id: str, place: str) -> int:
-    """One more run was skipped because of a provider; how many that makes."""
-    c = bot_probes.c
-    mine = (c.project_id == project_id) & (c.place == place)
-    return int(conn.execute(update(bot_probes).where(mine).values(skips=c.skips + 1).returning(c.skips)).scalar() or 0)

@@ -159,7 +159,7 @@ class _World:
         self._recent: dict[str, int] = {}
         self._new: list[Run] = []
         self._grown: dict[str, Run] = {}
-        self._skipped: dict[str, EpochMs] = {}
+        self._skipped: set[str] = set()
         self.has_started = False
 
     @classmethod
@@ -240,15 +240,14 @@ class _World:
         )
         self._new.append(made)
         self._latest[schedule.id] = made
-        self._skipped[schedule.id] = self._now
+        self._skipped.add(schedule.id)
 
     def write(self) -> None:
         """Write what came of it."""
         run_store.insert_runs(self._conn, self._new)
         for grown in self._grown.values():
             run_store.set_run(self._conn, grown.id, {"count": grown.count, "last_slot": grown.last_slot})
-        for schedule_id, at in self._skipped.items():
-            store.set_columns(self._conn, schedule_id, {"last_status": "skipped", "last_executed_at": at})
+        store.note_skips(self._conn, self._skipped, self._now)
 
 
 def _supersede(conn: Connection, schedule: Schedule, now: EpochMs) -> None:
@@ -815,15 +814,15 @@ def _pause(conn: Connection, schedule: Schedule, reason: str, now: EpochMs) -> N
 
 
 # Lost, late, cancelled ----------------------------------------------------------------------------------------------
-def reap(conn: Connection, run_id: str, now: EpochMs) -> bool:
-    """End a run whose owner did not come back; False when it did meanwhile."""
+def reap(conn: Connection, run_id: str, now: EpochMs) -> Run | None:
+    """End a run whose owner did not come back; None when it did meanwhile."""
     seen = run_store.run_by_id(conn, run_id)
     if seen is None:
-        return False
+        return None
     schedule = store.schedules_by_id(conn, [seen.schedule_id], lock=True).get(seen.schedule_id)
     run = run_store.run_by_id(conn, run_id, lock=True)
     if run is None or run.status != "running" or (run.lease_until or 0) > now:
-        return False
+        return None
     if run.cancel_reason is not None:
         outcome = Outcome("cancelled", run.cancel_reason)
     elif run.deadline_at is not None and now >= run.deadline_at:
@@ -833,10 +832,10 @@ def reap(conn: Connection, run_id: str, now: EpochMs) -> bool:
     # From here on whoever held the lease cannot end the run any more.
     run = replace(run, lease_token=run.lease_token + 1)
     run_store.set_run(conn, run.id, {"lease_token": run.lease_token})
-    _finish(conn, run, schedule, outcome, now)
+    ended = _finish(conn, run, schedule, outcome, now)
     if outcome.reason == "lost" and schedule is not None and schedule.options.retry_lost:
         _run_again(conn, run, now)
-    return True
+    return ended
 
 
 def _run_again(conn: Connection, run: Run, now: EpochMs) -> None:

@@ -1,7 +1,7 @@
 """SQL of what people define: settings, bots, members, schedules. Runs and what they cost are in `run_store`."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -304,6 +304,12 @@ def delete_schedule(conn: Connection, schedule_id: str) -> None:
 def set_columns(conn: Connection, schedule_id: str, values: Mapping[str, Any]) -> None:
     """Set single columns of a schedule."""
     conn.execute(update(bot_schedules).where(S.id == schedule_id).values(dict(values)))
+
+
+def note_skips(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> None:
+    """The latest slot of these schedules was skipped."""
+    values = {"last_status": "skipped", "last_executed_at": now}
+    conn.execute(update(bot_schedules).where(S.id.in_(list(schedule_ids))).values(values))
 
 
 def count_enabled(conn: Connection, bot_id: str) -> int:

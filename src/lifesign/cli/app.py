@@ -6,6 +6,8 @@ import typer
 
 from lifesign import __version__
 from lifesign.cli import (
+    bot_runs,
+    bots,
     channels,
     config,
     diagnose,
@@ -57,6 +59,8 @@ app.command("agent")(jobs.agent)
 app.add_typer(heartbeats.app, name="heartbeats")
 app.add_typer(systems.app, name="systems")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(bots.app, name="bots")
+app.add_typer(bot_runs.app, name="runs")
 app.add_typer(policies.app, name="policies")
 app.add_typer(channels.app, name="channels")
 app.add_typer(incidents.app, name="incidents")

@@ -120,8 +120,10 @@ class BotsReap(Idle):
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """End what was lost."""
         for run_id in await self._db.read(run_store.expired_leases, now, _BATCH):
-            if await self._db.write(running.reap, run_id, now):
+            ended = await self._db.write(running.reap, run_id, now)
+            if ended is not None:
                 metrics.BOT_RUNS_LOST.inc()
                 self._executor.ends.tell(run_id)
+                await self._executor.tracer.tell(ended)
         ends = await self._db.read(run_store.next_lease_end)
         return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))

@@ -101,7 +101,13 @@ def totals_of(told: Any) -> Totals | None:
     return found if all(0 <= each < 2**48 for each in counts) else None
 
 
-def traceparent(run_id: str) -> str:
-    """The trace that a run is: its id is that of the run, and its root span's begins like it."""
+def trace_of(run_id: str) -> tuple[str, str]:
+    """The trace that a run is, and its root span: the digits of its id, and the last of them."""
     trace = run_id.removeprefix("run_")
-    return f"00-{trace}-{trace[16:]}-01"
+    return trace, trace[16:]
+
+
+def traceparent(run_id: str) -> str:
+    """The header that tells others of it."""
+    trace, root = trace_of(run_id)
+    return f"00-{trace}-{root}-01"

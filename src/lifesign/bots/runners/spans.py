@@ -10,16 +10,16 @@ from typing import Any, Final
 
 import structlog
 
-from lifesign import __version__
 from lifesign.bots.agent.messages import Called, Said, Spent
+from lifesign.bots.runners.contract import trace_of
 from lifesign.bots.running import Started
+from lifesign.bots.tracing import SCOPE, SERVICE
 from lifesign.clock import Clock
-from lifesign.telemetry.otlp.spans import Resource, Scope, Span
+from lifesign.telemetry.otlp.spans import Span
 from lifesign.telemetry.receiver import Receiver
 
 log = structlog.get_logger("lifesign.bots")
 
-SERVICE: Final = "lifesign-bots"
 _INTERNAL, _CLIENT, _ERROR = 1, 3, 2
 _NS_PER_MS: Final = 1_000_000
 _MOST_SPANS: Final = 1000
@@ -38,8 +38,6 @@ class Spans:
         self._inputs: list[dict[str, Any]] = []  # Any, here and below: JSON
         self._spans: list[Span] = []
         self.provider = ""
-        self._resource = Resource({"service.name": SERVICE}, 0, "")
-        self._scope = Scope("lifesign.bots", __version__, {}, 0, "")
 
     def now_ns(self) -> int:
         """The time, by the clock of the server."""
@@ -96,7 +94,7 @@ class Spans:
     def _add(self, name: str, kind: int, told: dict[str, Any], *, times: tuple[int, int], error: str | None) -> None:
         if len(self._spans) >= _MOST_SPANS:
             return
-        trace = self._run.id.removeprefix("run_")
+        trace_id, root_id = trace_of(self._run.id)
         told |= {"gen_ai.conversation.id": self._run.id, "session.id": self._run.id}
         if error is not None:
             told["error.type"] = error
@@ -104,9 +102,9 @@ class Spans:
         shift = self.now_ns() - times[1]
         shift = 0 if abs(shift) < _SKEW_NS else shift
         span = Span(
-            trace_id=trace,
+            trace_id=trace_id,
             span_id=secrets.token_hex(8),
-            parent_id=trace[16:],
+            parent_id=root_id,
             trace_state="",
             flags=1,
             name=name,
@@ -121,8 +119,8 @@ class Spans:
             dropped_links=0,
             status_code=_ERROR if error is not None else 0,
             status_message="",
-            resource=self._resource,
-            scope=self._scope,
+            resource=SERVICE,
+            scope=SCOPE,
             is_cut=False,
             is_skewed=False,
         )
