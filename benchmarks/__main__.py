@@ -25,6 +25,7 @@ from benchmarks import (
     telemetry_phoenix,
     telemetry_reads,
     telemetry_stores,
+    usage,
 )
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
@@ -42,6 +43,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
     "diagnosis_facts": diagnosis_facts.run,
+    "usage": usage.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}

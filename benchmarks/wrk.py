@@ -128,11 +128,17 @@ def beat_load(
 
 
 def ping_load(
-    server: Server, paths: Sequence[str], *, seconds: int, connections: int = 64, body_bytes: int = 0
+    server: Server,
+    paths: Sequence[str],
+    *,
+    seconds: int,
+    connections: int = 64,
+    body_bytes: int = 0,
+    are_refused: bool = False,
 ) -> Load:
-    """Pings for `seconds`, by path; with a body of so many bytes, if any."""
+    """Pings for `seconds`, by path; with a body of so many bytes, if any. are_refused: all of them ought to be."""
     script = _PINGS.replace("PATHS", ",".join(f'"{each}"' for each in paths)).replace("BODY", str(body_bytes))
-    return _load(server, script, seconds=seconds, connections=connections)
+    return _load(server, script, seconds=seconds, connections=connections, are_refused=are_refused)
 
 
 def _load(server: Server, script: str, *, seconds: int, connections: int, are_refused: bool = False) -> Load:

@@ -148,11 +148,25 @@ async def test_whoever_leaves_before_the_answer_is_499() -> None:
 
 
 async def test_whoever_left_while_the_answer_was_made_is_499() -> None:
-    asked = Asked(answering(200, b"report"))
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.clock.set(EpochMs(asked.clock.now() + 10))
+        await answering(200, b"report")(scope, receive, send)
 
+    asked = Asked(slow)
     await asked.http({"type": "http.request", "body": b""}, {"type": "http.disconnect"})
 
     assert asked.only.status == 499
+
+
+async def test_whoever_waits_for_a_slow_answer_has_not_left() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.clock.set(EpochMs(asked.clock.now() + 10))
+        await answering(200, b"report")(scope, receive, send)
+
+    asked = Asked(slow)
+    await asked.http({"type": "http.request", "body": b""})
+
+    assert asked.only.status == 200
 
 
 async def test_a_body_that_nobody_read_is_left_for_those_who_might() -> None:

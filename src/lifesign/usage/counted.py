@@ -16,6 +16,8 @@ from lifesign.usage.log import UsageLog
 from lifesign.usage.rules import CLIENT_LEFT, UsageRecord
 
 MAX_UNKNOWN_PATHS: Final = 200
+# Whoever asks leaves when it takes too long; looking whether they did takes as long as all the rest of counting.
+_SLOW_S: Final = 0.01
 _SWITCHING, _FORBIDDEN, _UNAUTHORIZED, _INTERNAL = 101, 403, 401, 500
 
 
@@ -86,34 +88,32 @@ class Counted:
 class _Counting:
     """One request, until it is counted."""
 
+    __slots__ = ("_at", "_began", "_clock", "_coming", "_is_counted", "_log", "_path", "_start", "_status")
+
     def __init__(self, log: UsageLog, clock: Clock, at: EpochMs, path: str) -> None:
         self._log = log
         self._clock = clock
         self._at = at
         self._path = path
         self._began = clock.monotonic()
-        self._status: int | None = None
-        self._length: int | None = None
+        self._status = CLIENT_LEFT
+        self._start: Message | None = None
+        self._coming: Message | None = None
         self._is_counted = False
-        self._is_read = False
-        self._has_left = False
 
     async def http(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         async def received() -> Message:
-            message = await receive()
-            self._has_left = message["type"] == "http.disconnect"
-            self._is_read = not message.get("more_body", False)
+            self._coming = message = await receive()
             return message
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # What is sent to those who left is for nobody.
-                has_left = self._has_left or (self._is_read and _is_over(receive))
-                self._status = CLIENT_LEFT if has_left else message["status"]
-                self._length = _length_in(message)
+                self._start = message
+                if not self._has_left(receive):
+                    self._status = message["status"]
             # Before it is handed on: whoever has the answer finds it counted. After some answers the edge goes on
             # listening for a while, and says only then that this was all.
-            elif not message.get("more_body", False) or len(message.get("body", b"")) == self._length:
+            elif not message.get("more_body", False) or self._is_whole(message):
                 self._note(scope)
             await send(message)
 
@@ -127,45 +127,48 @@ class _Counting:
         async def sent(message: Message) -> None:
             match message["type"]:
                 case "websocket.accept":
-                    self._status = _SWITCHING
+                    self._note_handshake(scope, _SWITCHING)
                 case "websocket.http.response.start":
-                    self._status = message["status"]
+                    self._note_handshake(scope, message["status"])
                 case "websocket.close":
-                    self._status = self._status or _FORBIDDEN
-            if self._status is not None:
-                self._note(scope)
+                    self._note_handshake(scope, _FORBIDDEN)
             await send(message)
 
         try:
             await app(scope, receive, sent)
         except Exception:
-            self._status = self._status or _INTERNAL
+            self._note_handshake(scope, _INTERNAL)
             raise
         finally:
-            self._note(scope)
+            self._note_handshake(scope, CLIENT_LEFT)
+
+    def _has_left(self, receive: Receive) -> bool:
+        """Whether nobody is there to be answered, as far as is known. What took no time was not waited for in vain."""
+        coming = self._coming
+        if coming is None:
+            return False
+        if coming["type"] == "http.disconnect":
+            return True
+        is_slow = self._clock.monotonic() - self._began >= _SLOW_S
+        return is_slow and not coming.get("more_body", False) and _is_over(receive)
+
+    def _is_whole(self, message: Message) -> bool:
+        """Whether this piece is the whole body, by what was said of its length."""
+        headers = [] if self._start is None else self._start["headers"]
+        length = next((value for name, value in headers if name == b"content-length"), None)
+        return length is not None and int(length) == len(message.get("body", b""))
 
     def _note(self, scope: Scope) -> None:
-        if self._is_counted:
-            return
-        self._is_counted = True
-        is_http = scope["type"] == "http"
-        status = CLIENT_LEFT if self._status is None else self._status
-        self._log.note(
-            UsageRecord(
-                self._at,
-                rules.counted_method(scope["method"] if is_http else "GET"),
-                self._path,
-                status,
-                rules.rounded_ms(self._clock.monotonic() - self._began) if is_http else None,
-                _key(scope, status),
-            )
-        )
+        if not self._is_counted:
+            self._is_counted = True
+            duration_ms = rules.rounded_ms(self._clock.monotonic() - self._began)
+            method, key = rules.counted_method(scope["method"]), _key(scope, self._status)
+            self._log.note(UsageRecord(self._at, method, self._path, self._status, duration_ms, key))
 
-
-def _length_in(start: Message) -> int | None:
-    """How long the body is said to be."""
-    length: bytes | None = next((value for name, value in start["headers"] if name == b"content-length"), None)
-    return None if length is None else int(length)
+    def _note_handshake(self, scope: Scope, status: int) -> None:
+        if not self._is_counted:
+            self._is_counted = True
+            self._log.note(UsageRecord(self._at, "GET", self._path, status, None, _key(scope, status)))
 
 
 def _is_over(receive: Receive) -> bool:
