@@ -733,7 +733,9 @@ async def test_a_run_is_a_trace_without_its_words(world: World) -> None:
     assert tool["gen_ai.tool.name"] == "now"
     assert (first["gen_ai.usage.input_tokens"], first["gen_ai.usage.output_tokens"]) == (100, 50)
     assert second["error.type"] == "provider_error"
-    assert {each["session.id"] for each in (tool, first, second)} == {run["uuid"]}
+    ((_, root),) = await _spans(world, run, "invoke_agent")
+    assert root["error.type"] == "provider_error"
+    assert {each["session.id"] for each in (root, tool, first, second)} == {run["uuid"]}
     assert "Secret thoughts" not in json.dumps(spans)
     assert schedule["prompt"] not in json.dumps(spans)
 
