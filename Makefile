@@ -21,7 +21,8 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 
 .PHONY: test
 test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@# Twice as many as there are processors: tests wait for databases and for each other's processes.
+	@$(BIN)/pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal $(ARGS)
 
 .PHONY: test-model
 test-model: .venv/.dev ## what must hold of bots with a real model (LIFESIGN_TEST_MODEL_URL=http://127.0.0.1:8080/v1)

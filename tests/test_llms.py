@@ -11,7 +11,7 @@ async def test_llms_txt_names_every_call_and_needs_no_key(lifesign: Lifesign) ->
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     calls = [f"- `{verb.upper()} {path}`: " for path, item in paths.items() for verb in item]
-    assert len(calls) == 113
+    assert len(calls) == 134
     assert [call for call in calls if answer.text.count(call) != 1] == []
 
 

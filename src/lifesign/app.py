@@ -114,6 +114,10 @@ from lifesign.usage import key_routes
 from lifesign.usage import routes as dashboard_routes
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
+from lifesign.vitals import kept_routes as measurement_routes
+from lifesign.vitals import routes as vitals_routes
+from lifesign.vitals import stream as vitals_stream
+from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
 from lifesign.web import channel_routes as channel_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
@@ -124,6 +128,7 @@ from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
 from lifesign.web import service as people
 from lifesign.web import system_routes as system_pages
+from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
 
@@ -169,6 +174,7 @@ class Node:
     receiver: Receiver
     keyring: Keyring
     usage: UsageLog
+    vitals: Vitals
     courier: Courier
     driver: Driver
     bots: Executor
@@ -183,6 +189,7 @@ class Node:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
         await self.courier.kit.outbound.aclose()
+        await self.vitals.close()
         await self.usage.close()
         await self.receiver.close()
         await self.store.close()
@@ -269,6 +276,7 @@ async def open_node(
     api.state.receiver = receiver
     api.state.otlp_origins = otlp_routes.Origins.of(settings)
     api.state.keyring = keyring
+    api.state.vitals = vitals = Vitals.of(settings)
     api.state.vitals_keyring = VitalsKeyring(db, clock)
     api.state.usage = usage = UsageLog(db, clock)
     api.state.codes = codes
@@ -308,6 +316,7 @@ async def open_node(
         receiver,
         keyring,
         usage,
+        vitals,
         courier,
         driver,
         bots,
@@ -390,6 +399,7 @@ def _driver(
             erasers,
             event_days=settings.event_days,
             packet_days=settings.packet_retention_days,
+            measurement_days=settings.vitals_retention_days,
             bot_run_days=settings.bot_run_days,
             bot_transcript_days=settings.bot_transcript_days,
         ),
@@ -482,6 +492,9 @@ def _routed(*, is_testing: bool) -> FastAPI:
         document_routes.router,
         key_routes.router,
         dashboard_routes.router,
+        vitals_routes.router,
+        measurement_routes.router,
+        vitals_stream.router,
         people_routes.router,
         board_routes.router,
         heartbeat_pages.router,
@@ -490,6 +503,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         policy_pages.router,
         channel_pages.router,
         system_pages.router,
+        vitals_pages.router,
         bot_routes.router,
         bot_run_routes.router,
         observe.router,

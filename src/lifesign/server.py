@@ -27,6 +27,7 @@ from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
 from lifesign.secretfile import SecretKeyUnusable
 from lifesign.settings import Settings
+from lifesign.vitals.sessions import MAX_MESSAGE_BYTES
 from lifesign.web.live import Live
 
 logger = structlog.get_logger("lifesign.server")
@@ -167,7 +168,10 @@ def _server(app: ASGIApp) -> _Server:
             app,
             loop="uvloop",
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            # The only thing that is streamed here are numbers; spec "Vitals", section 5.4.
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -181,6 +181,19 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = Field(None, description="Key of a provider that speaks the Messages API.")
     anthropic_base_url: str | None = Field(None, description="Its address, where it is not that of Anthropic itself.")
 
+    # Vitals
+    demo: bool = Field(default=True, description="Let anybody try an analysis of vitals without a key.")
+    vitals_workers: int | None = Field(
+        None, ge=1, le=256, description="Processes that analyse; one less than there are CPUs when unset."
+    )
+    vitals_snr_db: float = Field(1.0, ge=-30, le=30, description="Signal to noise, in dB, that a pulse must exceed.")
+    vitals_ac: float = Field(0.5, ge=0, le=1, description="Autocorrelation that a pulse must exceed.")
+    vitals_streams: int = Field(50, ge=0, le=10_000, description="Streams of vitals that are open at once.")
+    vitals_origins: str = Field(
+        "", description="Origins, comma-separated, of pages elsewhere that may open streams of vitals; `*` for any."
+    )
+    vitals_retention_days: int = Field(30, ge=1, le=3650, description="Days for which measurements are kept.")
+
     # Where messages may go
     allow_private_targets: bool = Field(default=False, description="Let channels reach private and loopback addresses.")
     egress_allow: str = Field("", description="CIDRs and host names, comma-separated, that channels may reach besides.")
@@ -292,7 +305,7 @@ class Settings(BaseSettings):
             raise ValueError("must be 200 or 202")
         return value
 
-    @field_validator("otlp_cors_origins")
+    @field_validator("otlp_cors_origins", "vitals_origins")
     @classmethod
     def _origins_parse(cls, value: str) -> str:
         for entry in filter(None, (part.strip() for part in value.split(","))):

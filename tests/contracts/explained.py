@@ -67,8 +67,18 @@ EXPLAINED = [
     (r"\w+", r"invalid_json", r"The body is not valid JSON: .*surrogate.*"),
     # Blanks around a text, what makes an address of a domain, and JSON that cannot be told.
     (r"requestApiKey", r"", r"(Name|Valid email) .+|Request body must be a JSON object"),
+    # Samples and their times, frames and theirs, JSON within a field: what belongs together.
+    (
+        r"analyzeVitals|tryVitals",
+        r"",
+        r"(t_ms|rgb|fps|face|box|clipped|calibration) .+|Too few samples|The demo takes .+",
+    ),
+    (r"measurePulse|analyzeVitals|tryVitals", r"", r"(frame|video) is required|multipart body: .+|Invalid watch"),
+    (r"measurePulse|tryVitals", r"", r"timestamps_ms must be .+"),
+    (r"analyzeVitals|tryVitals|createVitalsSession", r"", r"Request body must be a JSON object|Invalid watch"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
+    (r"list\w+|getDashboardRecentErrors", r"", r"cursor is not a cursor of this list"),
     # JSON that is longer as text than as a string of the schema's: lone surrogates cannot be told by a schema.
     (r"\w+", r"body", r"is not valid JSON: .*surrogate.*"),
 ]
@@ -85,6 +95,9 @@ STATES = {
 }
 # 405: some operations say that beside what they are about stand names of what is done.
 FINE = {401, 403, 404, 405, 409, 429}
+# Of images and videos, which no schema tells from other bytes, and in which there may be no pulse.
+UNREADABLE = {415, 422}
+READERS = {"measurePulse", "analyzeVitals", "tryVitals"}
 
 
 # Of the Vitals API, in which a path that has no such method is not there.
@@ -108,6 +121,8 @@ def schema_valid_requests_are_refused_for_a_known_reason_only(
     if response.status_code < 300 or response.status_code in FINE:
         return
     operation_id = case.operation.definition.raw["operationId"]
+    if response.status_code in UNREADABLE and operation_id in READERS:
+        return
     assert response.status_code == 400, f"{operation_id} answered {response.status_code} to a request its schema allows"
     body = json.loads(response.content)
     error = body.get("error")

@@ -4,16 +4,19 @@ The same is then asked of the server's own `/openapi.json`, which says more: it 
 """
 
 import asyncio
+import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import httpx2
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import numpy as np
 import pytest
 import referencing
 from referencing.jsonschema import DRAFT202012
@@ -30,11 +33,17 @@ from lifesign.projects.rules import Codes
 from lifesign.projects.service import Order
 from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import StoreUnavailable
+from lifesign.vitals import analyze_traces
+from lifesign.vitals import service as measurements
+from lifesign.vitals.service import Vitals
+from lifesign.vitals.sessions import Sessions
+from lifesign.vitals.workers import Workers
 from tests.bots.asking import bot, configured
 from tests.bots.asking_runs import claimed, triggered
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer, ledger_peer
 from tests.systems.machines import machine
+from tests.vitals.clips import pulsing
 
 HEARTBEATS: Json = json.loads((Path(__file__).parent / "heartbeatkit.openapi.json").read_text())
 SYSTEMS: Json = json.loads((Path(__file__).parent / "systems.openapi.json").read_text())
@@ -53,6 +62,7 @@ UNKNOWN = {
     "maintenance": "mw_" + "0" * 32,
     "systems": "00000000-0000-7000-8000-000000000000",
     "sessions": "nobody",
+    "vitals": "nobody",
 }
 TOO_LARGE = {"name": "x" * 262_144}
 LARGEST_CALL = 1024 * 1024
@@ -65,6 +75,7 @@ class Request:
 
     is_of_machine: sent with the credentials of a system, not with a key.
     key: name of the prepared key to send, `none` for none at all; the admin's when empty.
+    parts: which files of `FILES` to send, as multipart, with the members of the body as fields.
     kind: what the body is said to be.
     """
 
@@ -75,6 +86,7 @@ class Request:
     is_of_machine: bool = False
     key: str = ""
     kind: str = "application/json"
+    parts: str = ""
 
     @property
     def url(self) -> str:
@@ -136,6 +148,28 @@ def _of_bots(
     return Operation(good, but(wrong), refused)
 
 
+def _faces() -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Ten seconds of a face with a pulse."""
+    encoded = (
+        cv2.imencode(".jpg", each[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]) for each in pulsing(np.arange(81) / 8)
+    )
+    return [("frame", (f"{index}.jpg", bytes(each[1]), "image/jpeg")) for index, each in enumerate(encoded)]
+
+
+FILES: dict[str, Callable[[], Any]] = {
+    "faces": functools.cache(_faces),
+    "one": lambda: [("frame", ("0.jpg", b"\xff\xd8\xff", "image/jpeg"))],
+    "text": lambda: [("frame", ("0.txt", b"text", "text/plain"))],
+    "large": lambda: [("frame", ("0.jpg", b"\xff\xd8\xff" + bytes(4 << 20), "image/jpeg"))],
+    "text video": lambda: [("video", ("0.txt", b"text of some length", "text/plain"))],
+    "broken video": lambda: [("video", ("0.mkv", b"\x1aE\xdf\xa3" + bytes(100), "video/x-matroska"))],
+}
+
+
+def _measured(good: dict[str, str], **told: Any) -> Request:
+    return Request("POST", "/api/rppg/measure", good, **told)
+
+
 BAD_LIMIT = "?limit=0"
 NEW_CHANNEL = {"name": "Hook", "type": "webhook", "config": {"url": "{hook}"}}
 NEW_POLICY = {"name": "Critical", "steps": [{"channels": ["{channel}"], "wait": 300, "message": "{{name}}"}]}
@@ -147,6 +181,7 @@ NEW_HEARTBEAT = {
     "namespace": "prod",
     "metadata": {"rows": 7},
 }
+REPORT = analyze_traces([[150, 110, 90]] * 100, fps=10).to_dict()
 TRACE = "1" * 32
 SPANS = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": TRACE, "spanId": "1" * 16, "name": "chat"}]}]}]}
 BOT = {"project_id": "default", "bot_id": "{bot}"}
@@ -154,6 +189,8 @@ BUSY = {"project_id": "default", "bot_id": "{pull_bot}", "heartbeat_id": "{busy_
 RUN = {"project_id": "default", "run_id": "{bot_run}"}
 HELD = RUN | {"run_id": "{held_run}", "lease_token": 1}
 SCHEDULE = BOT | {"heartbeat_id": "{schedule}"}
+TRACES = {"fps": 10, "rgb": [[150, 110 + (n % 8), 90] for n in range(100)]}
+WATCH = {"heartbeat": "{active}"}
 NEW_WINDOW = {"name": "Reboot", "schedule": "0 3 * * SUN", "duration": 3600, "tags": ["db"]}
 
 OPERATIONS: dict[str, Operation] = {
@@ -423,6 +460,51 @@ OPERATIONS: dict[str, Operation] = {
     "readOwnVitalsKey": _of("GET", "/api/keys/me"),
     "rotateVitalsKey": _of("POST", "/api/keys/me/rotate"),
     "revokeVitalsKey": _of("DELETE", "/api/keys/me"),
+    "measurePulse": Operation(
+        _measured({"duration_ms": "10000"}, parts="faces"),
+        _measured({"duration_ms": "9999"}, parts="one"),
+        {
+            403: _measured({"watch": '{"heartbeat":"active"}'}, parts="one", key="none"),
+            404: _measured({"watch": '{"heartbeat":"nobody"}'}, parts="one"),
+            413: _measured({}, parts="large"),
+            415: _measured({}, parts="text"),
+            422: _measured({}, parts="one"),
+        },
+    ),
+    "analyzeVitals": _of(
+        "POST",
+        "/api/vitals/analyze",
+        TRACES,
+        bad=TRACES | {"t_ms": [0, 0]},
+        _403=Request("POST", "/api/vitals/analyze", TRACES | {"watch": WATCH}, key="none"),
+        _404=Request("POST", "/api/vitals/analyze", TRACES | {"watch": {"heartbeat": "nobody"}}),
+        _413=Request("POST", "/api/vitals/analyze", TRACES | {"rgb": [[1, 2, 3]] * 36_001}),
+        _415=Request("POST", "/api/vitals/analyze", {}, parts="text video"),
+        _422=Request("POST", "/api/vitals/analyze", {}, parts="broken video"),
+    ),
+    "tryVitals": _of(
+        "POST",
+        "/api/demo/analyze",
+        TRACES,
+        bad=TRACES | {"method": "best"},
+        _413=Request("POST", "/api/demo/analyze", {}, parts="large"),
+        _415=Request("POST", "/api/demo/analyze", {}, parts="text"),
+        _422=Request("POST", "/api/demo/analyze", {}, parts="one"),
+        _429=Request("POST", "/api/demo/analyze", {}, parts="one", times=11),
+    ),
+    "createVitalsSession": _of(
+        "POST",
+        "/api/vitals/sessions",
+        {"max_s": 60},
+        bad={"max_s": 9},
+        _403=Request("POST", "/api/vitals/sessions", {"watch": WATCH}, key="none"),
+        _404=Request("POST", "/api/vitals/sessions", {"watch": {"heartbeat": "nobody"}}),
+    ),
+    "tryVitalsSession": _of("POST", "/api/demo/session", _429=Request("POST", "/api/demo/session", times=11)),
+    "readVitalsSession": _of("GET", "/api/vitals/sessions/{stream}"),
+    "listMeasurements": _of("GET", "/api/vitals/measurements?limit=1", bad="/api/vitals/measurements" + BAD_LIMIT),
+    "readMeasurement": _of("GET", "/api/vitals/measurements/{measurement}"),
+    "deleteMeasurement": _of("DELETE", "/api/vitals/measurements/{measurement}"),
     "getDashboardOverview": _of("GET", "/api/dashboard/overview"),
     "getDashboardMetrics": _of("GET", "/api/dashboard/metrics?range=24h", bad="/api/dashboard/metrics?range=1h"),
     "getDashboardRecentErrors": _of(
@@ -579,14 +661,14 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
             good = OPERATIONS[operation_id].good
             url = path.replace("{idOrSlug}", names["active"]).replace("{id}", names["window"])
             url = url.replace("{system}", names["system"])
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", "X-API-Key": names["vitals"]}
             if good.is_of_machine:
                 headers["Authorization"] = names["basic"]
             answer = await lifesign.http.request(good.method, url, content=text, headers=headers)
             assert answer.is_success, f"{operation_id}, {title}: {answer.text}"
             tried += 1
 
-    assert tried == 31
+    assert tried == 34
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
@@ -634,7 +716,12 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
         for _ in range(3)
     ]
+    with_key = {"X-API-Key": vitals[0]["key"]}
+    stream = (await lifesign.http.post("/api/vitals/sessions", headers=with_key)).json()["session"]
+    measurement = await lifesign.node.db.write(measurements.keep, _Owner(vitals[0]["id"]), REPORT, lifesign.now())
     return runs | {
+        "stream": stream["id"],
+        "measurement": measurement.id,
         "packet": packet["packet_id"],
         "vitals": vitals[0]["key"],
         "address_with_three": vitals[0]["email"],
@@ -663,6 +750,12 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "system": db1.id,
         "basic": db1.auth,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    key_id: int
+    project_id: str = "default"
 
 
 async def _bot_runs(lifesign: Lifesign) -> dict[str, str]:
@@ -718,7 +811,7 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
     if status == 429 and good.path.startswith("/bot/"):
         await _use_up_calls(lifesign)
         return await _send(lifesign.http, good, names)
-    if status == 429 and operation_id not in {"testChannel", "exportTraces"}:
+    if status == 429 and operation_id not in {"testChannel", "exportTraces", "tryVitals", "tryVitalsSession"}:
         with _limited(lifesign):
             return await _send(lifesign.http, operation.refused[status], names)
     if status in operation.refused:
@@ -747,6 +840,9 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
         case 500:
             with _failing(lifesign, RuntimeError("a fault of ours")):
                 return await _send(lifesign.http, good, names)
+        case 503 if is_vitals(good.path.partition("?")[0]):
+            with _busy(lifesign):
+                return await _send(lifesign.http, good, names)
         case 503:
             with _failing(lifesign, WriterBusy() if is_systems else StorageUnavailable("gone")):
                 return await _send(lifesign.http, good, names)
@@ -764,8 +860,13 @@ async def _use_up_calls(lifesign: Lifesign) -> None:
 
 async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, str]) -> httpx2.Response:
     url = request.url.format_map(names)
-    for _ in range(request.times - 1):
-        assert (await client.request(request.method, url)).is_success
+    if request.path.startswith("/api/demo/"):
+        # What was asked before counts, too.
+        for _ in range(request.times - 1):
+            await client.post("/api/demo/session")
+    else:
+        for _ in range(request.times - 1):
+            assert (await client.request(request.method, url)).is_success
     headers: dict[str, str] = {}
     if "authorization" in client.headers and request.is_of_machine:
         headers["Authorization"] = names["basic"]
@@ -773,6 +874,8 @@ async def _send(client: httpx2.AsyncClient, request: Request, names: dict[str, s
         headers["Authorization"] = "" if request.key == "none" else f"Bearer {names[request.key]}"
     if "authorization" in client.headers and is_vitals(request.path.partition("?")[0]):
         headers["X-API-Key"] = names["vitals"]
+    if request.parts:
+        return await client.post(url, files=FILES[request.parts](), data=request.body, headers=headers)
     content = None if request.body is None else json.dumps(_filled(request.body, names))
     if content is not None:
         headers["Content-Type"] = request.kind
@@ -802,6 +905,28 @@ class _Failing:
     window = records = sessions = session = stats = used = lag = read
 
 
+class _Broken:
+    """What a fault of ours is in, whatever is wanted of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> None:
+        raise self._error
+
+
+@contextmanager
+def _busy(lifesign: Lifesign) -> Iterator[None]:
+    """As many analyses and streams wait as may."""
+    state = lifesign.node.api.state
+    vitals: Vitals = state.vitals
+    state.vitals = replace(vitals, workers=Workers(0, waiting=0), sessions=Sessions(0, most_waiting=0))
+    try:
+        yield
+    finally:
+        state.vitals = vitals
+
+
 @contextmanager
 def _limited(lifesign: Lifesign) -> Iterator[None]:
     """One call was enough for this hour, of projects as of recoveries."""
@@ -820,17 +945,19 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     """Routes are answered by a failing database; the keys are known already."""
     state = lifesign.node.api.state
     context: Context = state.context
-    receiver, store, diagnoses = state.receiver, state.store, state.diagnoses
+    receiver, store, diagnoses, vitals = state.receiver, state.store, state.diagnoses, state.vitals
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
     state.diagnoses = Diagnoses(context.settings, context.clock, failing, store, state.check_ins)
+    state.vitals = _Broken(error)
     try:
         yield
     finally:
         state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
+        state.vitals = vitals
 
 
 # Judging ------------------------------------------------------------------------------------------------------------

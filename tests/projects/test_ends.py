@@ -246,7 +246,15 @@ async def test_a_store_that_is_away_keeps_the_project_waiting_and_nothing_else(l
 
 
 def _prune(lifesign: Lifesign, erasers: list[Eraser]) -> Prune:
-    return Prune(lifesign.node.db, erasers, event_days=90, packet_days=90, bot_run_days=90, bot_transcript_days=30)
+    return Prune(
+        lifesign.node.db,
+        erasers,
+        event_days=90,
+        packet_days=90,
+        bot_run_days=90,
+        bot_transcript_days=30,
+        measurement_days=30,
+    )
 
 
 async def _deleted(lifesign: Lifesign) -> str:

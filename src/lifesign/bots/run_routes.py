@@ -336,7 +336,7 @@ async def beat_run(request: Request) -> Response:
 
 @router.post(
     "/v1/bot/runs/finish",
-    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.Finish, errors=(404, 409)),
+    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.FinishBotRun, errors=(404, 409)),
 )
 async def finish_run(request: Request) -> Response:
     """End a run that was claimed, or that was handed over with a token of its own."""

@@ -290,7 +290,7 @@ class Beat(BaseModel):
     log: str = optional()
 
 
-class Finish(Beat):
+class FinishBotRun(Beat):
     """A run that ended."""
 
     status: Literal["success", "error"]

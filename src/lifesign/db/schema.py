@@ -1070,6 +1070,21 @@ usage_errors = Table(
     sqlite_autoincrement=True,
 )
 
+# Slice `vitals` -----------------------------------------------------------------------------------------------------
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    # Of a key of the Vitals API.
+    Column("key_id", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # JSON, without the traces it was made from.
+    Column("report", Text, nullable=False),
+    Index("ix_measurements_key", "key_id", "id"),
+    Index("ix_measurements_created", "created_at"),
+)
+
 # Engine -------------------------------------------------------------------------------------------------------------
 nodes = Table(
     "nodes",

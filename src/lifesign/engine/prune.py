@@ -17,6 +17,7 @@ from lifesign.pings import service as pings
 from lifesign.projects import service as projects
 from lifesign.runs import service as runs
 from lifesign.usage import service as usage
+from lifesign.vitals import service as vitals
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -68,12 +69,14 @@ class Prune(Idle):
         packet_days: int,
         bot_run_days: int,
         bot_transcript_days: int,
+        measurement_days: int,
     ) -> None:
         self._db = db
         self._bot_run_days = bot_run_days
         self._bot_transcript_days = bot_transcript_days
         self._event_days = event_days
         self._packet_days = packet_days
+        self._measurement_days = measurement_days
         self._erasers = erasers
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
@@ -105,6 +108,10 @@ class Prune(Idle):
             if count:
                 self._deleted += count
                 return True
+        measurements = vitals.delete_older(conn, EpochMs(now - self._measurement_days * _DAY), self._limit)
+        self._deleted += measurements
+        if measurements:
+            return True
         runs_before = EpochMs(now - self._bot_run_days * _DAY)
         words_before = max(runs_before, EpochMs(now - self._bot_transcript_days * _DAY))
         count = retention.delete_bot_transcripts(conn, words_before, self._limit)

@@ -107,7 +107,26 @@ from lifesign.telemetry.rules import (
 )
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.usage.rules import InvalidPage, InvalidRange
-from lifesign.vitals.rules import ExtraMissing, InvalidTraces, ModelError, TooManySamples, VideoError
+from lifesign.vitals.rules import (
+    AnalysisDied,
+    DemoLimitReached,
+    DemoSwitchedOff,
+    ExtraMissing,
+    FieldRefused,
+    InvalidTraces,
+    MeasurementNotFound,
+    ModelError,
+    NoPulse,
+    NotEnoughFrames,
+    ServerBusy,
+    StreamNotFound,
+    TooManySamples,
+    UnsupportedMedia,
+    VideoError,
+    WatchedNotFound,
+    WatchInvalid,
+    WatchNotAllowed,
+)
 from lifesign.web.rules import (
     FormForged,
     LinkUnknown,
@@ -189,14 +208,18 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
     return Failure(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": challenge})
 
 
-def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
-    return lambda error: Failure(status, error.code, str(error))
-
-
 def _video(error: VideoError) -> Failure:
     if error.code == "unsupported":
         return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
-    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}")
+    return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}", "decode_failed")
+
+
+def _nothing_here(_error: Exception) -> Failure:
+    return Failure(404, "NOT_FOUND", "Not found")
+
+
+def _of_bots(status: int) -> Callable[[BotsRefusal], Failure]:
+    return lambda error: Failure(status, error.code, str(error))
 
 
 # Parsers may quote what they could not read.
@@ -316,7 +339,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     QuotaExceeded: lambda error: Failure(
         429, "quota_exceeded", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
-    # Of the Vitals API, whose callers are told a sentence only.
+    # Of the Vitals API, whose callers are told a sentence, and as `reason` the text in `details` where there is one.
     ApiKeyMissing: lambda error: _no_vitals_key(str(error)),
     ApiKeyInvalid: lambda error: _no_vitals_key(str(error)),
     WishRefused: lambda error: Failure(400, "BAD_REQUEST", str(error)),
@@ -330,6 +353,21 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     TooManySamples: lambda _: Failure(413, "PAYLOAD_TOO_LARGE", "Request body is too large"),
     InvalidTraces: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     VideoError: _video,
+    FieldRefused: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    WatchInvalid: lambda error: Failure(400, "BAD_REQUEST", str(error)),
+    WatchNotAllowed: lambda error: Failure(403, "FORBIDDEN", str(error)),
+    WatchedNotFound: lambda error: Failure(404, "NOT_FOUND", str(error)),
+    MeasurementNotFound: _nothing_here,
+    StreamNotFound: _nothing_here,
+    DemoSwitchedOff: _nothing_here,
+    UnsupportedMedia: lambda error: Failure(415, "UNSUPPORTED_MEDIA_TYPE", str(error)),
+    AnalysisDied: lambda error: Failure(422, "UNPROCESSABLE", str(error), "decode_failed"),
+    NotEnoughFrames: lambda error: Failure(422, "UNPROCESSABLE", str(error), "not_enough_frames"),
+    NoPulse: lambda error: Failure(422, "UNPROCESSABLE", str(error), error.reason),
+    DemoLimitReached: lambda error: Failure(
+        429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
+    ),
+    ServerBusy: lambda error: Failure(503, "UNAVAILABLE", str(error), headers={"Retry-After": "5"}),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Of pages, and of the operator's commands about people.
     NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),

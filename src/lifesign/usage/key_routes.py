@@ -6,24 +6,20 @@ from typing import Any, cast
 import orjson
 import structlog
 from fastapi import APIRouter
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.vitals import rules as key_rules
 from lifesign.auth.vitals import service as keys
 from lifesign.auth.vitals.rules import Wish, WishRefused
-from lifesign.auth.vitals.service import VitalsKey, VitalsKeyring, vitals_caller
-from lifesign.clock import EpochMs
+from lifesign.auth.vitals.schemas import MAX_BODY_BYTES, Json, vitals_operation
+from lifesign.auth.vitals.service import VitalsKeyring, vitals_caller
 from lifesign.http.answers import json_answer
 from lifesign.http.body import read_body
 from lifesign.http.context import context_of
 from lifesign.http.peer import network_of
-from lifesign.projects import service as projects
-from lifesign.projects.rules import DEFAULT_PROJECT
-from lifesign.usage import schemas
+from lifesign.usage import schemas, service
 from lifesign.usage.log import UsageLog
-from lifesign.usage.schemas import Json, vitals_operation
 
 log = structlog.get_logger("lifesign.usage")
 
@@ -64,7 +60,7 @@ async def request_key(request: Request) -> Response:
     wish = await _wish(request)
     context = context_of(request)
     key, made = await context.db.write(
-        _take, wish, network_of(request), limit=context.settings.keys_per_address_per_hour, now=context.now()
+        service.take_key, wish, network_of(request), limit=context.settings.keys_per_address_per_hour, now=context.now()
     )
     log.info("vitals_key.made", key_id=key.id)
     return good({"api_key": schemas.made_key(key, made)}, _MADE, _NO_STORE)
@@ -72,7 +68,7 @@ async def request_key(request: Request) -> Response:
 
 async def _wish(request: Request) -> Wish:
     """What the body wants, whatever its Content-Type says. Raises BodyTooLarge, WishRefused."""
-    raw = await read_body(request, schemas.MAX_BODY_BYTES)
+    raw = await read_body(request, MAX_BODY_BYTES)
     try:
         body: Any = orjson.loads(raw)  # Any: JSON of the caller
     except orjson.JSONDecodeError:
@@ -80,12 +76,6 @@ async def _wish(request: Request) -> Wish:
     if not isinstance(body, dict):
         raise WishRefused("Request body must be a JSON object")
     return key_rules.wish_in(body)
-
-
-def _take(conn: Connection, wish: Wish, network: str, *, limit: int, now: EpochMs) -> tuple[VitalsKey, str]:
-    """A new key; what is refused for either limit counts for neither. Raises RateLimited, KeyLimitReached."""
-    projects.pass_limited(conn, "vitals_keys", network, limit=limit, now=now)
-    return keys.take(conn, wish, project_id=projects.id_of(conn, DEFAULT_PROJECT), now=now)
 
 
 @router.get("/api/keys/me", **vitals_operation("readOwnVitalsKey", answer=(200, schemas.OwnVitalsKeyAnswer)))

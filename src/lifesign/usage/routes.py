@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign.auth.vitals.schemas import Json, vitals_operation
 from lifesign.auth.vitals.service import vitals_caller
 from lifesign.clock import EpochMs
 from lifesign.http.context import context_of
@@ -11,7 +12,7 @@ from lifesign.http.paging import cursor_of, key_in
 from lifesign.usage import rules, schemas, service
 from lifesign.usage.key_routes import good, log_of
 from lifesign.usage.rules import InvalidPage
-from lifesign.usage.schemas import MAX_ERRORS_SHOWN, vitals_operation
+from lifesign.usage.schemas import MAX_ERRORS_SHOWN
 from lifesign.usage.service import Position
 
 router = APIRouter(prefix="/api/dashboard", tags=["Vitals dashboard"])
@@ -68,7 +69,7 @@ async def read_recent_errors(request: Request) -> Response:
     await log_of(request).settle()
     found, total = await context_of(request).db.read(service.recent_errors, limit=limit, after=after)
     shown = found[:limit]
-    body: schemas.Json = {"errors": [schemas.shown_error(each) for each in shown], "total": total}
+    body: Json = {"errors": [schemas.shown_error(each) for each in shown], "total": total}
     if given is not None and len(found) > limit:
         body["next_cursor"] = cursor_of(f"{shown[-1].last_seen}.{shown[-1].id}")
     return good(body)

@@ -1,23 +1,19 @@
-"""What people see of their keys and of the dashboards, and the words of their envelope."""
+"""What people see of their keys and of the dashboards."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from lifesign.auth.vitals.rules import MAX_EMAIL, MAX_TEXT, UseCase
+from lifesign.auth.vitals.schemas import Good, Json
 from lifesign.auth.vitals.service import VitalsKey
 from lifesign.clock import EpochMs, rfc3339
-from lifesign.http.describe import Envelope, Refusal, operation
+from lifesign.http.describe import Refusal
 from lifesign.http.fields import Body, optional
 from lifesign.usage.rules import RANGES, ErrorType, Range
 from lifesign.usage.service import Metrics, Overview, UsageError
 
-# Any, throughout: JSON.
-Json = dict[str, Any]
-
-MAX_BODY_BYTES = 16_384
 _SECOND = len("2026-04-08T12:00:00")
 
 
@@ -95,12 +91,6 @@ def listed_key(key: VitalsKey) -> Json:
 
 def _time(at: EpochMs | None) -> str | None:
     return None if at is None else rfc3339(at)
-
-
-class Good(BaseModel):
-    """What every good answer of this API has."""
-
-    success: Literal[True]
 
 
 class Revoked(Good):
@@ -274,54 +264,9 @@ ERROR_PAGING: tuple[Json, ...] = (
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
-class VitalsError(BaseModel):
-    """The error envelope of the Vitals API."""
-
-    success: Literal[False]
-    message: str = Field(description="A sentence for people.")
-
-
-_REFUSALS = {
-    400: Refusal(
-        "The body is not a JSON object, or something in the request is wrong; the first fault is told.",
-        "BAD_REQUEST",
-        "Name is required",
-    ),
-    401: Refusal(
-        "No key, or one that is unknown, revoked or replaced.",
-        "UNAUTHORIZED",
-        "API key is required",
-        header="WWW-Authenticate",
-    ),
-    413: Refusal(f"The body is larger than {MAX_BODY_BYTES:,} bytes.", "PAYLOAD_TOO_LARGE", "Request body too large"),
-    429: Refusal(
-        "The address has all its keys: waiting does not help. Or, with `Retry-After`, too many came from one network.",
-        "RATE_LIMITED",
-        "Maximum 3 API keys per email. Contact support for additional keys.",
-    ),
-    500: Refusal("A fault of the server, or its database is away.", "INTERNAL_ERROR", "Internal server error"),
-}
-
 RANGE_REFUSALS = {
     400: Refusal("There is no such range.", "BAD_REQUEST", "Invalid range. Must be one of: 24h, 7d, 30d"),
 }
 PAGE_REFUSALS = {
     400: Refusal("`limit` or `cursor` is wrong.", "BAD_REQUEST", "limit must be an integer from 1 to 50"),
 }
-
-
-def _example(_status: int, refusal: Refusal) -> Json:
-    return {"success": False, "message": refusal.message}
-
-
-def vitals_operation(
-    operation_id: str,
-    *,
-    refusals: Mapping[int, Refusal] | None = None,
-    security: str | None = "ApiKeyAuth",
-    **told: Any,
-) -> dict[str, Any]:  # Any: as `operation` takes them
-    """As `operation`, for a route of this API. refusals: what statuses mean here, where that is not the usual."""
-    envelope = Envelope(VitalsError, _REFUSALS | dict(refusals or {}), _example)
-    never = {403, 503, *(() if security else (401,))} - set(refusals or ())
-    return operation(operation_id, envelope=envelope, never=sorted(never), security=security, **told)

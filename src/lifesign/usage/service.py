@@ -6,7 +6,11 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from lifesign.auth.vitals import service as keys
+from lifesign.auth.vitals.rules import Wish
+from lifesign.auth.vitals.service import VitalsKey
 from lifesign.clock import EpochMs
+from lifesign.projects import service as projects
+from lifesign.projects.rules import DEFAULT_PROJECT
 from lifesign.usage import rules, store
 from lifesign.usage.rules import (
     DAY_MS,
@@ -24,6 +28,13 @@ from lifesign.usage.store import Position as Position  # noqa: PLC0414 - what is
 from lifesign.usage.store import UsageError as UsageError  # noqa: PLC0414 - what is answered here has this type
 
 _ACTIVE_MS = 30 * DAY_MS
+
+
+# Keys ---------------------------------------------------------------------------------------------------------------
+def take_key(conn: Connection, wish: Wish, network: str, *, limit: int, now: EpochMs) -> tuple[VitalsKey, str]:
+    """A new key, and itself. What is refused for a limit counts for none. Raises RateLimited, KeyLimitReached."""
+    projects.pass_limited(conn, "vitals_keys", network, limit=limit, now=now)
+    return keys.take(conn, wish, project_id=projects.id_of(conn, DEFAULT_PROJECT), now=now)
 
 
 # Adding -------------------------------------------------------------------------------------------------------------

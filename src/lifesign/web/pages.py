@@ -63,6 +63,7 @@ NAVIGATION = (
     ("/policies", "Policies"),
     ("/channels", "Channels"),
     ("/systems", "Systems"),
+    ("/vitals", "Vitals"),
 )
 _templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": NAVIGATION}
 

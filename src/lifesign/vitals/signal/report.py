@@ -436,14 +436,14 @@ def quality(windows: Sequence[Window]) -> dict[str, float | None]:
     }
 
 
-def vitals_now(recording: Recording) -> dict[str, Any]:  # Any: JSON
-    """The heart rate of the window that was judged last, as an update of a stream tells it."""
-    if not recording.windows:
-        return {"heart_rate": _shown("heart_rate", Vital(reason="too_short"))}
-    last = recording.windows[-1]
-    length = (last.span[1] - last.span[0]) / recording.pieces[last.piece].rate_hz if recording.pieces else 0.0
-    uncertainty = None if last.bpm is None else recording.params.min_uncertainty_bpm
-    return {"heart_rate": _shown("heart_rate", Vital(last.bpm, last.confidence, last.reason, length, uncertainty))}
+def vitals_at(recording: Recording, window: Window) -> dict[str, Any]:  # Any: JSON
+    """The heart rate of one window, as an update of a stream tells it."""
+    begin, end = window.span
+    length_s = (end - begin) / recording.pieces[window.piece].rate_hz if end > begin else 0.0
+    uncertainty = None if window.bpm is None else recording.params.min_uncertainty_bpm
+    return {
+        "heart_rate": _shown("heart_rate", Vital(window.bpm, window.confidence, window.reason, length_s, uncertainty))
+    }
 
 
 def _warnings(recording: Recording, found: HeartRate, vitals: Mapping[str, Vital], fps: float | None) -> set[Warned]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
-from lifesign.vitals.rules import VideoError
+from lifesign.vitals.rules import VideoCode, VideoError, is_video
 from lifesign.vitals.video.detector import Image
 
 MIN_WIDTH, MIN_HEIGHT = 160, 120
@@ -20,6 +20,7 @@ _MS = 1000.0
 _LOSSY = frozenset({"h264", "vp8", "vp9"})
 _LOW_BITS_PER_S = 2_000_000
 _QUARTER = 90
+_HEAD_BYTES = 16
 
 # What FFmpeg thinks of a file is told by the exception; its own lines would stand between those of the server.
 av.logging.set_level(None)
@@ -33,6 +34,18 @@ class Frame(NamedTuple):
     image: Image
 
 
+def _head(source: str | Path | BinaryIO) -> bytes:
+    """The first bytes of a file; none where they cannot be had."""
+    try:
+        if isinstance(source, str | Path):
+            with Path(source).open("rb") as file:
+                return file.read(_HEAD_BYTES)
+        source.seek(0)
+        return source.read(_HEAD_BYTES)
+    except OSError:
+        return b""
+
+
 class Video:
     """A video file that is open. Raises VideoError, at once or while its frames are read."""
 
@@ -42,7 +55,9 @@ class Video:
         except FileNotFoundError:
             raise VideoError("not_found", f"{source}: no such file") from None
         except (FFmpegError, OSError, ValueError) as error:
-            raise VideoError("unsupported", f"not a video that can be read: {_words(error)}") from None
+            # What begins as a video and is none is broken.
+            code: VideoCode = "decode_failed" if is_video(_head(source)) else "unsupported"
+            raise VideoError(code, f"not a video that can be read: {_words(error)}") from None
         try:
             self._stream = self._container.streams.video[0]
         except IndexError:

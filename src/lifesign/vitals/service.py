@@ -1,0 +1,90 @@
+"""Measurements that are kept, and what a node needs to analyse: workers, the gate of the demo, streams."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from sqlalchemy import Connection
+
+from lifesign.clock import EpochMs
+from lifesign.ids import new_id
+from lifesign.settings import Settings
+from lifesign.vitals import store
+from lifesign.vitals.rules import DemoGate, MeasurementNotFound, Remembered
+from lifesign.vitals.sessions import Sessions
+from lifesign.vitals.store import Measurement
+from lifesign.vitals.workers import Workers
+
+PREFIX = "ms"
+
+
+class Caller(Protocol):
+    """Whoever showed a key of the Vitals API."""
+
+    @property
+    def key_id(self) -> int:
+        """The key."""
+
+    @property
+    def project_id(self) -> str:
+        """What it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """One per node, in `app.state.vitals`. gate: `snr_db` and `autocorrelation` of the settings."""
+
+    workers: Workers
+    demo: DemoGate
+    sessions: Sessions
+    gate: tuple[float, float]
+    watched: Remembered
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Vitals":
+        """As the settings say. No process is started before there is something to do."""
+        count = settings.vitals_workers or max(1, (os.cpu_count() or 1) - 1)
+        return cls(
+            Workers(count),
+            DemoGate(),
+            Sessions(settings.vitals_streams),
+            (settings.vitals_snr_db, settings.vitals_ac),
+            Remembered(),
+        )
+
+    async def close(self) -> None:
+        """End the workers."""
+        await self.workers.close()
+
+
+def keep(conn: Connection, caller: Caller, report: dict[str, Any], now: EpochMs) -> Measurement:  # Any: JSON
+    """Keep a report for the key that asked for it."""
+    measurement = Measurement(new_id(PREFIX, now), caller.key_id, now, orjson.dumps(report).decode())
+    store.insert_measurement(conn, measurement, caller.project_id)
+    return measurement
+
+
+def keep_all(
+    conn: Connection, caller: Caller, reports: list[dict[str, Any] | None], now: EpochMs
+) -> list[Measurement | None]:
+    """Keep those reports that there are; where there is none, none."""
+    return [None if each is None else keep(conn, caller, each, now) for each in reports]
+
+
+def measurement(conn: Connection, key_id: int, measurement_id: str) -> Measurement:
+    """One measurement of a key. Raises MeasurementNotFound."""
+    found = store.measurement_of(conn, key_id, measurement_id)
+    if found is None:
+        raise MeasurementNotFound
+    return found
+
+
+def delete(conn: Connection, key_id: int, measurement_id: str) -> None:
+    """Forget one measurement of a key. Raises MeasurementNotFound."""
+    if not store.delete_measurement(conn, key_id, measurement_id):
+        raise MeasurementNotFound
+
+
+measurements_of = store.measurements_of
+delete_older = store.delete_older

@@ -1,0 +1,52 @@
+"""SQL of measurements."""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select
+
+from lifesign.clock import EpochMs
+from lifesign.db.schema import measurements
+
+M = measurements.c
+
+
+class Measurement(NamedTuple):
+    """A report that was kept. report: JSON text."""
+
+    id: str
+    key_id: int
+    created_at: EpochMs
+    report: str
+
+
+_COLUMNS = (M.id, M.key_id, M.created_at, M.report)
+
+
+def insert_measurement(conn: Connection, measurement: Measurement, project_id: str) -> None:
+    """Keep a report."""
+    conn.execute(insert(measurements).values(**measurement._asdict(), project_id=project_id))
+
+
+def measurement_of(conn: Connection, key_id: int, measurement_id: str) -> Measurement | None:
+    """The measurement with this id, if it is of this key."""
+    row = conn.execute(select(*_COLUMNS).where(M.id == measurement_id, M.key_id == key_id)).first()
+    return None if row is None else Measurement(*row)
+
+
+def measurements_of(conn: Connection, key_id: int, *, limit: int, before: str | None) -> list[Measurement]:
+    """The measurements of a key, newest first. Index: ix_measurements_key."""
+    query = select(*_COLUMNS).where(M.key_id == key_id).order_by(M.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(M.id < before)
+    return [Measurement(*row) for row in conn.execute(query)]
+
+
+def delete_measurement(conn: Connection, key_id: int, measurement_id: str) -> bool:
+    """Delete one; False when the key has no such measurement."""
+    return conn.execute(delete(measurements).where(M.id == measurement_id, M.key_id == key_id)).rowcount == 1
+
+
+def delete_older(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Delete at most `limit` of those kept since before an instant. Index: ix_measurements_created."""
+    old = select(M.id).where(M.created_at < before).limit(limit)
+    return conn.execute(delete(measurements).where(M.id.in_(old.scalar_subquery()))).rowcount
