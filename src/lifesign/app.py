@@ -47,6 +47,7 @@ from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
 from lifesign.bots.runners.spans import Spans
 from lifesign.bots.tracing import Tracer
+from lifesign.bots.watching import Watcher
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -264,6 +265,7 @@ async def open_node(
         db,
         kit=kit,
         tracer=Tracer(db, receiver),
+        watcher=Watcher(db, clock, CheckIns(failpoints, tuning_of(settings))),
         resolver=resolver,
         runner=CommandRunner(programs.commands, default_project),
         builtin=builtin,
@@ -417,6 +419,7 @@ def _executor(
     *,
     kit: Kit,
     tracer: Tracer,
+    watcher: Watcher,
     resolver: Resolver | None,
     runner: CommandRunner,
     builtin: BuiltinRunner,
@@ -438,6 +441,7 @@ def _executor(
         runners,
         prechecks=kit.outbound,
         tracer=tracer,
+        watcher=watcher,
         on_end=lambda: db.wakeups.wake({"bots_run"}),
         owned=[patient, builtin],
     )
