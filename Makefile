@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help
 help: ## this list
 	@echo 'Lifesign. make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
 
 .PHONY: serve
 serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-dir DIR")
@@ -23,6 +23,10 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
 	@# Twice as many as there are processors: tests wait for databases and for each other's processes.
 	@$(BIN)/pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal $(ARGS)
+
+.PHONY: test-model
+test-model: .venv/.dev ## what must hold of bots with a real model (LIFESIGN_TEST_MODEL_URL=http://127.0.0.1:8080/v1)
+	@$(BIN)/pytest -m real_model $(ARGS) tests/bots/test_real_model.py
 
 .PHONY: faults
 faults: .venv/.dev ## kill servers at random moments 200 times, and count what was lost (ARGS="--kills 50 --seed 7")
@@ -62,7 +66,7 @@ clean: ## remove the virtual environment and every cache; data/ stays
 	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.serve: pyproject.toml constraints.txt tools/setup
-	@tools/setup '.[vitals-video]'
+	@tools/setup '.[agents,vitals-video]'
 	@touch $@
 
 # Clients that others wrote, in an environment of their own: they need older versions of what we need.

@@ -40,15 +40,18 @@ from lifesign.bots import admin_routes as bot_admin_routes
 from lifesign.bots import routes as bot_routes
 from lifesign.bots import run_routes as bot_run_routes
 from lifesign.bots.execution import MOST_SECONDS, Executor
-from lifesign.bots.runners.commands import CommandRunner, commands_in
+from lifesign.bots.providers import Preflight, Providers, Servers, of_server
+from lifesign.bots.runners.builtin import BuiltinRunner, tell_what_is_missing
+from lifesign.bots.runners.commands import CommandRunner, programs_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
+from lifesign.bots.runners.spans import Spans
 from lifesign.bots.tracing import Tracer
 from lifesign.bots.watching import Watcher
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
-from lifesign.channels.guard import Resolver, policy_of
+from lifesign.channels.guard import GuardedBackend, Resolver, policy_of
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.secrets import SecretBox, derived_key, master_secrets
 from lifesign.channels.service import Kit
@@ -236,7 +239,7 @@ async def open_node(
             AckSigner([derived_key(each, ACK_LINKS_INFO) for each in master_secrets(settings.data_dir, settings)]),
         )
         codes = projects.codes_of(settings)
-        commands = commands_in(settings.data_dir)
+        programs = programs_in(settings.data_dir)
         # Last: the key of a first start is shown once, so nothing may go wrong after it was made.
         new_admin_key, new_setup_token = await _bootstrapped(db, settings, now, is_server=is_server)
     except BaseException:
@@ -246,10 +249,24 @@ async def open_node(
         raise
     if is_server:
         await _adopt_settings(db, settings, now)
+        tell_what_is_missing()
     node_id = new_id("node", now)
     keyring = Keyring(db, clock)
     courier = Courier(settings, clock, db, kit)
     default_project = await db.read(projects.id_of, DEFAULT_PROJECT)
+    providers = Providers(kit.box, of_server(settings), default_project)
+    servers = Servers(kit.box, programs.servers, default_project)
+    builtin = BuiltinRunner(
+        db,
+        clock,
+        providers,
+        servers=servers,
+        preflight=Preflight(db, clock, GuardedBackend(guard, resolver)),
+        guard=guard,
+        ca_file=None if settings.ca_file is None else str(settings.ca_file),
+        prices=receiver.prices,
+        spans=functools.partial(Spans, receiver, clock),
+    )
     bots = _executor(
         settings,
         clock,
@@ -258,7 +275,8 @@ async def open_node(
         tracer=Tracer(db, receiver),
         watcher=Watcher(db, clock, CheckIns(failpoints, tuning_of(settings))),
         resolver=resolver,
-        runner=CommandRunner(commands, default_project),
+        runner=CommandRunner(programs.commands, default_project),
+        builtin=builtin,
     )
     driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
     api = _api(settings)
@@ -275,6 +293,8 @@ async def open_node(
     api.state.courier = courier
     api.state.driver = driver
     api.state.bots = bots
+    api.state.providers = providers
+    api.state.bot_offers = lambda project_id: providers.offers(project_id, servers)
     api.state.check_ins = check_ins = CheckIns(failpoints, tuning_of(settings))
     api.state.beats = Beats(check_ins)
     api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
@@ -411,6 +431,7 @@ def _executor(
     watcher: Watcher,
     resolver: Resolver | None,
     runner: CommandRunner,
+    builtin: BuiltinRunner,
 ) -> Executor:
     """Who does runs of bots on this node."""
     # The address listened on; a port that the system chose is known only later, and needs `PUBLIC_URL`.
@@ -418,7 +439,11 @@ def _executor(
     patient = OutboundClient(
         settings, resolver=resolver, total_timeout_s=MOST_SECONDS, max_body_bytes=MAX_ANSWER_BYTES + 1
     )
-    runners: dict[str, Runner] = {"command": runner, "http": HttpRunner(patient, kit.box, lambda: base_url)}
+    runners: dict[str, Runner] = {
+        "builtin": builtin,
+        "command": runner,
+        "http": HttpRunner(patient, kit.box, lambda: base_url),
+    }
     return Executor(
         db,
         clock,
@@ -427,7 +452,7 @@ def _executor(
         tracer=tracer,
         watcher=watcher,
         on_end=lambda: db.wakeups.wake({"bots_run"}),
-        owned=[patient],
+        owned=[patient, builtin],
     )
 
 

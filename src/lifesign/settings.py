@@ -175,6 +175,12 @@ class Settings(BaseSettings):
     )
     packet_retention_days: int = Field(90, ge=1, le=3650, description="Days for which packets are kept.")
 
+    # Language models, for bots of the default project
+    openai_api_key: SecretStr | None = Field(None, description="Key of a provider that speaks Chat Completions.")
+    openai_base_url: str | None = Field(None, description="Its address, where it is not that of OpenAI itself.")
+    anthropic_api_key: SecretStr | None = Field(None, description="Key of a provider that speaks the Messages API.")
+    anthropic_base_url: str | None = Field(None, description="Its address, where it is not that of Anthropic itself.")
+
     # Vitals
     demo: bool = Field(default=True, description="Let anybody try an analysis of vitals without a key.")
     vitals_workers: int | None = Field(

@@ -14,6 +14,7 @@ from lifesign.bots import timing
 from lifesign.bots.budget import PERIOD_KINDS, units_of
 from lifesign.bots.rules import PLANS, InvalidField, MissingField
 from lifesign.bots.timing import MAX_INTERVAL_MINUTES, Timing
+from lifesign.bots.tools import CATALOGUE, LABELS, parted
 from lifesign.channels.config import is_webhook_secret
 from lifesign.channels.targets import GuardPolicy, check_at_save
 from lifesign.clock import EpochMs, parse_timestamp
@@ -26,11 +27,14 @@ _ABSENT_TEXTS: Final = frozenset({"", "null", "undefined"})
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,2000}")
+_OWN_HEADERS: Final = frozenset({"host", "content-length", "content-type", "connection", "transfer-encoding", "accept"})
+_MAX_HEADERS: Final = 20
 MAX_PROMPT: Final = 50_000
 _MAX_LIST: Final = 100
 _LARGEST: Final = 2**53
 _WINDOW_FIELDS: Final = ("active_hours_start", "active_hours_end", "active_days")
-BUILTIN_TOOLS: Final = frozenset({"now", "lifesign_status", "http_get", "notify_user"})
 
 
 class Fields:
@@ -283,8 +287,9 @@ def _webhook_secret(fields: Fields) -> str | None:
 def _tools(fields: Fields, name: str) -> tuple[str, ...] | None:
     tools = fields.texts(name)
     for tool in tools or ():
-        if tool not in BUILTIN_TOOLS:
-            raise fields.refuse(name, f"unknown tool {tool[:100]!r}; there are {', '.join(sorted(BUILTIN_TOOLS))}")
+        if tool not in CATALOGUE and parted(tool) is None:
+            known = ", ".join(sorted(CATALOGUE))
+            raise fields.refuse(name, f"unknown tool {tool[:100]!r}; there are {known}, and mcp:<server>/<tool>")
     return tools
 
 
@@ -527,6 +532,7 @@ def settings_of(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
             "max_runs_per_hour": fields.integer("max_runs_per_hour", 1, 1_000_000),
             "default_model": fields.text("default_model", 200, least=1),
             "providers": _providers(fields, policy),
+            "mcp_servers": _mcp_servers(fields, policy),
             "budget_period": fields.choice("budget_period", PERIOD_KINDS),
             "billing_timezone": zone,
             "notify_channels": fields.texts("notify_channels", 20),
@@ -571,6 +577,40 @@ def _provider(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
         raise fields.refuse("name", "must be 1 to 64 letters, digits, '.', '_' and '-', and not default")
     base = fields.url("base_url", policy)
     return _given({"name": name, "kind": kind, "base_url": base, "api_key": fields.text("api_key", 1000, least=1)})
+
+
+def _mcp_servers(fields: Fields, policy: GuardPolicy) -> tuple[dict[str, Any], ...] | None:
+    entries = fields.objects("mcp_servers", {"name", "url", "headers", "labels"}, most=20)
+    if entries is None:
+        return None
+    return _distinct(fields, "mcp_servers", [_mcp_server(each, policy) for each in entries], "name")
+
+
+def _mcp_server(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
+    name, url = fields.text("name", 64, least=1), fields.url("url", policy)
+    if name is None or url is None:
+        raise MissingField(fields.path("name" if name is None else "url"))
+    if _NAME.fullmatch(name) is None:
+        raise fields.refuse("name", "must be 1 to 64 letters, digits, '.', '_' and '-'")
+    labels = fields.texts("labels")
+    unknown = next((each for each in labels or () if each not in LABELS), None)
+    if unknown is not None:
+        raise fields.refuse("labels", f"unknown label {unknown[:100]!r}; there are {', '.join(LABELS)}")
+    return _given({"name": name, "url": url, "headers": _headers(fields), "labels": labels})
+
+
+def _headers(fields: Fields) -> dict[str, str] | None:
+    told = fields.raw("headers")
+    if told is None:
+        return None
+    if not isinstance(told, dict) or len(told) > _MAX_HEADERS:
+        raise fields.refuse("headers", f"must be an object of at most {_MAX_HEADERS} texts")
+    for name, value in told.items():
+        if _HEADER.fullmatch(name) is None or name.lower() in _OWN_HEADERS:
+            raise fields.refuse("headers", f"{name[:100]!r} cannot be set")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise fields.refuse("headers", f"{name[:100]} must be a text of at most 2,000 printable characters")
+    return dict(told)
 
 
 def _distinct(fields: Fields, name: str, entries: list[dict[str, Any]], key: str) -> tuple[dict[str, Any], ...]:

@@ -126,6 +126,7 @@ async def call_of(request: Request, scope: str) -> Call:
         guard=courier.kit.guard,
         box=courier.kit.box,
         now=now,
+        offers=request.app.state.bot_offers(caller.project_id),
     )
     fields = Fields(body if is_body_first else query)
     return Call(caller, ask, fields, body, query, is_body_first)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -71,6 +71,14 @@ class Ends:
         self._events.pop(run_id, None)
 
 
+class Closing(Protocol):
+    """Something that is let go of at the end."""
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        ...
+
+
 class Executor:
     """Does runs that were started here."""
 
@@ -84,7 +92,7 @@ class Executor:
         tracer: Tracer,
         watcher: Watcher,
         on_end: Callable[[], None],
-        owned: Sequence[OutboundClient] = (),
+        owned: Sequence[Closing] = (),
     ) -> None:
         """prechecks: asks addresses of prechecks. on_end: there is a free place. owned: closed with this."""
         self._tracer = tracer
@@ -106,6 +114,10 @@ class Executor:
     def kinds(self) -> frozenset[str]:
         """The runners there are."""
         return frozenset(self._runners)
+
+    def runner(self, kind: str) -> Runner | None:
+        """Who does runs of this kind."""
+        return self._runners.get(kind)
 
     def begin(self, started: Started) -> None:
         """Do a run, beside everything else."""
@@ -316,9 +328,9 @@ class Recorder:
         if usage is not None:
             await self.spend(usage)
 
-    async def say(self, role: str, content: str, **more: Any) -> None:
+    async def say(self, role: str, content: str, *, calls: int = 0, **more: Any) -> None:
         entry = {"at": self._clock.now(), "role": role, "content": reports.redacted(content)} | more
-        await self._db.write(running.note, self._run.id, self._run.lease_token, [entry])
+        await self._db.write(running.note, self._run.id, self._run.lease_token, [entry], calls)
 
 
 def grown(before: Totals, after: Totals) -> Usage | None:

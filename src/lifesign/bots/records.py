@@ -49,6 +49,7 @@ class ProjectOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     max_runs_per_hour: int = 1000
     default_model: str | None = None
     providers: tuple[dict[str, Any], ...] = ()
+    mcp_servers: tuple[dict[str, Any], ...] = ()
     budget_period: PeriodKind = "month"
     billing_timezone: str = "UTC"
     notify_channels: tuple[str, ...] = ()

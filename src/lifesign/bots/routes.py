@@ -1,6 +1,6 @@
 """HTTP of what people define: bots, schedules, subscribers, settings. Runs are in `run_routes`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from lifesign.auth.rules import MissingScope
 from lifesign.bots import bodies, rules, schemas, service, store, timing
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import Call, Paging, call_of, next_cursor, paging_of, ref_of
+from lifesign.bots.providers import Providers
 from lifesign.bots.records import Bot, Member
 from lifesign.bots.rules import InvalidField
 from lifesign.http.answers import json_answer
@@ -305,7 +306,7 @@ async def read_settings(request: Request) -> Response:
     """Read what holds for all bots of a project."""
     call = await call_of(request, "bots:read")
     found = await context_of(request).db.read(store.settings_of, call.project_id)
-    return json_answer({"settings": schemas.settings(found)})
+    return json_answer({"settings": schemas.settings(found, _on_server(request, call))})
 
 
 @router.put(
@@ -322,7 +323,13 @@ async def change_settings(request: Request) -> Response:
             raise MissingScope([scope])
     found = await context_of(request).db.write(service.change_settings, call.ask, call.fields)
     log.info("bot_settings.changed", project_id=call.project_id, key_id=call.caller.key_id)
-    return json_answer({"settings": schemas.settings(found)})
+    return json_answer({"settings": schemas.settings(found, _on_server(request, call))})
 
 
-_WRITE_SETTINGS = ("default_model", "providers", "budget_period", "billing_timezone", "notify_channels")
+def _on_server(request: Request, call: Call) -> Sequence[Mapping[str, Any]]:
+    """Providers of the operator that the project may use."""
+    providers: Providers = request.app.state.providers
+    return providers.shown_to(call.project_id)
+
+
+_WRITE_SETTINGS = ("default_model", "providers", "mcp_servers", "budget_period", "billing_timezone", "notify_channels")

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import budget, notices, reports, rules, run_store, service, store, timing, watching
+from lifesign.bots import budget, notices, reports, rules, run_store, service, store, timing, tools, watching
 from lifesign.bots.budget import Price, Tariff, Usage
 from lifesign.bots.notices import Subject
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
@@ -489,7 +489,8 @@ def token_hash(token: str) -> str:
 def tools_of(schedule: Schedule, bot: Bot) -> list[str]:
     """The tools that a run may use: the bot's, narrowed by the schedule's."""
     chosen = schedule.options.tools
-    return [each for each in bot.options.tools if chosen is None or each in chosen]
+    allowed = list(bot.options.tools)
+    return allowed if chosen is None else [each for each in chosen if tools.is_among(each, allowed)]
 
 
 def limits_of(schedule: Schedule, bot: Bot) -> Limits:

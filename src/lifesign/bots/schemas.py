@@ -12,6 +12,7 @@ from lifesign.bots import timing
 from lifesign.bots.budget import credits_of
 from lifesign.bots.records import Bot, Member, ProjectSettings, Schedule
 from lifesign.bots.service import Shown
+from lifesign.bots.tools import SERVER_LABELS
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.http.describe import EXAMPLE_REQUEST_ID, Envelope, Refusal
 from lifesign.http.fields import optional
@@ -193,6 +194,7 @@ def settings(found: ProjectSettings, server_providers: Sequence[Mapping[str, Any
             *(_provider(each) for each in options.providers),
             *(_provider(each) for each in server_providers),
         ],
+        "mcp_servers": [_mcp_server(each) for each in options.mcp_servers],
         "budget_period": options.budget_period,
         "billing_timezone": options.billing_timezone,
         "notify_channels": list(options.notify_channels),
@@ -207,6 +209,11 @@ def _provider(stored: Mapping[str, Any]) -> Json:
         "base_url": stored.get("base_url"),
         "api_key": None if hint is None else f"****{hint}",
     }
+
+
+def _mcp_server(stored: Mapping[str, Any]) -> Json:
+    labels = stored.get("labels", sorted(SERVER_LABELS))
+    return {"name": stored["name"], "url": stored["url"], "labels": list(labels)}
 
 
 # Described ----------------------------------------------------------------------------------------------------------
@@ -374,6 +381,7 @@ class ShownBotSettings(BaseModel):
     stopped: Literal[0, 1]
     default_model: str | None
     providers: list[dict[str, Any]]
+    mcp_servers: list[dict[str, Any]]
     budget_period: Literal["month", "week", "day"]
     billing_timezone: str
     notify_channels: list[str]
@@ -480,6 +488,7 @@ class SettingsChange(ProjectRef):
     max_runs_per_hour: int | None = optional()
     default_model: str | None = None
     providers: list[dict[str, Any]] | None = optional()
+    mcp_servers: list[dict[str, Any]] | None = optional()
     budget_period: Literal["month", "week", "day"] | None = optional()
     billing_timezone: str | None = optional()
     notify_channels: list[str] | None = optional()

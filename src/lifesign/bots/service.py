@@ -1,13 +1,13 @@
 """Bots, members, schedules and settings: made, changed, switched, removed. Each in the caller's transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, run_store, store, timing, watching
+from lifesign.bots import bodies, budget, rules, run_store, store, timing, tools, watching
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -42,11 +42,14 @@ from lifesign.schedule import BadSchedule
 BOTS_SECRETS = "bots"
 _RUNNER_SECRET = "runner.secret"  # noqa: S105 - the name of a place
 _BOT_FIELDS = ("name", "model", "instruction", "max_reply_tokens", "top", "is_online", "is_scheduling")
-_UNTRUSTED, _EGRESS, _PRIVATE = "reads_untrusted", "egress", "private"
-TOOL_LABELS: Mapping[str, frozenset[str]] = {
-    "http_get": frozenset({_UNTRUSTED, _EGRESS}),
-    "lifesign_status": frozenset({_PRIVATE}),
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the operator offers a project, by name: providers of models, and servers of tools with their labels."""
+
+    providers: frozenset[str] = frozenset()
+    mcp_labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Ask:
     guard: GuardPolicy
     box: SecretBox
     now: EpochMs
+    offers: Offers = Offers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ def change_settings(conn: Connection, ask: Ask, fields: Fields) -> ProjectSettin
         _require_channels(conn, ask, fields, "notify_channels", wanted["notify_channels"])
     if "providers" in wanted:
         wanted["providers"] = _sealed_providers(ask, before.options.providers, wanted["providers"])
+    if "mcp_servers" in wanted:
+        wanted["mcp_servers"] = _sealed_servers(ask, before.options.mcp_servers, wanted["mcp_servers"])
     plan = wanted.pop("plan", before.plan)
     after = replace(before, plan=plan, options=_with(before.options, wanted))
     if after != before:
@@ -121,6 +127,45 @@ def _sealed_providers(
             entry |= {"key": old["key"], "hint": old["hint"]}
         sealed.append(entry)
     return tuple(sealed)
+
+
+def _sealed_servers(
+    ask: Ask, before: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], ...]:
+    """Servers of tools as stored. One that is sent without headers keeps them while its address is the same."""
+    known = {each["name"]: each for each in before}
+    sealed = []
+    for each in wanted:
+        entry = {name: value for name, value in each.items() if name != "headers"}
+        old = known.get(each["name"], {})
+        if each.get("headers"):
+            text = msgspec.json.encode(each["headers"]).decode()
+            entry["headers"] = ask.box.seal(text, ask.project_id, _server_place(each["name"]), kind=BOTS_SECRETS)
+        elif "headers" not in each and "headers" in old and old["url"] == each["url"]:
+            entry["headers"] = old["headers"]
+        sealed.append(entry)
+    return tuple(sealed)
+
+
+def _server_place(name: str) -> str:
+    return f"mcp.{name}"
+
+
+def server_headers(box: SecretBox, project_id: str, server: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that requests to a server of tools carry. Raises SecretUnreadable."""
+    if "headers" not in server:
+        return {}
+    text = box.open(server["headers"], project_id, _server_place(server["name"]), kind=BOTS_SECRETS)
+    return msgspec.json.decode(text, type=dict[str, str])
+
+
+def labels_by_server(settings: ProjectSettings, offers: Offers) -> dict[str, frozenset[str]]:
+    """The labels of all servers of tools that a project may use; its own come before the operator's."""
+    own = {
+        each["name"]: frozenset(each["labels"]) if "labels" in each else tools.SERVER_LABELS
+        for each in settings.options.mcp_servers
+    }
+    return {**offers.mcp_labels, **own}
 
 
 # Bots ---------------------------------------------------------------------------------------------------------------
@@ -190,23 +235,23 @@ def reset_bot(conn: Connection, ask: Ask, ref: str | int) -> None:
 def _bot_options(ask: Ask, settings: ProjectSettings, bot: Bot, extra: Mapping[str, Any], fields: Fields) -> BotOptions:
     told = Fields(fields.raw("lifesign") or {}, within="lifesign")
     if "provider" in extra and extra["provider"] != "default":
-        known = {each["name"] for each in settings.options.providers}
+        known = {each["name"] for each in settings.options.providers} | ask.offers.providers
         if extra["provider"] not in known:
             raise told.refuse("provider", f"unknown provider {extra['provider'][:64]!r}")
     if "runner" in extra:
         extra = {**extra, "runner": _sealed_runner(ask, bot, extra["runner"])}
     options: BotOptions = _with(bot.options, extra)
-    if {"tools", "approval_tools"} & set(extra) and not (ask.is_admin and told.flag("acknowledge_trifecta")):
-        require_no_trifecta(options.tools, options.approval_tools, "lifesign.tools")
+    labels = labels_by_server(settings, ask.offers)
+    for name in ("tools", "approval_tools"):
+        for tool in extra.get(name, ()):
+            parts = tools.parted(tool)
+            if parts is not None and parts[0] not in labels:
+                raise told.refuse(name, f"unknown server of tools {parts[0]!r}")
+    is_acknowledged = ask.is_admin and told.flag("acknowledge_trifecta")
+    is_changed = bool({"tools", "approval_tools"} & set(extra))
+    if is_changed and not is_acknowledged and tools.is_trifecta(options.tools, options.approval_tools, labels):
+        raise Trifecta("lifesign.tools")
     return options
-
-
-def require_no_trifecta(tools: Sequence[str], approval_tools: Sequence[str], field: str) -> None:
-    """Raise Trifecta where tools together read strangers' texts, see private data, and can send it away unasked."""
-    labels = frozenset[str]().union(*(TOOL_LABELS.get(each, frozenset()) for each in tools))
-    senders = [each for each in tools if _EGRESS in TOOL_LABELS.get(each, frozenset())]
-    if labels >= {_UNTRUSTED, _EGRESS, _PRIVATE} and not set(senders) <= set(approval_tools):
-        raise Trifecta(field)
 
 
 def _sealed_runner(ask: Ask, bot: Bot, runner: Mapping[str, Any]) -> dict[str, Any]:
@@ -402,7 +447,7 @@ def _schedule_options(
     options: ScheduleOptions = _with(before.options, extra)
     if options.catch_up == "all" and wanted.cron is None:
         raise told.refuse("catch_up", "all is for schedules by cron")
-    unknown = next((each for each in options.tools or () if each not in bot.options.tools), None)
+    unknown = next((each for each in options.tools or () if not tools.is_among(each, bot.options.tools)), None)
     if "tools" in extra and unknown is not None:
         raise told.refuse("tools", f"the bot may not use {unknown!r}")
     return options

@@ -114,7 +114,7 @@ class OutboundClient:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        tls = _tls_context(settings.ca_file)
+        tls = tls_context(settings.ca_file)
         self._guarded = _pool(tls, GuardedBackend(policy_of(settings), resolver))
         self._unguarded = _pool(tls, WireBackend())
         self._on_written = on_written
@@ -297,7 +297,7 @@ def _pool(tls: ssl.SSLContext, backend: httpcore2.AsyncNetworkBackend) -> httpco
 
 
 @functools.lru_cache(maxsize=4)
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """Trust the system's roots and those of `ca_file`; nothing from the environment. Kept: reading them takes long."""
     context = httpx2.create_ssl_context(trust_env=False)
     if ca_file is not None:

@@ -283,6 +283,13 @@ def get(conn: Connection, project_id: str, ref: str) -> Heartbeat:
     return found
 
 
+def firing(conn: Connection, project_id: str, limit: int) -> list[Heartbeat]:
+    """Heartbeats of a project that are down, oldest first."""
+    return store.heartbeats_of(
+        conn, project_id, limit=limit, after=None, status="firing", namespace=None, tags=(), search=None
+    )
+
+
 def by_ids(conn: Connection, ids: Iterable[str]) -> dict[str, Heartbeat]:
     """Heartbeats by id, of whatever project: for those that keep the ids of their own."""
     return store.by_ids(conn, ids)

@@ -78,7 +78,7 @@ class Receiver:
             agent_ms=settings.slow_ms_agent,
             other_ms=settings.slow_ms_other,
         )
-        self._prices = prices_of(settings)
+        self.prices = prices_of(settings)
         self._most_bytes = settings.otlp_max_body_bytes
         self._threads = ThreadPoolExecutor(_DECODERS, thread_name_prefix="lifesign-otlp")
         self._quotas: dict[str, tuple[int, EpochMs]] = {}
@@ -112,7 +112,7 @@ class Receiver:
         Raises StorageUnavailable, ProjectNotFound.
         """
         now = self._clock.now()
-        records = records_of(spans, now, slow_after=self._slow_after, prices=self._prices)
+        records = records_of(spans, now, slow_after=self._slow_after, prices=self.prices)
         return await self._appended(project_id, records, now)
 
     async def close(self) -> None:
@@ -143,7 +143,7 @@ class Receiver:
         content = inflate(body.content, body.encoding, self._most_bytes)
         decode = decode_protobuf if body.form == "protobuf" else decode_json
         batch = decode(content, arrival_ns=received_at * _NS_PER_MS, give_way=self._give_way)
-        records = records_of(self._slowly(batch.spans), received_at, slow_after=self._slow_after, prices=self._prices)
+        records = records_of(self._slowly(batch.spans), received_at, slow_after=self._slow_after, prices=self.prices)
         batch.spans.clear()
         return _Decoded(batch, records, received_at)
 

@@ -1,5 +1,7 @@
 """Runs done by a program of the operator: a job on its standard input, JSON lines on its standard output.
 
+The same file names programs that are servers of tools for the builtin runner.
+
 Which programs there are stands in the operator's file `bots.toml`. None is started by a shell; each gets a process
 group and a directory of its own, and nothing of the group outlives the run.
 """
@@ -14,7 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -30,11 +32,14 @@ from lifesign.bots.runners.contract import (
     traceparent,
 )
 from lifesign.bots.running import Outcome, Started
+from lifesign.bots.tools import LABELS
 
 log = structlog.get_logger("lifesign.bots")
 
 FILE = "bots.toml"
+_TABLES = ("commands", "mcp")
 _KEYS = {"argv", "env", "cwd", "projects"}
+_SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SKIPPED_EXIT = 75
 _STDERR_BYTES = 65_536
 _TERM_S = 2.0
@@ -54,15 +59,34 @@ class Command:
     env: tuple[str, ...] = _USUAL_ENV
     cwd: str | None = None
     projects: tuple[str, ...] = ("default",)
+    labels: tuple[str, ...] | None = None
+    """Of the tools of a server; None for the usual ones."""
+
+    def is_for(self, project_id: str, default_project: str) -> bool:
+        """Whether a project may use it. default_project: the id of the one that the file calls `default`."""
+        allowed = {default_project if each == "default" else each for each in self.projects}
+        return EVERYBODY in allowed or project_id in allowed
+
+
+class Programs(NamedTuple):
+    """What the operator's file names."""
+
+    commands: dict[str, Command]
+    servers: dict[str, Command]
 
 
 def commands_in(directory: Path) -> dict[str, Command]:
+    """The programs that runs may be done by. Raises InvalidCommands."""
+    return programs_in(directory).commands
+
+
+def programs_in(directory: Path) -> Programs:
     """The programs of the operator's file; none where there is no file. Raises InvalidCommands."""
     path = directory / FILE
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return Programs({}, {})
     except (OSError, UnicodeError) as error:
         raise InvalidCommands(f"{path}: cannot be read: {error}") from error
     try:
@@ -70,36 +94,53 @@ def commands_in(directory: Path) -> dict[str, Command]:
     except tomllib.TOMLDecodeError as error:
         raise InvalidCommands(f"{path}: {error}") from error
     for name in told:
-        if name != "commands":
-            raise _refused(path, text, name, "unknown key; there is commands")
-    commands = told.get("commands", {})
-    if not isinstance(commands, dict):
-        raise _refused(path, text, "commands", "must be tables, [commands.name]")
-    return {name: _command(path, text, name, each) for name, each in commands.items()}
+        if name not in _TABLES:
+            raise _refused(path, text, name, f"unknown key; there are {' and '.join(_TABLES)}")
+    found: dict[str, dict[str, Command]] = {}
+    for kind in _TABLES:
+        tables = told.get(kind, {})
+        if not isinstance(tables, dict):
+            raise _refused(path, text, kind, f"must be tables, [{kind}.name]")
+        found[kind] = {name: _command(path, text, (kind, name), each) for name, each in tables.items()}
+    return Programs(found["commands"], found["mcp"])
 
 
-def _command(path: Path, text: str, name: str, told: Any) -> Command:  # Any: what stands in the file
-    where = rf"commands\.[\"']?{re.escape(name)}"
+def _command(path: Path, text: str, name: tuple[str, str], told: Any) -> Command:  # Any: what stands in the file
+    kind, own = name
+    title = f"{kind}.{own}"
+    where = rf"{kind}\.[\"']?{re.escape(own)}"
     if not isinstance(told, dict):
-        raise _refused(path, text, where, f"commands.{name}: must be a table")
+        raise _refused(path, text, where, f"{title}: must be a table")
+    if kind == "mcp" and _SERVER_NAME.fullmatch(own) is None:
+        raise _refused(path, text, where, f"{title}: the name must be 1 to 64 letters, digits, '.', '_' and '-'")
     after = _line_of(text, where)
+    keys = _KEYS | ({"labels"} if kind == "mcp" else set())
     for key in told:
-        if key not in _KEYS:
-            known = ", ".join(sorted(_KEYS))
-            raise _refused(path, text, key, f"commands.{name}: unknown key {key!r}; there are {known}", after)
-    for key in ("argv", "env", "projects"):
+        if key not in keys:
+            known = ", ".join(sorted(keys))
+            raise _refused(path, text, key, f"{title}: unknown key {key!r}; there are {known}", after)
+    for key in ("argv", "env", "projects", "labels"):
         value = told.get(key, [])
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise _refused(path, text, key, f"commands.{name}: {key} must be a list of texts", after)
+            raise _refused(path, text, key, f"{title}: {key} must be a list of texts", after)
     argv = told.get("argv", [])
     if not argv or not Path(argv[0]).is_absolute():
-        raise _refused(
-            path, text, "argv", f"commands.{name}: argv must begin with a program and its absolute path", after
-        )
+        raise _refused(path, text, "argv", f"{title}: argv must begin with a program and its absolute path", after)
     cwd = told.get("cwd")
     if cwd is not None and not isinstance(cwd, str):
-        raise _refused(path, text, "cwd", f"commands.{name}: cwd must be a text", after)
-    return Command(tuple(argv), tuple(told.get("env", _USUAL_ENV)), cwd, tuple(told.get("projects", ("default",))))
+        raise _refused(path, text, "cwd", f"{title}: cwd must be a text", after)
+    unknown = next((each for each in told.get("labels", []) if each not in LABELS), None)
+    if unknown is not None:
+        raise _refused(
+            path, text, "labels", f"{title}: unknown label {unknown!r}; there are {', '.join(LABELS)}", after
+        )
+    return Command(
+        tuple(argv),
+        tuple(told.get("env", _USUAL_ENV)),
+        cwd,
+        tuple(told.get("projects", ("default",))),
+        tuple(told["labels"]) if "labels" in told else None,
+    )
 
 
 def _line_of(text: str, pattern: str, after: int = 0) -> int:
@@ -125,10 +166,7 @@ class CommandRunner:
     def command_for(self, name: str, project_id: str) -> Command | None:
         """The program of this name, if the project may use it."""
         found = self._commands.get(name)
-        if found is None:
-            return None
-        allowed = {self._default_project if each == "default" else each for each in found.projects}
-        return found if EVERYBODY in allowed or project_id in allowed else None
+        return found if found is not None and found.is_for(project_id, self._default_project) else None
 
     async def run(self, started: Started, progress: Progress) -> Outcome | None:
         """See `Runner`."""
@@ -153,9 +191,13 @@ class CommandRunner:
             return await _attended(process, started, progress)
 
 
+def passed_on(command: Command) -> dict[str, str]:
+    """The variables of the server that a program gets."""
+    return {name: os.environ[name] for name in command.env if name in os.environ}
+
+
 def _environment(command: Command, started: Started) -> dict[str, str]:
-    passed = {name: os.environ[name] for name in command.env if name in os.environ}
-    return passed | {"TRACEPARENT": traceparent(started.run.id)}
+    return passed_on(command) | {"TRACEPARENT": traceparent(started.run.id)}
 
 
 async def _attended(process: asyncio.subprocess.Process, started: Started, progress: Progress) -> Outcome:

@@ -19,16 +19,16 @@ INVALID = Outcome("error", "invalid_output", error_message="The runner's answer 
 class Progress(Protocol):
     """What a runner reports to while it works. All of it raises LeaseLost once the run has ended otherwise."""
 
-    async def spend(self, usage: Usage, model: str | None = None) -> int:
-        """Charge one response; the units that are left of the reservation."""
+    async def spend(self, usage: Usage, model: str | None = None, nano_usd: int | None = None) -> int:
+        """Charge one response; the units that are left of the reservation. nano_usd: its price by the common table."""
         ...
 
     async def spend_total(self, told: "Totals") -> None:
         """Charge what has come since the last time, of an outside runner that counts for itself."""
         ...
 
-    async def say(self, role: str, content: str, **more: Any) -> None:
-        """Add to the transcript."""
+    async def say(self, role: str, content: str, *, calls: int = 0, **more: Any) -> None:
+        """Add to the transcript. calls: of tools, to be counted."""
         ...
 
 
