@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help
 help: ## this list
 	@echo 'Lifesign. make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' Makefile
 
 .PHONY: serve
 serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-dir DIR")
@@ -21,7 +21,8 @@ demo: .venv/.serve ## an outage from silence to recovery, with real mails and we
 
 .PHONY: test
 test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+	@# Twice as many as there are processors: tests wait for databases and for each other's processes.
+	@$(BIN)/pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal $(ARGS)
 
 .PHONY: faults
 faults: .venv/.dev ## kill servers at random moments 200 times, and count what was lost (ARGS="--kills 50 --seed 7")
@@ -46,6 +47,10 @@ fmt: .venv/.dev ## format, and fix what can be fixed without judgement
 bench: .venv/.dev ## measure: the benchmarks, which need wrk
 	@tools/need wrk wrk
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: realdata
+realdata: .venv/.dev ## fetch two clips of faces, and keep the traces of skin colour that tests measure them by
+	@$(BIN)/python -m tests.vitals.realdata
 
 .PHONY: pin
 pin: ## write constraints.txt anew, with the newest versions that fit

@@ -26,6 +26,7 @@ from benchmarks import (
     telemetry_reads,
     telemetry_stores,
     usage,
+    vitals,
 )
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
@@ -44,6 +45,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_stores": telemetry_stores.run,
     "diagnosis_facts": diagnosis_facts.run,
     "usage": usage.run,
+    "vitals": vitals.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}

@@ -44,6 +44,7 @@ from lifesign.bots.runners.commands import CommandRunner, commands_in
 from lifesign.bots.runners.contract import MAX_ANSWER_BYTES, Runner
 from lifesign.bots.runners.requests import HttpRunner
 from lifesign.bots.tracing import Tracer
+from lifesign.bots.watching import Watcher
 from lifesign.channels import routes as channel_routes
 from lifesign.channels.acklinks import ACK_LINKS_INFO, AckSigner
 from lifesign.channels.delivery import Courier
@@ -252,6 +253,7 @@ async def open_node(
         db,
         kit=kit,
         tracer=Tracer(db, receiver),
+        watcher=Watcher(db, clock, CheckIns(failpoints, tuning_of(settings))),
         resolver=resolver,
         runner=CommandRunner(commands, default_project),
     )
@@ -403,6 +405,7 @@ def _executor(
     *,
     kit: Kit,
     tracer: Tracer,
+    watcher: Watcher,
     resolver: Resolver | None,
     runner: CommandRunner,
 ) -> Executor:
@@ -419,6 +422,7 @@ def _executor(
         runners,
         prechecks=kit.outbound,
         tracer=tracer,
+        watcher=watcher,
         on_end=lambda: db.wakeups.wake({"bots_run"}),
         owned=[patient],
     )

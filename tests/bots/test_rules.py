@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from lifesign.bots import budget, rules
 from lifesign.bots.budget import Price, Tariff, Usage
 from lifesign.bots.rules import Door, Facts, RunKind, RunStatus
+from lifesign.bots.run_store import Ended
+from lifesign.bots.statistics import Spent, statistics
 from lifesign.clock import EpochMs, from_datetime, rfc3339
 
 
@@ -231,3 +233,15 @@ def test_output_is_cut_to_what_the_reservation_still_pays_for() -> None:
     assert budget.affordable_output(10_000, 4_000, 10_000) == 600
     assert budget.affordable_output(1_000, 4_000, 10_000) == 0
     assert budget.affordable_output(1_000, 4_000, 0) is None
+
+
+# Statistics ---------------------------------------------------------------------------------------------------------
+def test_a_rate_of_success_has_one_decimal_and_leaves_out_what_did_not_run() -> None:
+    now = EpochMs(1_767_614_400_000)
+    ended = [Ended(status, None, "scheduled", 1, "m", now, 10, now) for status in ("success", "success", "error")]
+    skips = Ended("skipped", "overlap", "scheduled", 7, None, now, None, None)
+
+    told = statistics([*ended, skips], Spent(0, 0), active=1, days=1, now=now)
+
+    assert (told["success_rate"], told["total_executions"], told["skipped_count"]) == (66.7, 10, 7)
+    assert told["time_series"] == [{"date": "2026-01-05", "total": 10, "success": 2, "error": 1}]

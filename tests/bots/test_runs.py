@@ -501,9 +501,14 @@ async def test_a_bot_that_is_offline_skips_its_slots_and_one_that_is_switched_of
     await asked(lifesign, "PUT", "/update", {"bot_id": off["bot_id"], "heartbeat": 0})
 
     await lifesign.advance(3600)
+    refused = await triggered(lifesign, offline)
+    forbidden = await triggered(lifesign, off, expect=403)
 
-    (row,) = await logs(lifesign, offline)
+    by_hand, row = await logs(lifesign, offline)
     assert (row["lifesign"]["reason"], row["lifesign"]["count"]) == ("bot_offline", 2)
+    assert (refused["status"], refused["reason"], by_hand["type"]) == ("skipped", "bot_offline", "trigger")
+    assert (await read(lifesign, offline))["error_count"] == 0
+    assert forbidden["error"]["code"] == "heartbeat_disabled"
     assert await logs(lifesign, off) == []
 
 
@@ -535,6 +540,9 @@ async def test_logs_are_paged_and_filtered(lifesign: Lifesign) -> None:
     assert (len(third["logs"]), third["total"]) == (5, 45)
     assert third["pagination"] == {"page": 3, "per_page": 20, "total": 45, "total_pages": 3}
     assert (beyond["logs"], failed["total"], wrong["error"]["field"]) == ([], 1, "status")
+    for name, value in (("page", 0), ("per_page", 101)):
+        told = await asked(lifesign, "GET", "/heartbeat/logs", **which, **{name: value}, expect=400)
+        assert told["error"]["field"] == name
 
 
 async def test_statistics_count_by_day_by_kind_and_by_reason(lifesign: Lifesign) -> None:

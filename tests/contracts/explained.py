@@ -13,6 +13,11 @@ from schemathesis import Case, CheckContext, Response
 from schemathesis.specs.openapi.checks import unsupported_method
 
 # Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
+_BOTS = (
+    r"(create|read|list|update|reset|delete)Bots?|(configure|enable|disable|trigger|preview)Heartbeat"
+    r"|(listBot|getBot|deleteBot)Heartbeats?|getHeartbeat(Logs|Stats)|(list|create)Subscribers?"
+    r"|(read|change)BotSettings|(get|cancel|approve|beat|finish)Bot(Run|Transcript)|(stop|resume)Bots"
+)
 EXPLAINED = [
     # Objects of the project, by id: only the database knows.
     (r"createHeartbeat|updateHeartbeat", r"policy", r"unknown policy"),
@@ -76,6 +81,10 @@ EXPLAINED = [
     (r"measurePulse|analyzeVitals|tryVitals", r"", r"(frame|video) is required|multipart body: .+|Invalid watch"),
     (r"measurePulse|tryVitals", r"", r"timestamps_ms must be .+"),
     (r"analyzeVitals|tryVitals|createVitalsSession", r"", r"Request body must be a JSON object|Invalid watch"),
+    # Ids that the official client leaves out as "null", "undefined" or an empty text, in bodies and queries.
+    (_BOTS, r"(project|bot|heartbeat|run)_id", r"\w+ is required"),
+    # Which fields go together, a grammar, a zone, a time of the day, and objects whose members depend on each other.
+    (_BOTS, r".+", r".+"),
     # Cursors are made by the server.
     (r"list\w+", r"cursor", r"is not a cursor of this list"),
     (r"list\w+|getDashboardRecentErrors", r"", r"cursor is not a cursor of this list"),
@@ -138,6 +147,8 @@ def _faults(body: dict[str, Any]) -> list[dict[str, str]]:  # Any: JSON
         return [{"field": "", "message": body["message"]}]
     if isinstance(body.get("error"), str):
         return [{"field": body["error"], "message": body["message"]}]
+    if isinstance(body.get("error"), dict) and "status" in body["error"]:
+        return [{"field": body["error"].get("field", ""), "message": body["message"]}]
     if "error" in body:
         return list(body["error"]["details"])
     return [{"field": each["key"], "message": each["message"]} for each in body["data"]["errors"]]

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,17 @@ async def test_the_demo_takes_a_minute_and_keeps_nothing(fresh_demo: httpx2.Asyn
     assert (await refusal(long))[:2] == (400, "The demo takes at most 60 s")
     assert (await refusal(many))[0] == 400
     assert "measurement_id" not in kept.json()
+
+
+async def test_the_demo_works_without_a_database(shared_node: Lifesign, fresh_demo: httpx2.AsyncClient) -> None:
+    state = shared_node.node.api.state
+    context, state.context = state.context, replace(state.context, db=None)
+    try:
+        answer = await fresh_demo.post("/api/demo/analyze", json=body_of(_GOOD))
+    finally:
+        state.context = context
+
+    assert answer.json()["report"]["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=0.5)
 
 
 async def test_a_demo_that_is_off_is_not_there(start_lifesign: MakeLifesign) -> None:

@@ -18,11 +18,13 @@ from lifesign.bots import bodies, rules, store
 from lifesign.bots.bodies import Fields
 from lifesign.bots.rules import CallsLimited, InvalidBody, InvalidField, MissingField, Plan, ProjectForbidden
 from lifesign.bots.service import Ask
+from lifesign.bots.watching import Watchers
 from lifesign.channels.delivery import Courier
 from lifesign.clock import EpochMs
 from lifesign.http.body import read_body
 from lifesign.http.context import context_of
 from lifesign.http.paging import cursor_of, key_in
+from lifesign.incidents.service import tuning_of
 from lifesign.projects import service as projects
 from lifesign.projects.rules import DEFAULT_PROJECT, ProjectNotFound
 
@@ -120,6 +122,7 @@ async def call_of(request: Request, scope: str) -> Call:
         project_id=caller.project_id,
         key_id=caller.key_id,
         is_admin=caller.allows("bots:admin"),
+        watchers=Watchers(caller, tuning_of(context.settings), context.settings.max_heartbeats),
         guard=courier.kit.guard,
         box=courier.kit.box,
         now=now,

@@ -11,10 +11,12 @@ import structlog
 
 from lifesign.bots import budget, reports, run_store, running
 from lifesign.bots.budget import Usage
+from lifesign.bots.records import Run
 from lifesign.bots.rules import ENDED, LeaseLost
 from lifesign.bots.runners.contract import Runner, Totals
 from lifesign.bots.running import LEASE_MS, Outcome, Started
 from lifesign.bots.tracing import Tracer
+from lifesign.bots.watching import Watcher
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.sender import HttpReply
 from lifesign.clock import Clock, EpochMs
@@ -80,11 +82,13 @@ class Executor:
         *,
         prechecks: OutboundClient,
         tracer: Tracer,
+        watcher: Watcher,
         on_end: Callable[[], None],
         owned: Sequence[OutboundClient] = (),
     ) -> None:
         """prechecks: asks addresses of prechecks. on_end: there is a free place. owned: closed with this."""
-        self.tracer = tracer
+        self._tracer = tracer
+        self._watcher = watcher
         self._db = db
         self._clock = clock
         self._runners = runners
@@ -133,6 +137,13 @@ class Executor:
         """Let go of connections."""
         for client in self._owned:
             await client.aclose()
+
+    async def has_ended(self, run: Run) -> None:
+        """Tell whoever wants to know of a run that has ended, here or elsewhere."""
+        self.ends.tell(run.id)
+        if run.status in ENDED:
+            await self._watcher.tell(run)
+            await self._tracer.tell(run)
 
     # Watching -------------------------------------------------------------------------------------------------------
     async def _watch(self) -> None:
@@ -278,8 +289,7 @@ class Executor:
             reason=ended.reason,
             took_ms=ended.duration_ms,
         )
-        if ended.status in ENDED:
-            await self.tracer.tell(ended)
+        await self.has_ended(ended)
 
 
 class Recorder:

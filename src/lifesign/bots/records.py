@@ -7,7 +7,7 @@ import msgspec
 
 from lifesign.bots.budget import UNITS_PER_CREDIT, PeriodKind
 from lifesign.bots.rules import DEFAULT_PLAN, Approval, Overlap, RunKind, RunStatus
-from lifesign.bots.timing import CatchUp, Options, Timing
+from lifesign.bots.timing import CatchUp, Options, Timing, slots_after
 from lifesign.clock import EpochMs
 
 
@@ -128,6 +128,14 @@ class Schedule:
     error_key: str | None
     created_at: EpochMs
     updated_at: EpochMs
+
+    @property
+    def gap_ms(self) -> int | None:
+        """Between the next two slots; None when there are none."""
+        if self.next_slot is None:
+            return None
+        after = slots_after(self.timing, self.next_slot, 1)
+        return after[0] - self.next_slot if after else None
 
     @property
     def slot_options(self) -> Options:

@@ -331,6 +331,16 @@ def after_run(error_count: int, most_errors: int, kind: RunKind, status: RunStat
     return Counted(now, is_paused=0 < most_errors <= now)
 
 
+def health_of(status: RunStatus, reason: str | None, *, is_paused: bool, counts_errors: bool) -> bool | None:
+    """What the end of a run says to the heartbeat that watches its schedule; None: nothing.
+
+    is_paused: the server itself has disabled the schedule. counts_errors: any error is bad news.
+    """
+    if status == "error":
+        return not (is_paused or counts_errors or reason == "lost")
+    return True if status == "success" or (status, reason) == ("skipped", "precheck") else None
+
+
 def words_of(status: RunStatus, reason: str | None, message: str | None) -> str | None:
     """The sentence that tells why a run ended as it did."""
     if message:

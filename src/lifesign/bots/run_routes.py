@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import bearer_token
-from lifesign.bots import outside, rules, run_schemas, run_store, running, schemas, service, statistics, store
+from lifesign.bots import outside, rules, run_schemas, run_store, running, schemas, service, statistics, store, watching
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import MAX_BODY_BYTES, Call, Paging, call_of, next_cursor, paging_of, ref_of
 from lifesign.bots.execution import Executor
@@ -280,9 +280,7 @@ async def stop_bots(request: Request) -> Response:
     call = await call_of(request, "bots:admin")
     cancels = call.fields.flag("cancel_running")
     reason = call.fields.text("reason", 500)
-    count = await context_of(request).db.write(
-        running.stop, call.project_id, reason, cancels=cancels is not False, now=call.now
-    )
+    count = await context_of(request).db.write(_stop, call, reason, cancels=cancels is not False)
     log.warning("bots.stopped", project_id=call.project_id, key_id=call.caller.key_id, cancelled=count)
     return json_answer({"stopped": 1, "cancelled": count})
 
@@ -293,9 +291,20 @@ async def stop_bots(request: Request) -> Response:
 async def resume_bots(request: Request) -> Response:
     """Let runs begin again; slots that passed are not caught up."""
     call = await call_of(request, "bots:admin")
-    await context_of(request).db.write(running.resume, call.project_id, call.now)
+    await context_of(request).db.write(_resume, call)
     log.info("bots.resumed", project_id=call.project_id, key_id=call.caller.key_id)
     return json_answer({"stopped": 0})
+
+
+def _stop(conn: Connection, call: Call, reason: str | None, *, cancels: bool) -> int:
+    count = running.stop(conn, call.project_id, reason, cancels=cancels, now=call.now)
+    watching.switch_all(conn, call.ask.watchers, call.project_id, call.now, is_stopped=True)
+    return count
+
+
+def _resume(conn: Connection, call: Call) -> None:
+    running.resume(conn, call.project_id, call.now)
+    watching.switch_all(conn, call.ask.watchers, call.project_id, call.now, is_stopped=False)
 
 
 # Done by others -----------------------------------------------------------------------------------------------------
@@ -336,15 +345,14 @@ async def beat_run(request: Request) -> Response:
 
 @router.post(
     "/v1/bot/runs/finish",
-    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.FinishBotRun, errors=(404, 409)),
+    **described("finishBotRun", answer=(200, run_schemas.RunBody), body=run_schemas.FinishedRun, errors=(404, 409)),
 )
 async def finish_run(request: Request) -> Response:
     """End a run that was claimed, or that was handed over with a token of its own."""
     hold, fields, body = await _held_by(request)
     context = context_of(request)
     run = await context.db.write(outside.finish, hold, fields, body, context.now())
-    executor_of(request).ends.tell(run.id)
-    await executor_of(request).tracer.tell(run)
+    await executor_of(request).has_ended(run)
     log.info("bot_run.finished", project_id=run.project_id, run_id=run.id, status=run.status)
     return json_answer({"run": run_schemas.log(run)})
 

@@ -261,36 +261,36 @@ class Approval(RunRef):
 class Stop(ProjectRef):
     """How to stop."""
 
-    reason: str = optional("For those who ask why nothing runs.")
-    cancel_running: bool | int | str = optional("true when absent.")
+    reason: str | None = optional("For those who ask why nothing runs.")
+    cancel_running: bool | int | str | None = optional("true when absent.")
 
 
 class Claim(ProjectRef):
     """Which runs to take."""
 
-    bot_id: Id = optional("Of this bot only.")
-    wait_seconds: int = optional("0 to 30: how long to wait for one.")
+    bot_id: Id | None = optional("Of this bot only.")
+    wait_seconds: int | None = optional("0 to 30: how long to wait for one.")
 
 
 class UsageSoFar(BaseModel):
     """Of the whole run, from its beginning."""
 
-    input_tokens: int = optional()
-    output_tokens: int = optional()
-    requests: int = optional()
+    input_tokens: int | None = optional()
+    output_tokens: int | None = optional()
+    requests: int | None = optional()
 
 
 class Beat(BaseModel):
     """A run that goes on. With the one-run token of a job neither `project_id` nor `lease_token` is needed."""
 
-    project_id: str = optional()
-    run_id: str = optional()
-    lease_token: int = optional()
-    usage: UsageSoFar = optional()
-    log: str = optional()
+    project_id: str | None = optional()
+    run_id: str | None = optional()
+    lease_token: int | None = optional()
+    usage: UsageSoFar | None = optional()
+    log: str | None = optional()
 
 
-class FinishBotRun(Beat):
+class FinishedRun(Beat):
     """A run that ended."""
 
     status: Literal["success", "error"]

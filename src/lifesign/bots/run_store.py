@@ -27,8 +27,10 @@ P = bot_budget_periods.c
 _RUN = tuple(R[name] for name in Run.__dataclass_fields__)
 _QUEUED, _RUNNING = R.status == word("queued"), R.status == word("running")
 _PARKED = R.status == word("waiting_approval")
-_IS_OPEN = or_(_QUEUED, _RUNNING, _PARKED)
+# What has not ended: few of many, and with an index of their own.
+_IS_OPEN = R.finished_at.is_(None)
 MAX_TRANSCRIPT_BYTES = 1_048_576
+_DAY_MS = 86_400_000
 _LONGEST_COOLDOWN_MS = 604_800_000
 OUTSIDE = ("http", "pull")
 """Kinds of runners that nobody here can end."""
@@ -115,10 +117,12 @@ def running_of(conn: Connection, schedule_ids: Collection[str], now: EpochMs) ->
 
 def latest_runs(conn: Connection, schedule_ids: Collection[str], *, before: str | None = None) -> dict[str, Run]:
     """The newest run of each schedule. before: of those older than this one."""
-    older = R.schedule_id.in_(list(schedule_ids)) & (R.kind != "trigger")
+    older = (R.schedule_id == S.id) & (R.kind != "trigger")
     if before is not None:
         older &= R.id < before
-    newest = select(func.max(R.id)).where(older).group_by(R.schedule_id)
+    # From the newest on, for each: a schedule that runs every minute has many.
+    newest_of_each = select(R.id).where(older).order_by(R.id.desc()).limit(1).correlate(bot_schedules)
+    newest = select(newest_of_each.scalar_subquery()).where(S.id.in_(list(schedule_ids)))
     return {row.schedule_id: _run(row) for row in conn.execute(select(*_RUN).where(R.id.in_(newest)))}
 
 
@@ -168,6 +172,7 @@ def startable(
         select(other.c.id)
         .where(
             other.c.schedule_id == R.schedule_id,
+            other.c.finished_at.is_(None),
             or_(
                 and_(other.c.status == word("running"), other.c.lease_until > now),
                 other.c.status == word("waiting_approval"),
@@ -192,15 +197,17 @@ def waited_enough(conn: Connection, now: EpochMs, limit: int) -> list[str]:
 
     Indexes: ix_bot_runs_queued, ix_bot_runs_parked.
     """
-    has_no_place = and_(_QUEUED, or_(R.place_until <= now, R.cancel_reason.is_not(None)))
-    is_parked_out = and_(_PARKED, or_(R.parked_until <= now, R.cancel_reason.is_not(None)))
-    query = select(R.id).where(or_(has_no_place, is_parked_out))
-    return list(conn.scalars(query.order_by(R.id).limit(limit)))
+    found: list[str] = []
+    # One by one: a database that is asked for either looks through all runs.
+    for status, until in ((_QUEUED, R.place_until), (_PARKED, R.parked_until)):
+        query = select(R.id).where(status, or_(until <= now, R.cancel_reason.is_not(None)))
+        found += conn.scalars(query.limit(limit))
+    return sorted(found)[:limit]
 
 
 def free_places(conn: Connection, schedule_id: str) -> list[str]:
     """Queued runs of a schedule that waited for another of it, and not yet for a place."""
-    query = select(R.id).where(R.schedule_id == schedule_id, _QUEUED, R.place_until.is_(None))
+    query = select(R.id).where(R.schedule_id == schedule_id, _IS_OPEN, _QUEUED, R.place_until.is_(None))
     return list(conn.scalars(query))
 
 
@@ -385,7 +392,12 @@ class Exchange(NamedTuple):
 def exchanges(conn: Connection, schedule_id: str, since: EpochMs, limit: int) -> list[Exchange]:
     """The newest exchanges of a schedule since an instant, oldest first."""
     query = select(R.prompt, R.response).where(
-        R.schedule_id == schedule_id, R.status == "success", R.response.is_not(None), R.started_at >= since
+        R.schedule_id == schedule_id,
+        # Made at most a day before it began: what is older is not looked at.
+        R.id >= f"run_{max(0, since - _DAY_MS):012x}",
+        R.status == "success",
+        R.response.is_not(None),
+        R.started_at >= since,
     )
     rows = conn.execute(query.order_by(R.id.desc()).limit(limit)).all()
     return [Exchange(*row) for row in reversed(rows)]
@@ -441,7 +453,9 @@ class Ended(NamedTuple):
 def ended_since(conn: Connection, bot_id: str, since: EpochMs) -> list[Ended]:
     """Runs of a bot that ended, of those that were made since. Index: ix_bot_runs_bot."""
     columns = (R.status, R.reason, R.kind, R.count, R.model, R.created_at, R.duration_ms, R.started_at)
-    query = select(*columns).where(R.bot_id == bot_id, R.created_at >= since, ~_IS_OPEN)
+    # Ids begin with the time at which they were made.
+    is_recent = (R.id >= f"run_{max(0, since):012x}") & (R.created_at >= since)
+    query = select(*columns).where(R.bot_id == bot_id, is_recent, ~_IS_OPEN)
     return [Ended(*row) for row in conn.execute(query)]
 
 

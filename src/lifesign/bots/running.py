@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import budget, notices, reports, rules, run_store, service, store, timing
+from lifesign.bots import budget, notices, reports, rules, run_store, service, store, timing, watching
 from lifesign.bots.budget import Price, Tariff, Usage
 from lifesign.bots.notices import Subject
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
@@ -101,10 +101,21 @@ def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs, *, is_halt
         _claim_one(world, schedule, due)
         moved.append(Moved(schedule.id, due.last_slot, due.next_slot, due.next_effective))
     run_store.move_slots(conn, moved)
+    _expect(conn, schedules, moved)
     world.write()
     if world.has_started:
         wake_after_commit(conn, "bots_run")
     return len(schedules)
+
+
+def _expect(conn: Connection, schedules: Mapping[str, Schedule], moved: Sequence[Moved]) -> None:
+    """Heartbeats that watch schedules expect the slot after the next check-in."""
+    after = {
+        schedule.heartbeat_id: replace(schedule, next_slot=each.next_slot, next_run_at=each.next_run_at)
+        for each in moved
+        if (schedule := schedules[each.id]).heartbeat_id is not None
+    }
+    watching.expect(conn, after)
 
 
 def claim_or_pass(conn: Connection, planned: Planned, now: EpochMs, *, is_halted: bool = False) -> int:
@@ -483,15 +494,7 @@ def tools_of(schedule: Schedule, bot: Bot) -> list[str]:
 
 def limits_of(schedule: Schedule, bot: Bot) -> Limits:
     """The limits of a run of a schedule."""
-    return rules.limits_of(schedule.options.limits, gap_ms=_gap_ms(schedule), max_reply_tokens=bot.max_reply_tokens)
-
-
-def _gap_ms(schedule: Schedule) -> int | None:
-    """Between the next two slots; None when there are none."""
-    if schedule.next_slot is None:
-        return None
-    after = timing.slots_after(schedule.timing, schedule.next_slot, 1)
-    return after[0] - schedule.next_slot if after else None
+    return rules.limits_of(schedule.options.limits, gap_ms=schedule.gap_ms, max_reply_tokens=bot.max_reply_tokens)
 
 
 def tariff_of(settings: ProjectSettings, bot: Bot) -> Tariff:
@@ -695,7 +698,7 @@ def _let_next(conn: Connection, schedule_id: str, now: EpochMs) -> None:
     waiting = run_store.free_places(conn, schedule_id)
     if waiting:
         schedule = store.schedules_by_id(conn, [schedule_id]).get(schedule_id)
-        gap_ms = None if schedule is None else _gap_ms(schedule)
+        gap_ms = None if schedule is None else schedule.gap_ms
         until = rules.place_until("scheduled", now, now, _HOUR_MS if gap_ms is None else gap_ms)
         for run_id in waiting:
             run_store.set_run(conn, run_id, {"place_until": until})
@@ -735,7 +738,7 @@ def approve(conn: Connection, project_id: str, run_id: str, *, is_approved: bool
         raise rules.NotWaiting
     if run.parked_until is not None and run.parked_until <= now:
         raise rules.NotWaiting
-    gap_ms = None if schedule is None else _gap_ms(schedule)
+    gap_ms = None if schedule is None else schedule.gap_ms
     values: dict[str, Any] = {
         "status": "queued",
         "is_approved": int(is_approved),

@@ -414,33 +414,33 @@ class NewBot(ProjectRef):
     instruction: str | None = Field(None, max_length=100_000)
     max_reply_tokens: int | None = Field(None, ge=1, le=131_072)
     top: int | None = None
-    status: bool | int | str = Field(1, description="Whether it is online.")
-    heartbeat: bool | int | str = Field(0, description="Whether its schedules run.")
-    lifesign: dict[str, Any] = optional("Provider, prices, runner and tools.")
+    status: bool | int | str | None = Field(1, description="Whether it is online.")
+    heartbeat: bool | int | str | None = Field(0, description="Whether its schedules run.")
+    lifesign: dict[str, Any] | None = optional("Provider, prices, runner and tools.")
 
 
 class BotUpdate(BotRef):
     """Any field of a bot; what is absent stays."""
 
-    name: str = optional()
+    name: str | None = optional()
     model: str | None = None
     instruction: str | None = None
     max_reply_tokens: int | None = None
     top: int | None = None
-    status: bool | int | str = optional()
-    heartbeat: bool | int | str = optional()
-    lifesign: dict[str, Any] = optional()
+    status: bool | int | str | None = optional()
+    heartbeat: bool | int | str | None = optional()
+    lifesign: dict[str, Any] | None = optional()
 
 
 class TimingFields(ProjectRef):
     """When a schedule runs."""
 
-    interval_minutes: int = optional("1 to 44,640; 30 when no timing is given.")
+    interval_minutes: int | None = optional("1 to 44,640; 30 when no timing is given.")
     cron_pattern: str | None = Field(None, description="Five fields, or `@daily` and the like.")
     active_hours_start: str | None = Field(None, description="`HH:MM`; only with an interval.")
     active_hours_end: str | None = Field(None, description="`HH:MM`, exclusive; before the start: on the next day.")
     active_days: str | None = Field(None, description="`1,2,3`: 1 is Monday.")
-    timezone: str = optional("Of IANA; `UTC` when absent.")
+    timezone: str | None = optional("Of IANA; `UTC` when absent.")
 
 
 class Configuration(TimingFields):
@@ -448,19 +448,19 @@ class Configuration(TimingFields):
 
     bot_id: Id = Field(examples=[1])
     prompt: str = Field(min_length=1, max_length=50_000, examples=["Look at the error log and tell what is new."])
-    uuid: str = optional("Edit this schedule, whatever its prompt.")
+    uuid: str | None = optional("Edit this schedule, whatever its prompt.")
     member_id: Id | None = None
-    enabled: bool | int | str = optional("false when absent.")
+    enabled: bool | int | str | None = optional("false when absent.")
     credit_budget: float | None = Field(None, ge=0, description="Credits per period; null: no limit.")
-    max_consecutive_errors: int = optional("5 when absent; 0: never pause.")
-    lifesign: dict[str, Any] = optional("Jitter, overlap, catching up, limits, notices.")
+    max_consecutive_errors: int | None = optional("5 when absent; 0: never pause.")
+    lifesign: dict[str, Any] | None = optional("Jitter, overlap, catching up, limits, notices.")
 
 
 class PreviewFields(TimingFields):
     """A timing to look at."""
 
-    after: datetime = optional("The last slot; now when absent.")
-    count: int = optional("1 to 100; 10 when absent.")
+    after: datetime | None = optional("The last slot; now when absent.")
+    count: int | None = optional("1 to 100; 10 when absent.")
 
 
 class NewSubscriber(ProjectRef):
@@ -474,15 +474,15 @@ class NewSubscriber(ProjectRef):
 class SettingsChange(ProjectRef):
     """Settings to change. `plan`, `prices` and the two limits need `bots:admin`."""
 
-    plan: str = optional()
-    prices: list[dict[str, Any]] = optional()
-    max_concurrent_runs: int = optional()
-    max_runs_per_hour: int = optional()
+    plan: str | None = optional()
+    prices: list[dict[str, Any]] | None = optional()
+    max_concurrent_runs: int | None = optional()
+    max_runs_per_hour: int | None = optional()
     default_model: str | None = None
-    providers: list[dict[str, Any]] = optional()
-    budget_period: Literal["month", "week", "day"] = optional()
-    billing_timezone: str = optional()
-    notify_channels: list[str] = optional()
+    providers: list[dict[str, Any]] | None = optional()
+    budget_period: Literal["month", "week", "day"] | None = optional()
+    billing_timezone: str | None = optional()
+    notify_channels: list[str] | None = optional()
 
 
 _ERRORS = {

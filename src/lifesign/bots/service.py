@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, run_store, store, timing
+from lifesign.bots import bodies, budget, rules, run_store, store, timing, watching
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -29,6 +29,7 @@ from lifesign.bots.rules import (
     Trifecta,
 )
 from lifesign.bots.timing import Timing
+from lifesign.bots.watching import Watchers
 from lifesign.channels import config as channel_config
 from lifesign.channels import service as channels
 from lifesign.channels.secrets import SecretBox
@@ -55,6 +56,7 @@ class Ask:
     project_id: str
     key_id: str
     is_admin: bool
+    watchers: Watchers
     guard: GuardPolicy
     box: SecretBox
     now: EpochMs
@@ -173,7 +175,8 @@ def update_bot(conn: Connection, ask: Ask, ref: str | int, fields: Fields) -> tu
         for schedule in store.schedules_of(conn, after.id):
             if schedule.is_enabled:
                 locked = store.schedules_by_id(conn, [schedule.id], lock=True)[schedule.id]
-                store.save_schedule(conn, timed(locked, ask.now, is_running=after.is_scheduling))
+                moved = timed(locked, ask.now, is_running=after.is_scheduling)
+                store.save_schedule(conn, _watched(conn, ask, after, moved))
         wake_after_commit(conn, "bots_claim")
     return before, after
 
@@ -318,6 +321,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if prompt is not None and store.has_prompt(conn, present, prompt):
             raise InvalidField("prompt", "another schedule of this bot has it")
     own, extra = bodies.schedule_of(fields, ask.guard)
+    present = None if present is None else watching.without_lost(conn, present)
     before = present or blank(ask.now, bot, member_id, prompt or "")
     is_timed = bodies.has_timing(fields)
     wanted = bodies.timing_of(fields, present.timing if present else None, ask.now) if is_timed else before.timing
@@ -329,6 +333,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
     if present is None:
         _require_room(conn, plan, bot)
         after = switched(after, ask, is_enabled=is_enabled) if is_enabled else after
+        after = _watched(conn, ask, bot, after)
         if not store.insert_schedule(conn, after):
             raise InvalidField("prompt", "another schedule of this bot has it")
     else:
@@ -337,7 +342,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if is_enabled != before.is_enabled:
             after = switched(after, ask, is_enabled=is_enabled)
         if after != before:
-            after = replace(after, updated_at=ask.now)
+            after = _watched(conn, ask, bot, replace(after, updated_at=ask.now))
             store.save_schedule(conn, after)
     wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
@@ -392,6 +397,8 @@ def _schedule_options(
         extra["notify"] = before.options.notify | extra["notify"]
         if "channels" in extra["notify"]:
             _require_channels(conn, ask, told, "notify.channels", extra["notify"]["channels"])
+    if extra.get("watch") is not None:
+        watching.require_policy(conn, ask.project_id, extra["watch"])
     options: ScheduleOptions = _with(before.options, extra)
     if options.catch_up == "all" and wanted.cron is None:
         raise told.refuse("catch_up", "all is for schedules by cron")
@@ -417,9 +424,19 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
     after = before
     if before.is_enabled != is_enabled:
         after = replace(switched(before, ask, is_enabled=is_enabled), updated_at=ask.now)
+        after = _watched(conn, ask, bot, after)
         store.save_schedule(conn, after)
         wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
+
+
+def _watched(conn: Connection, ask: Ask, bot: Bot, schedule: Schedule) -> Schedule:
+    """The schedule with its heartbeat as it wants one."""
+    if schedule.options.watch is None and schedule.heartbeat_id is None:
+        return schedule
+    is_stopped = store.settings_of(conn, ask.project_id).stopped_at is not None
+    found = watching.without_lost(conn, schedule)
+    return watching.kept(conn, ask.watchers, bot, found, ask.now, is_stopped=is_stopped)
 
 
 def switched(schedule: Schedule, ask: Ask, *, is_enabled: bool) -> Schedule:
@@ -469,6 +486,8 @@ def shown(conn: Connection, found: Sequence[tuple[Bot, Schedule]], now: EpochMs)
     period = period_now(store.settings_of(conn, found[0][0].project_id), now)
     spent = store.spent_in(conn, {schedule.id: period.start for _, schedule in found})
     members = store.members_by_id(conn, [schedule.member_id for _, schedule in found if schedule.member_id])
+    gone = watching.lost(conn, [schedule for _, schedule in found])
+    found = [(bot, watching.without_lost(conn, each) if each.id in gone else each) for bot, each in found]
     running = run_store.running_of(conn, [schedule.id for _, schedule in found], now)
     return [
         Shown(
@@ -514,8 +533,10 @@ def list_schedules(
 def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str) -> None:
     """Remove a schedule; its runs end, its logs stay. Raises BotNotFound, ScheduleNotFound."""
     bot, _ = get_schedule(conn, ask.project_id, bot_ref, schedule_id)
-    if store.schedule_by_id(conn, bot.id, schedule_id, lock=True) is None:
+    schedule = store.schedule_by_id(conn, bot.id, schedule_id, lock=True)
+    if schedule is None:
         raise ScheduleNotFound
+    watching.remove(conn, ask.watchers, bot, schedule, ask.now)
     until = EpochMs(ask.now + rules.LAST_WORDS_MS)
     run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted", last_words_until=until)
     store.delete_schedule(conn, schedule_id)
@@ -525,6 +546,8 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
 def delete_bot(conn: Connection, ask: Ask, ref: str | int) -> str:
     """Remove a bot and all that was kept of it; its id. Raises BotNotFound."""
     bot = get_bot(conn, ask.project_id, ref, lock=True)
+    for schedule in store.schedules_of(conn, bot.id):
+        watching.remove(conn, ask.watchers, bot, schedule, ask.now)
     store.delete_bot(conn, bot.id)
     # Whoever does one of its runs notices that the run is gone.
     wake_after_commit(conn, "bots_run")

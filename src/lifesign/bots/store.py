@@ -306,6 +306,12 @@ def set_columns(conn: Connection, schedule_id: str, values: Mapping[str, Any]) -
     conn.execute(update(bot_schedules).where(S.id == schedule_id).values(dict(values)))
 
 
+def watched_schedules(conn: Connection, project_id: str) -> list[Schedule]:
+    """Schedules of a project that a heartbeat watches. Index: ix_bot_schedules_project."""
+    query = select(*_SCHEDULE).where(S.project_id == project_id, S.heartbeat_id.is_not(None)).order_by(S.id)
+    return [_schedule(row) for row in conn.execute(query.with_for_update())]
+
+
 def note_skips(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> None:
     """The latest slot of these schedules was skipped."""
     values = {"last_status": "skipped", "last_executed_at": now}

@@ -838,6 +838,7 @@ for _name, _names, _where, _is_unique in (
     ("ix_bot_runs_token", "token_hash", bot_runs.c.token_hash.is_not(None), True),
     ("ix_bot_runs_queued", "effective_at", bot_runs.c.status == "queued", False),
     ("ix_bot_runs_lease", "lease_until", bot_runs.c.status == "running", False),
+    ("ix_bot_runs_open", "schedule_id id", bot_runs.c.finished_at.is_(None), False),
     ("ix_bot_runs_parked", "parked_until", bot_runs.c.status == "waiting_approval", False),
 ):
     Index(

@@ -123,7 +123,6 @@ class BotsReap(Idle):
             ended = await self._db.write(running.reap, run_id, now)
             if ended is not None:
                 metrics.BOT_RUNS_LOST.inc()
-                self._executor.ends.tell(run_id)
-                await self._executor.tracer.tell(ended)
+                await self._executor.has_ended(ended)
         ends = await self._db.read(run_store.next_lease_end)
         return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))

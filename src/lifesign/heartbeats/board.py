@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, false, func, or_, 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import heartbeats
 from lifesign.db.sql import contains
-from lifesign.heartbeats.rules import Heartbeat
+from lifesign.heartbeats.rules import BOT_OWNER, Heartbeat
 
 State = Literal["firing", "snoozed", "late", "acknowledged", "never_seen", "alive", "paused", "done"]
 STATES: tuple[State, ...] = get_args(State)
@@ -116,7 +116,7 @@ def _conditions(conn: Connection, project_id: str, wanted: Wanted) -> list[Colum
     found: list[ColumnElement[bool]] = [H.project_id == project_id]
     match wanted.kind:
         case "heartbeat":
-            found.append(H.managed_by.is_(None))
+            found.append(or_(H.managed_by.is_(None), H.managed_by.like(f"{BOT_OWNER}%")))
         case "system":
             found.append(H.managed_by.like("system %"))
         case "diagnosis":

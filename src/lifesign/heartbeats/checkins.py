@@ -41,7 +41,7 @@ class CheckIn(NamedTuple):
     metadata: str | None
     stamp: EpochMs
     idempotency_key: str | None = None
-    via: Literal["api", "run", "system", "ping", "email", "diagnosis"] = "api"
+    via: Literal["api", "run", "system", "ping", "email", "diagnosis", "bot"] = "api"
     run_id: str | None = None
     owner: str | None = None
     ping: str | None = None

@@ -42,6 +42,10 @@ class Managed(StateRefused):
         super().__init__(status, f"managed by {owner}")
 
 
+BOT_OWNER = "bot "
+"""How owners begin whose heartbeats are told when to expect what, and may be deleted like those of nobody."""
+
+
 class Timing(NamedTuple):
     """What a deadline is computed from."""
 
@@ -50,6 +54,8 @@ class Timing(NamedTuple):
     schedule: str | None
     timezone: str
     grace_ms: int
+    expected_at: EpochMs | None = None
+    """Told by its owner, in place of all that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +115,13 @@ class Heartbeat:
     ping_started_at: EpochMs | None = None
     last_duration_ms: int | None = None
     origin: str | None = None
+    expected_at: EpochMs | None = None
+    """When its owner expects the next check-in, in place of what its interval says."""
 
     @property
     def timing(self) -> Timing:
         """The part a deadline is computed from."""
-        return Timing(self.mode, self.interval_ms, self.schedule, self.timezone, self.grace_ms)
+        return Timing(self.mode, self.interval_ms, self.schedule, self.timezone, self.grace_ms, self.expected_at)
 
     @property
     def is_final(self) -> bool:
@@ -144,6 +152,8 @@ def next_deadline(timing: Timing, anchor: EpochMs) -> EpochMs:
 
     recurring, oneshot: anchor + interval, elapsed time. scheduled: the next cron time strictly after the anchor.
     """
+    if timing.expected_at is not None:
+        return timing.expected_at
     if timing.mode == "scheduled":
         return cron.next_after(timing.schedule or "", timing.timezone, anchor)
     return min(EpochMs(anchor + (timing.interval_ms or 0)), LATEST)
@@ -238,6 +248,9 @@ def _next_in_rhythm(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
     """The heartbeat waiting for the check-in after the one that was missed; counted from now if that is over too."""
     after = heartbeat if heartbeat.next_deadline is None else armed(heartbeat, heartbeat.next_deadline, now)
     is_to_come = after.next_deadline is not None and after.next_deadline + after.grace_ms > now
+    if not is_to_come and heartbeat.expected_at is not None:
+        # Its owner says when, and has not said so for what follows.
+        return disarmed(heartbeat)
     return after if is_to_come else armed(heartbeat, now, now)
 
 
@@ -335,7 +348,7 @@ class Waiting(NamedTuple):
 def waiting(heartbeat: Heartbeat) -> Waiting | None:
     """The heartbeat as a `Waiting`; None when a healthy check-in would do more than move its deadline."""
     next_deadline, fires_at, check_at = heartbeat.next_deadline, heartbeat.fires_at, heartbeat.check_at
-    if heartbeat.status != "active" or heartbeat.mode == "oneshot":
+    if heartbeat.status != "active" or heartbeat.mode == "oneshot" or heartbeat.expected_at is not None:
         return None
     if heartbeat.run_due_at is not None or heartbeat.results is not None:
         return None
@@ -561,7 +574,8 @@ def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
         raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
     active = replace(heartbeat, status="active", paused_at=None, results=None)
     # What belongs to something else is expected to report only once it has reported at all.
-    is_expected = heartbeat.managed_by is None or heartbeat.last_checkin_at is not None
+    is_told = heartbeat.expected_at is not None
+    is_expected = heartbeat.managed_by is None or heartbeat.last_checkin_at is not None or is_told
     return armed(active, now, now) if is_expected else active
 
 

@@ -235,7 +235,9 @@ def delete(
     Raises HeartbeatNotFound, Managed.
     """
     projects.lock(conn, caller.project_id)  # or somebody could come to depend on it meanwhile
-    heartbeat = _owned(_locked(conn, caller.project_id, ref), owner)
+    heartbeat = _locked(conn, caller.project_id, ref)
+    if not (heartbeat.managed_by or "").startswith(rules.BOT_OWNER):
+        _owned(heartbeat, owner)
     holds.close(conn, heartbeat, replace(heartbeat, status="resolved"), "delete", now)
     if heartbeat.is_flapping and heartbeat.flap_incident_id is not None:
         subject, spell = subject_of(heartbeat), heartbeat.flap_incident_id
@@ -248,6 +250,17 @@ def delete(
     incidents.clear_timers(conn, [heartbeat.id], "snooze_end")
     runs.forget(conn, heartbeat.id)
     store.delete_heartbeat(conn, heartbeat.id)
+
+
+expect = store.expect
+
+
+def rearm(conn: Connection, heartbeat_id: str, now: EpochMs) -> None:
+    """Let a heartbeat wait anew for what its owner expects, unless it fires or is paused."""
+    before = store.by_ids(conn, [heartbeat_id], lock=True).get(heartbeat_id)
+    if before is not None and before.status in {"active", "resolved"}:
+        store.save(conn, rules.armed(before, before.anchor_at, now))
+        wake_after_commit(conn, "sweep")
 
 
 def lock_unowned(conn: Connection, project_id: str, ref: str) -> Heartbeat:

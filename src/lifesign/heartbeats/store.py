@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from lifesign.clock import EpochMs
 from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
 from lifesign.db.sql import contains, insert_many, insert_new, json_each, json_rows, update_many
-from lifesign.heartbeats.rules import Heartbeat, Minded, Timing, Waiting
+from lifesign.heartbeats.rules import BOT_OWNER, Heartbeat, Minded, Timing, Waiting
 
 H = heartbeats.c
 D = dependencies.c
@@ -78,6 +78,13 @@ def save_if_free(conn: Connection, heartbeat: Heartbeat) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def expect(conn: Connection, told: Mapping[str, EpochMs]) -> None:
+    """When the owners of heartbeats expect the next check-in, by id; each waits for the present one all the same."""
+    if told:
+        change = update(heartbeats).where(H.id == bindparam("of")).values(expected_at=bindparam("at"))
+        conn.execute(change, [{"of": key, "at": at} for key, at in sorted(told.items())])
 
 
 def delete_heartbeat(conn: Connection, heartbeat_id: str) -> None:
@@ -198,6 +205,8 @@ def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns 
     key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, run_due_at, results, status, *timing = row[:15]
     rest = row[15:]
     is_ordinary = status == "active" and timing[0] != "oneshot" and run_due_at is None and results is None
+    if managed_by is not None and managed_by.startswith(BOT_OWNER):
+        is_ordinary = False
     if not is_ordinary or None in rest[3:]:
         return Found(key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, None)
     waiting = Waiting(key, project_id, Timing(*timing), *rest)

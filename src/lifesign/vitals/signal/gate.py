@@ -1,6 +1,7 @@
 """Whether a window carries a pulse: what is measured on it, and the first reason why it does not."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import fft
@@ -91,6 +92,13 @@ def luminance_of(rgb: FloatArray) -> FloatArray:
     return brightness
 
 
+@lru_cache(maxsize=64)
+def _taper(count: int) -> FloatArray:
+    taper = np.hanning(count)
+    taper.flags.writeable = False
+    return taper
+
+
 def is_flickering(colours: FloatArray, pulse: FloatArray, *, rate_hz: float, params: Params) -> bool:
     """Whether the pulse of a window is the light's and not the skin's.
 
@@ -103,7 +111,7 @@ def is_flickering(colours: FloatArray, pulse: FloatArray, *, rate_hz: float, par
     part -= part.mean(axis=-1, keepdims=True)
     light = _LUMA @ part
     size = fft.next_fast_len(4 * window, real=True)
-    taper = np.hanning(window)
+    taper = _taper(window)
     step_hz = rate_hz / size
     first, last = int(np.ceil(_FLICKER_BAND[0] / step_hz)), int(_FLICKER_BAND[1] / step_hz) + 1
     power = np.abs(fft.rfft(light * taper, size)[first:last]) ** 2

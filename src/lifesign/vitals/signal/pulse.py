@@ -15,6 +15,8 @@ from lifesign.vitals.signal.params import FloatArray, Method, Mode, Params
 _TINY = 1e-12
 _DETREND_HZ = 30.0
 _OF_NYQUIST = 0.95
+# Pairs of channels: each with itself, then red with green, red with blue, green with blue.
+_FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
 
 
 def running_mean(values: FloatArray, width: int) -> FloatArray:
@@ -24,7 +26,7 @@ def running_mean(values: FloatArray, width: int) -> FloatArray:
     at = np.arange(count)
     first, last = np.maximum(at - half, 0), np.minimum(at - half + width, count)
     sums = _running_sums(values)
-    mean: FloatArray = (sums[..., last] - sums[..., first]) / (last - first)
+    mean: FloatArray = (sums.take(last, axis=-1) - sums.take(first, axis=-1)) / (last - first)
     return mean
 
 
@@ -136,28 +138,24 @@ def _pos(colours: FloatArray, rate_hz: float, _band: tuple[float, float], params
     """
     count = colours.shape[-1]
     width = min(count, max(2, round(params.running_mean_s * rate_hz)))
-    red, green, blue = colours - 1.0
-    sums = _running_sums(
-        np.stack([red, green, blue, red * red, green * green, blue * blue, red * green, red * blue, green * blue])
-    )
-    red, green, blue, red2, green2, blue2, red_green, red_blue, green_blue = (
-        sums[..., width:] - sums[..., :-width]
-    ) / width
-    m_red, m_green, m_blue = (np.maximum(1.0 + each, _TINY) for each in (red, green, blue))
-    v_red = (red2 - red * red) / m_red**2
-    v_green = (green2 - green * green) / m_green**2
-    v_blue = (blue2 - blue * blue) / m_blue**2
-    c_red_green = (red_green - red * green) / (m_red * m_green)
-    c_red_blue = (red_blue - red * blue) / (m_red * m_blue)
-    c_green_blue = (green_blue - green * blue) / (m_green * m_blue)
-    first = np.maximum(v_green + v_blue - 2 * c_green_blue, 0.0)
-    second = np.maximum(v_green + v_blue + 4 * v_red + 2 * c_green_blue - 4 * c_red_green - 4 * c_red_blue, 0.0)
+    change = colours - 1.0
+    sums = np.zeros((len(change) + len(_FIRST), *change.shape[1:-1], count + 1))
+    np.cumsum(change, axis=-1, out=sums[:3, ..., 1:])
+    np.cumsum(change[_FIRST] * change[_SECOND], axis=-1, out=sums[3:, ..., 1:])
+    means = (sums[..., width:] - sums[..., :-width]) / width
+    centre = means[:3]
+    scale = np.maximum(1.0 + centre, _TINY)
+    covariance = (means[3:] - centre[_FIRST] * centre[_SECOND]) / (scale[_FIRST] * scale[_SECOND])
+    red, green, blue, red_green, red_blue, green_blue = covariance
+    first = np.maximum(green + blue - 2 * green_blue, 0.0)
+    second = np.maximum(green + blue + 4 * red + 2 * green_blue - 4 * (red_green + red_blue), 0.0)
     alpha = np.sqrt(np.divide(first, second, out=np.zeros_like(first), where=second > _TINY**2))
-    weights = _running_sums(np.stack([-2 * alpha / m_red, (1 + alpha) / m_green, (alpha - 1) / m_blue]))
+    weights = np.zeros((3, *alpha.shape[:-1], alpha.shape[-1] + 1))
+    np.cumsum(np.stack([-2 * alpha, 1 + alpha, alpha - 1]) / scale, axis=-1, out=weights[..., 1:])
     # Of the windows that hold a frame: the first, and the one after the last.
     at = np.arange(count)
     begin, end = np.maximum(at - width + 1, 0), np.minimum(at + 1, count - width + 1)
-    covering = (weights[..., end] - weights[..., begin]) / (end - begin)
+    covering = (weights.take(end, axis=-1) - weights.take(begin, axis=-1)) / (end - begin)
     pulse: FloatArray = -(covering * colours).sum(axis=0)
     return pulse
 

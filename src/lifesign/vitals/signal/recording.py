@@ -297,7 +297,11 @@ class Recording:
         if not usable.any():
             found = gate.reasons(Measured(0, 0, 0, **basics), params)
             return Window(bpm=None, confidence=0.0, reason=gate.first_reason(found), reasons=frozenset(found), **known)
-        frames_seen = np.nan_to_num(piece.frames()[-segment:][:, usable])
+        frames_seen = piece.frames()[-segment:]
+        if not usable.all():
+            frames_seen = frames_seen[:, usable]
+        if np.isnan(frames_seen).any():
+            frames_seen = np.nan_to_num(frames_seen)
         colours = pulses.normalized(frames_seen, rate, params)
         pulse = pulses.pulse_in(colours, rate, method=self.method, band=band, params=params)
         window = pulse[-frames:]
@@ -357,7 +361,8 @@ class Recording:
         if raw.clipped is not None:
             clipped = float(raw.clipped[part].mean())
         else:
-            clipped = float((np.nan_to_num(seen).max(axis=2) >= _CLIPPED_AT).mean())
+            # A region that is off is not clipped: nothing compares with NaN.
+            clipped = float((seen >= _CLIPPED_AT).any(axis=2).mean())
         face = None if raw.face is None else median(raw.face[part][valid])
         return {
             "motion": self._motion(raw, part, brightness),

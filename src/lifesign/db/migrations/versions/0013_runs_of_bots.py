@@ -12,6 +12,13 @@ depends_on = None
 def upgrade() -> None:
     """Add an index and columns; a server of the version before goes on beside it."""
     op.create_index("ix_bot_runs_project", "bot_runs", ["project_id", "created_at"])
+    op.create_index(
+        "ix_bot_runs_open",
+        "bot_runs",
+        ["schedule_id", "id"],
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.add_column("bot_runs", sa.Column("parked_until", sa.BigInteger(), nullable=True))
     op.add_column("bot_runs", sa.Column("is_approved", sa.SmallInteger(), nullable=True))
     op.add_column("bot_runs", sa.Column("parked", sa.Text(), nullable=True))
