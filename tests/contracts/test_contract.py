@@ -23,6 +23,7 @@ from referencing.jsonschema import DRAFT202012
 
 from lifesign.bots import running
 from lifesign.bots.running import Outcome, Parked
+from lifesign.channels.delivery import Courier
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.diagnosis.service import Diagnoses
 from lifesign.documents.texts import SCHEMAS
@@ -946,8 +947,10 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
     state = lifesign.node.api.state
     context: Context = state.context
     receiver, store, diagnoses, vitals = state.receiver, state.store, state.diagnoses, state.vitals
+    courier: Courier = state.courier
     failing = cast("Any", _Failing(error))
     state.context = replace(context, db=failing)
+    state.courier = replace(courier, db=failing)
     is_away = isinstance(error, StorageUnavailable)
     state.store = _Failing(StoreUnavailable("gone") if is_away else error)
     state.receiver = Receiver(context.settings, context.clock, failing, store)
@@ -957,7 +960,7 @@ def _failing(lifesign: Lifesign, error: Exception) -> Iterator[None]:
         yield
     finally:
         state.context, state.receiver, state.store, state.diagnoses = context, receiver, store, diagnoses
-        state.vitals = vitals
+        state.vitals, state.courier = vitals, courier
 
 
 # Judging ------------------------------------------------------------------------------------------------------------
