@@ -5,7 +5,6 @@ import secrets
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # it comes without types
 
 from lifesign.web import rules
 
@@ -53,5 +52,8 @@ def _verified(kept: str, password: str) -> bool:
 
 
 def _strength_fault(password: str, email: str) -> str | None:
+    # Lists of words, 14 MiB of them, for the few times that somebody chooses a password.
+    from zxcvbn import zxcvbn  # type: ignore[import-untyped]  # noqa: PLC0415 - see above; it comes without types
+
     told = zxcvbn(password[:_JUDGED], user_inputs=["lifesign", email, *email.split("@")])
     return rules.strength_fault(int(told["score"]), str(told["feedback"]["warning"] or ""))
