@@ -19,6 +19,10 @@ serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-
 demo: .venv/.serve ## an outage from silence to recovery, with real mails and webhooks, in half a minute
 	@exec $(BIN)/lifesign demo $(ARGS)
 
+.PHONY: demo-web
+demo-web: .venv/.serve ## a server with a month of history, to look around in (ARGS="--days 7 --port 9000 --no-browser")
+	@exec $(BIN)/lifesign demo --web $(ARGS)
+
 .PHONY: test
 test: lint types .venv/.foreign ## everything that must hold: lint, types, and the tests on SQLite and PostgreSQL (ARGS="-k lease")
 	@# Twice as many as there are processors: tests wait for databases and for each other's processes.

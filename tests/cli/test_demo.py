@@ -5,7 +5,10 @@ import signal
 import socket
 from pathlib import Path
 
+import httpx2
+
 from lifesign.cli.demo import is_signed
+from lifesign.cli.demo_web import EMAIL, PASSWORD
 from tests.cli.conftest import lifesign_command, started
 
 
@@ -39,6 +42,38 @@ def test_an_interrupted_demo_stops_its_server_and_leaves_nothing(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_server_with_a_past_is_filled_shown_and_gone(tmp_path: Path) -> None:
+    arguments = ["demo", "--web", "--days", "1", "--port", "0", "--no-browser"]
+    with started(arguments, {"TMPDIR": str(tmp_path)}) as process:
+        assert process.stdout is not None
+        told: list[str] = []
+        while not any(" live " in line for line in told):
+            line = process.stdout.readline().decode()
+            assert line, process.communicate()[1].decode()
+            told.append(line)
+        url = re.search(r"http://\S+", "".join(told))
+        assert url is not None
+        public = httpx2.get(f"{url[0]}/status/shop", trust_env=False)
+        with httpx2.Client(base_url=url[0], trust_env=False, follow_redirects=True) as browser:
+            browser.post("/signin", data={"email": EMAIL, "password": PASSWORD})
+            pages = {
+                path: browser.get(path).text for path in ("/", "/incidents", "/telemetry", "/diagnosis", "/systems")
+            }
+
+        process.send_signal(signal.SIGINT)
+
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (130, b"")
+    assert public.status_code == 200
+    assert "Example Shop" in public.text
+    assert "Nightly backup" in pages["/"]
+    assert "Invoices" in pages["/incidents"]
+    assert "ticket-40" in pages["/telemetry"]
+    assert "find_order" in pages["/diagnosis"]
+    assert "build1" in pages["/systems"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signature_is_good_for_its_very_content_only() -> None:

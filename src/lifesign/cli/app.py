@@ -81,8 +81,21 @@ app.command("doctor")(doctor.doctor)
 
 
 @app.command("demo")
-def demo() -> None:
+def demo(
+    *,
+    web: Annotated[
+        bool, typer.Option("--web", help="Fill a server with a month of history, and show its pages.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=31, help="With --web: how many days of history.")] = 30,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: where to listen; 0 for a free port.")] = 8080,
+    browser: Annotated[bool, typer.Option(help="With --web: open the overview.")] = True,
+) -> None:
     """Show an outage from silence to recovery, with a server and receivers that live for half a minute only."""
+    if web:
+        from lifesign.cli import demo_web
+
+        demo_web.play(days=days, port=port, opens=browser)
+        return
     from lifesign.cli.demo import play
 
     play()

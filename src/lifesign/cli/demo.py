@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -43,7 +43,7 @@ _PAUSE_S = 1.0
 _MAX_BODY_BYTES = 1 << 20
 _RECIPIENT = "on-call@example.org"
 _SHOWN_LINES = 5
-_LISTENING = "listening on "
+_LISTENING, _SETUP = "listening on ", "setup link: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +118,24 @@ class Stage:
 
 def play() -> None:
     """Show a whole outage. Raises CommandFailed with what did not arrive."""
-    # A request to end comes as the same exception as Ctrl-C, so that everything started is stopped in either case.
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(interruptible())
+        stage = Stage()
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifesign-demo-")))
+        smtp_port = stack.enter_context(mail_sink(stage))
+        hook_url = stack.enter_context(hook_sink(stage))
+        key = new_key()
+        server = stack.enter_context(running(directory, smtp_port, key))
+        stage.tell("server", f"listens on {server.url}")
+        _outage(stage, over_network(server.url, key), hook_url)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """A request to end comes as the same exception as Ctrl-C, so that everything started is stopped in either case."""
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with contextlib.ExitStack() as stack:
-            stage = Stage()
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lifesign-demo-")))
-            smtp_port = stack.enter_context(_mail_sink(stage))
-            hook_url = stack.enter_context(_hook_sink(stage))
-            url, key = stack.enter_context(_server(directory, smtp_port))
-            stage.tell("server", f"listens on {url}")
-            _outage(stage, over_network(url, key), hook_url)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -183,10 +190,26 @@ def _is_hook(*kinds: str) -> Callable[[Mail | Hook], bool]:
 
 
 # The server ---------------------------------------------------------------------------------------------------------
+def new_key() -> str:
+    """An admin key for a server of ours."""
+    return f"demo-{secrets.token_hex(16)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server of ours. setup_link: at its first start only."""
+
+    url: str
+    setup_link: str | None
+
+
 @contextlib.contextmanager
-def _server(directory: Path, smtp_port: int) -> Iterator[tuple[str, str]]:
-    """A server of its own process, on a free port; gives its address and a key."""
-    key = f"demo-{secrets.token_hex(16)}"
+def running(
+    directory: Path, smtp_port: int, key: str, variables: Mapping[str, str] | None = None, *, port: int = 0
+) -> Iterator[Running]:
+    """A server of its own process, on a free port unless one is given. Raises CommandFailed."""
+    data = directory / "data"
+    is_first = not data.exists()
     # Whatever is set for a real server here must not reach this one, nor this one its database.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LIFESIGN_")} | {
         "LIFESIGN_ADMIN_KEY": key,
@@ -195,6 +218,7 @@ def _server(directory: Path, smtp_port: int) -> Iterator[tuple[str, str]]:
         "LIFESIGN_SMTP_PORT": str(smtp_port),
         "LIFESIGN_SMTP_TLS": "none",
         "LIFESIGN_SMTP_FROM": "lifesign@example.org",
+        **(variables or {}),
     }
     command = [
         sys.executable,
@@ -204,16 +228,17 @@ def _server(directory: Path, smtp_port: int) -> Iterator[tuple[str, str]]:
         "--host",
         _ADDRESS,
         "--port",
-        "0",
+        str(port),
         "--data-dir",
-        str(directory / "data"),
+        str(data),
     ]
     log_path = directory / "server.log"
     with log_path.open("wb") as log:
         # A session of its own: a Ctrl-C is for the demo, which then stops the server in order.
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)  # noqa: S603 - our own
     try:
-        yield _address_of(process, log_path), key
+        printed = _printed(process, log_path, [_LISTENING, _SETUP] if is_first else [_LISTENING])
+        yield Running(printed[0].split()[0], printed[1].strip() if is_first else None)
     finally:
         process.terminate()
         try:
@@ -225,7 +250,8 @@ def _server(directory: Path, smtp_port: int) -> Iterator[tuple[str, str]]:
             process.stdout.close()
 
 
-def _address_of(process: subprocess.Popen[bytes], log_path: Path) -> str:
+def _printed(process: subprocess.Popen[bytes], log_path: Path, wanted: Sequence[str]) -> list[str]:
+    """The rests of the first lines that begin with each of these words."""
     assert process.stdout is not None  # noqa: S101 - it was asked for above; this tells the type checker
     give_up_at = time.monotonic() + _START_S
     printed = b""
@@ -236,9 +262,10 @@ def _address_of(process: subprocess.Popen[bytes], log_path: Path) -> str:
         if not chunk:
             break
         printed += chunk
-        for line in printed.decode(errors="replace").splitlines(keepends=True):
-            if line.startswith(_LISTENING) and line.endswith("\n"):
-                return line.removeprefix(_LISTENING).split()[0]
+        lines = [each for each in printed.decode(errors="replace").splitlines(keepends=True) if each.endswith("\n")]
+        found = [next((each for each in lines if each.startswith(word)), None) for word in wanted]
+        if all(each is not None for each in found):
+            return [(each or "").removeprefix(word) for each, word in zip(found, wanted, strict=True)]
     last = log_path.read_text(errors="replace").strip().splitlines()[-1:]
     raise CommandFailed(f"the demo failed: the server did not start{': ' + safe(last[0]) if last else ''}")
 
@@ -249,7 +276,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 # The receivers ------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def _mail_sink(stage: Stage) -> Iterator[int]:
+def mail_sink(stage: Stage) -> Iterator[int]:
     """A mail server that delivers to the stage; gives its port."""
     import asyncio
     from email import message_from_bytes, policy
@@ -280,7 +307,7 @@ def _mail_sink(stage: Stage) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _hook_sink(stage: Stage) -> Iterator[str]:
+def hook_sink(stage: Stage) -> Iterator[str]:
     """A webhook receiver that delivers to the stage; gives its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
