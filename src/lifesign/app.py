@@ -122,6 +122,7 @@ from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
 from lifesign.web import audit_routes as audit_pages
 from lifesign.web import channel_routes as channel_pages
+from lifesign.web import dashboard_routes as dashboard_pages
 from lifesign.web import diagnosis_routes as diagnosis_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
@@ -140,6 +141,7 @@ from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
 from lifesign.web.status_routes import StatusAnswers
+from lifesign.web.visits import VISITS_INFO, VisitSigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,9 @@ async def open_node(
     api.state.diagnoses = Diagnoses(settings, clock, db, store, check_ins)
     api.state.badge_signer = Signer(
         [derived_key(each, BADGES_INFO) for each in master_secrets(settings.data_dir, settings)]
+    )
+    api.state.visit_signer = VisitSigner(
+        [derived_key(each, VISITS_INFO) for each in master_secrets(settings.data_dir, settings)]
     )
     api.state.pings = Pings(tuning_of(settings), Limits.of(settings))
     api.state.machines = Machines(db)
@@ -518,6 +523,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         system_pages.router,
         telemetry_pages.router,
         diagnosis_pages.router,
+        dashboard_pages.router,
         usage_pages.router,
         key_pages.router,
         settings_pages.router,

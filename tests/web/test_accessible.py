@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -98,6 +99,7 @@ def paths(server: Server) -> list[str]:
         "/settings/status/new",
         "/account",
         "/audit",
+        "/dashboard?project=shop",
         "/no/such/page",
     ]
 
@@ -187,6 +189,62 @@ def test_signing_in_is_accessible(server: Server, chromium: Browser) -> None:
 
     assert [each["id"] for each in told if each["impact"] in _GRAVE] == []
     stranger.context.close()
+
+
+def test_the_dashboard_of_a_project_is_for_everybody_who_has_its_key(server: Server, chromium: Browser) -> None:
+    """By keyboard, at 360 px, in both colour schemes: in with the key, a session, lost keys, in with the new one."""
+    with httpx2.Client(base_url=server.url, timeout=20) as client:
+        made = client.post("/v1/provision", json={"project_name": "y" * 100}).json()
+        spans = [USUAL | {"name": _LONG, "spanId": f"{n:016x}", "status": {"code": 2}} for n in range(1, 20)]
+        producer, agent = ({"Authorization": f"Bearer {made[name]}"} for name in ("producer_key", "agent_key"))
+        sent = client.post("/v1/traces", json=json.loads(body_of(*spans)), headers=producer)
+        assert sent.json()["accepted"] == 19
+        assert client.post("/v1/runs/diagnose", headers=agent).json()["packet"]["issues"]
+    visit = chromium.new_context(
+        viewport={"width": 360, "height": 800}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    shown = visit.new_page()
+    complaints: list[str] = []
+    shown.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    found: list[str] = []
+
+    def judge() -> None:
+        for scheme in ("light", "dark"):
+            shown.emulate_media(color_scheme=scheme)
+            told = Axe().run(shown).response["violations"]
+            found.extend(f"{shown.url} {scheme} {each['id']}" for each in told if each["impact"] in _GRAVE)
+        if shown.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"):
+            found.append(f"{shown.url} is too wide")
+
+    shown.goto(made["dashboard_url"])
+    judge()
+    # The cursor stands in the field already.
+    shown.keyboard.type(made["agent_key"])
+    shown.keyboard.press("Enter")
+    expect(shown.get_by_role("heading", name="Quota of this month")).to_be_visible(timeout=PATIENCE_MS)
+    judge()
+    shown.get_by_role("link", name=TRACE).press("Enter")
+    expect(shown.get_by_role("heading", name="Spans")).to_be_visible(timeout=PATIENCE_MS)
+    judge()
+    shown.get_by_role("link", name="All sessions").press("Enter")
+    shown.get_by_label("Recovery code").fill(made["recovery_code"])
+    shown.keyboard.press("Enter")
+    expect(shown.get_by_role("heading", name="New keys of")).to_be_visible(timeout=PATIENCE_MS)
+    judge()
+    shown.get_by_role("button", name="Copy").nth(1).press("Enter")
+    expect(shown.get_by_role("button", name="Copied")).to_be_visible(timeout=PATIENCE_MS)
+    copied = shown.evaluate("navigator.clipboard.readText()")
+    shown.get_by_role("link", name="I have kept them").press("Enter")
+    shown.get_by_role("textbox", name="Agent key").fill(copied)
+    shown.keyboard.press("Enter")
+    expect(shown.get_by_role("heading", name="Quota of this month")).to_be_visible(timeout=PATIENCE_MS)
+    kept = shown.evaluate("JSON.stringify(localStorage) + JSON.stringify(sessionStorage) + document.cookie")
+    visit.close()
+
+    assert copied.startswith("lk_agent_")
+    assert kept == "{}{}"
+    assert complaints == []
+    assert found == []
 
 
 def _shown_to_everybody(server: Server, page: Page) -> str:

@@ -24,9 +24,14 @@ OWN = {
     # A look at one's own pulse, and a key of another API that everybody may take.
     "/vitals/session",
     "/vitals/keys",
+    # For whoever has a key, whether they have an account or not; see `test_dashboard`.
+    "/dashboard/signin",
+    "/dashboard/signout",
+    "/dashboard/recover",
 }
 # Forms that a viewer finds on pages all the same: they search, or are about the viewer.
 _HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit", "/vitals/keys"}
+_HARMLESS |= {"/dashboard/signin", "/dashboard/recover"}
 
 
 def routes() -> list[APIRoute]:
@@ -118,6 +123,8 @@ async def test_a_viewer_finds_nothing_to_press_on_any_page(lifesign: Lifesign, c
 
 
 _NOT_PAGES = {
+    "/dashboard/sessions/{id:any_text}",
+    "/dashboard/traces/{trace_id}",
     "/records/{record_id}",
     "/static/{digest}/{name}",
     "/static/vitals/{digest}/{name}",

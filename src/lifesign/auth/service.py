@@ -71,14 +71,24 @@ class Keyring:
         self._used[known.caller.key_id] = now
         return known.caller
 
+    async def caller_by_id(self, project_id: str, key_id: str) -> Caller:
+        """The caller whose key was shown before; asks the database every time. Raises KeyRevoked, KeyExpired."""
+        key = await self._db.read(store.key_by_id, project_id, key_id)
+        now = self._clock.now()
+        if key is None:
+            raise KeyRevoked
+        if key.expires_at is not None and rules.is_expired(key.expires_at, now):
+            raise KeyExpired(key.expires_at)
+        self._used[key.id] = now
+        return _caller(key)
+
     async def _read(self, token_hash: bytes, now: EpochMs) -> _Cached:
         generation = self._generation
         key = await self._db.read(store.key_by_hash, token_hash)
         if key is None or key.revoked_at is not None:
             self._cached.pop(token_hash, None)
             raise KeyUnknown if key is None else KeyRevoked
-        caller = Caller(key.id, key.name, key.project_id, frozenset(key.scopes), key.kind, key.prefix)
-        cached = _Cached(caller, key.expires_at, now)
+        cached = _Cached(_caller(key), key.expires_at, now)
         # A key revoked while it was being read must not be remembered.
         if generation == self._generation:
             if len(self._cached) >= _MAX_CACHED:
@@ -105,6 +115,10 @@ class Keyring:
         except StorageUnavailable:
             self._used = used | self._used
             raise
+
+
+def _caller(key: Key) -> Caller:
+    return Caller(key.id, key.name, key.project_id, frozenset(key.scopes), key.kind, key.prefix)
 
 
 async def caller_of(request: Request, scope: str) -> Caller:

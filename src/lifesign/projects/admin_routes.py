@@ -13,7 +13,7 @@ from lifesign.http.body import read_model
 from lifesign.http.context import context_of
 from lifesign.http.paging import page_body, page_of
 from lifesign.projects import rules, schemas, service
-from lifesign.projects.routes import codes_of, keyring_of
+from lifesign.projects.recovery import codes_of, keyring_of
 from lifesign.projects.rules import (
     DEFAULT_TENANT,
     NAME_RULE,

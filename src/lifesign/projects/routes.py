@@ -1,19 +1,18 @@
 """HTTP of self-service projects. Every answer may hold keys or codes, so that none is to be stored on the way."""
 
-from typing import cast
-
 import structlog
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import Caller, KeyUnknown
-from lifesign.auth.service import Keyring, telemetry_caller
+from lifesign.auth.service import telemetry_caller
 from lifesign.http.context import base_url, context_of, header_of
 from lifesign.http.ok import NO_STORE, Json, ok_answer, ok_operation, read_object
 from lifesign.http.peer import network_of
 from lifesign.projects import rules, schemas, service
-from lifesign.projects.rules import Codes, CodesSwitchedOff, Identity, NotProjectKey, WrongRecoveryCode
+from lifesign.projects.recovery import codes_of, keyring_of, recovered, require_codes
+from lifesign.projects.rules import CodesSwitchedOff, Identity, NotProjectKey
 from lifesign.projects.service import Limits, Order
 from lifesign.projects.store import Project
 
@@ -22,16 +21,6 @@ log = structlog.get_logger("lifesign.projects")
 router = APIRouter(tags=["Projects"])
 
 _MADE = 201
-
-
-def keyring_of(request: Request) -> Keyring:
-    """Who knows the callers of this node."""
-    return cast("Keyring", request.app.state.keyring)
-
-
-def codes_of(request: Request) -> Codes | None:
-    """What makes codes on this node; None when they are switched off."""
-    return cast("Codes | None", request.app.state.codes)
 
 
 def _answer(body: Json, status: int = 200) -> Response:
@@ -171,17 +160,7 @@ async def upgrade(request: Request) -> Response:
 )
 async def recover(request: Request) -> Response:
     """Get new keys for a project with its recovery code; those before them are revoked."""
-    codes = codes_of(request)
-    if codes is None:
-        raise CodesSwitchedOff("recovery")
+    codes = require_codes(request)
     project_id, code = schemas.recovery_of(await read_object(request))
-    context = context_of(request)
-    limits = Limits.of(context.settings)
-    await context.db.write(service.pass_recovery, network=network_of(request), limits=limits, now=context.now())
-    # Before anything is looked up: whoever has no code learns nothing of which projects there are.
-    if not rules.is_same_code(code, codes.recovery(project_id)):
-        raise WrongRecoveryCode
-    project, pair = await context.db.write(service.recover, project_id, context.now())
-    keyring_of(request).forget()
-    log.info("project.recovered", project_id=project.id)
+    project, pair = await recovered(request, codes, project_id=project_id, code=code)
     return _answer(schemas.recovered(project, pair, base_url(request)))

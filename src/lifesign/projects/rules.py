@@ -24,7 +24,7 @@ _MAX_KEY, _KEPT_OF_KEY = 200, 137
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 NameField = Literal["project_name", "operator"]
-Limiter = Literal["mint", "recover", "vitals_keys"]
+Limiter = Literal["mint", "recover", "vitals_keys", "dashboard"]
 LIMITERS: tuple[Limiter, ...] = get_args(Limiter)
 
 
@@ -32,6 +32,7 @@ _TOO_MANY: dict[Limiter, str] = {
     "mint": "Too many new projects; try again later",
     "recover": "Too many recoveries; try again later",
     "vitals_keys": "Too many key requests from this address",
+    "dashboard": "Too many keys were tried; try again later",
 }
 
 

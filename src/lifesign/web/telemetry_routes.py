@@ -20,6 +20,7 @@ from lifesign.telemetry.store import Activity, Arrival, Filter, SpanStore, Start
 from lifesign.telemetry.wire import Json, milliseconds, time_of, usd, wire
 from lifesign.web import charts, waterfall
 from lifesign.web.access import person_of
+from lifesign.web.charts import Chart
 from lifesign.web.pages import page
 from lifesign.web.routes import to
 from lifesign.web.rules import Person
@@ -83,12 +84,10 @@ async def show_all(request: Request) -> Response:
     since, until = window_of(request, span)
     store, project_id = asked.store_of(request), person.shown.project_id
     after = asked.place_of(request, "sessions", project_id, lambda at, key: Activity(EpochMs(at), key))
-    step_ms = span.minutes * MINUTE_MS // span.bars
-    stats, lag, pace, sessions = await asyncio.gather(
+    stats, lag, chart, sessions = await asyncio.gather(
         store.stats(project_id, since, until),
         store.lag(project_id),
-        # One millisecond later, so that the newest is in the last bar.
-        store.pace(project_id, EpochMs(since + 1), step_ms, span.bars),
+        pace_chart(store, project_id, since, span),
         store.sessions(project_id, since, until, environment=environment or None, limit=_SESSIONS + 1, after=after),
     )
     found = await _search(store, project_id, (since, until), environment, search) if search else None
@@ -98,13 +97,6 @@ async def show_all(request: Request) -> Response:
     if len(sessions) > _SESSIONS:
         place = (shown[-1].last_received_at, shown[-1].session_id)
         older = urlencode(kept | {"cursor": asked.cursor_of("sessions", project_id, place)})
-    columns = [
-        (
-            _named(EpochMs(since + number * step_ms), span),
-            {"fine": each.records - each.failures, "failed": each.failures},
-        )
-        for number, each in enumerate(pace)
-    ]
     return page(
         request,
         "telemetry",
@@ -116,15 +108,30 @@ async def show_all(request: Request) -> Response:
         search=search,
         stats=stats,
         lag=lag,
-        chart=charts.bars(columns, _LOOKS, f"Records that arrived, {span.name.lower()} (UTC)"),
+        chart=chart,
         used=used(stats.totals),
-        sessions=[_line(each) for each in shown],
+        sessions=[line_of(each) for each in shown],
         older=older,
         found=found,
         outcomes=OUTCOMES,
         base=base_url(request),
         is_filtered=bool(environment) or after is not None,
     )
+
+
+async def pace_chart(store: SpanStore, project_id: str, since: EpochMs, span: Span) -> Chart:
+    """How many records arrived over time, and how many of them failed."""
+    step_ms = span.minutes * MINUTE_MS // span.bars
+    # One millisecond later, so that the newest is in the last bar.
+    pace = await store.pace(project_id, EpochMs(since + 1), step_ms, span.bars)
+    columns = [
+        (
+            _named(EpochMs(since + number * step_ms), span),
+            {"fine": each.records - each.failures, "failed": each.failures},
+        )
+        for number, each in enumerate(pace)
+    ]
+    return charts.bars(columns, _LOOKS, f"Records that arrived, {span.name.lower()} (UTC)")
 
 
 def _named(at: EpochMs, span: Span) -> str:
@@ -145,6 +152,21 @@ def used(totals: Totals) -> Used:
     return Used("" if totals.total is None else f"{totals.total:,}", "" if cost is None else f"${cost:,.4f}")
 
 
+class Ways(NamedTuple):
+    """Where the pages of sessions lead: all of them, one of them, one trace."""
+
+    all: str
+    sessions: str
+    traces: str
+
+    def session(self, session_id: str) -> str:
+        """Where a session's page is, whatever its sender called it."""
+        return f"{self.sessions}/{quote(session_id, safe='')}"
+
+
+OF_PEOPLE: Final = Ways("/telemetry", "/sessions", "/traces")
+
+
 class Line(NamedTuple):
     """A session in the list."""
 
@@ -155,14 +177,10 @@ class Line(NamedTuple):
     last_at: EpochMs
 
 
-def _line(summary: Summary) -> Line:
+def line_of(summary: Summary, ways: Ways = OF_PEOPLE) -> Line:
+    """A session as the list has it."""
     lasted = took(summary.ended_ns - summary.started_ns)
-    return Line(summary, session_path(summary.session_id), lasted, used(summary.totals), summary.last_received_at)
-
-
-def session_path(session_id: str) -> str:
-    """Where a session's page is, whatever its sender called it."""
-    return f"/sessions/{quote(session_id, safe='')}"
+    return Line(summary, ways.session(summary.session_id), lasted, used(summary.totals), summary.last_received_at)
 
 
 def took(duration_ns: int) -> str:
@@ -231,7 +249,12 @@ def _text(value: Any) -> str:  # Any: an attribute's value is whatever the sende
 async def show_session(request: Request, id: str) -> Response:  # noqa: A002 - as the API calls it
     """A session as a waterfall of spans."""
     person = await person_of(request)
-    store, project_id, ref = asked.store_of(request), person.shown.project_id, asked.session_of(id)
+    return await session_page(request, person, person.shown.project_id, id, OF_PEOPLE)
+
+
+async def session_page(request: Request, person: Person | None, project_id: str, called: str, ways: Ways) -> Response:
+    """A session of a project as a waterfall, to somebody who may see it."""
+    store, ref = asked.store_of(request), asked.session_of(called)
     after = asked.place_of(request, f"session {ref}", project_id, Start)
     window = window_of(request, WINDOWS[-1])
     found = await store.session(project_id, ref, *window, limit=_SPANS + 1, after=after)
@@ -246,11 +269,13 @@ async def show_session(request: Request, id: str) -> Response:  # noqa: A002 - a
     return await _waterfall(
         request,
         person,
+        project_id,
         records,
+        ways=ways,
         title=title,
         summary=found.summary,
         called=ref if found.scope == "trace" else found.summary.session_id,
-        at=session_path(ref),
+        at=ways.session(ref),
         later=later,
         is_part=bool(later) or after is not None,
     )
@@ -260,19 +285,26 @@ async def show_session(request: Request, id: str) -> Response:  # noqa: A002 - a
 async def show_trace(request: Request, trace_id: str) -> Response:
     """One trace as a waterfall, whatever sessions its spans are in."""
     person = await person_of(request)
+    return await trace_page(request, person, person.shown.project_id, trace_id, OF_PEOPLE)
+
+
+async def trace_page(request: Request, person: Person | None, project_id: str, trace_id: str, ways: Ways) -> Response:
+    """A trace of a project as a waterfall, to somebody who may see it."""
     if not _TRACE_ID.fullmatch(trace_id):
         raise HTTPException(404)
-    records = await asked.store_of(request).trace(person.shown.project_id, trace_id, limit=_SPANS + 1)
+    records = await asked.store_of(request).trace(project_id, trace_id, limit=_SPANS + 1)
     if not records:
         raise HTTPException(404)
     return await _waterfall(
         request,
         person,
+        project_id,
         records[:_SPANS],
+        ways=ways,
         title="Trace",
         summary=None,
         called=trace_id,
-        at=f"/traces/{trace_id}",
+        at=f"{ways.traces}/{trace_id}",
         later="",
         is_part=len(records) > _SPANS,
     )
@@ -289,8 +321,10 @@ async def show_record(request: Request, record_id: str) -> Response:
 
 
 # Any: what the template asks for.
-async def _waterfall(request: Request, person: Person, records: Sequence[Stored], **values: Any) -> Response:
-    chosen = await _chosen(request, person, records)
+async def _waterfall(
+    request: Request, person: Person | None, project_id: str, records: Sequence[Stored], **values: Any
+) -> Response:
+    chosen = await _chosen(request, project_id, records)
     return page(
         request,
         "session",
@@ -303,9 +337,8 @@ async def _waterfall(request: Request, person: Person, records: Sequence[Stored]
         chosen=chosen,
         outcomes=OUTCOMES,
         sessions=sorted({each.session_id for each in records}),
-        session_path=session_path,
         used=None if values["summary"] is None else used(values["summary"].totals),
-        lasted=None if values["summary"] is None else _line(values["summary"]).lasted,
+        lasted=None if values["summary"] is None else line_of(values["summary"]).lasted,
         **values,
     )
 
@@ -338,13 +371,13 @@ class Said(NamedTuple):
     links: list[tuple[str, str]]
 
 
-async def _chosen(request: Request, person: Person, records: Sequence[Stored]) -> Said | None:
+async def _chosen(request: Request, project_id: str, records: Sequence[Stored]) -> Said | None:
     wanted = request.query_params.get("span", "")
     if not _RECORD_ID.fullmatch(wanted):
         return None
     found = next((each for each in records if each.record.record_id == wanted), None)
     if found is None:
-        others = await asked.store_of(request).records(person.shown.project_id, [wanted])
+        others = await asked.store_of(request).records(project_id, [wanted])
         found = others[0] if others else None
     return None if found is None else _said(found)
 
