@@ -121,6 +121,9 @@ from lifesign.vitals import stream as vitals_stream
 from lifesign.vitals.service import Vitals
 from lifesign.web import admin_routes as user_admin_routes
 from lifesign.web import audit_routes as audit_pages
+from lifesign.web import bot_routes as bot_pages
+from lifesign.web import bot_run_routes as bot_run_pages
+from lifesign.web import bot_schedule_routes as bot_schedule_pages
 from lifesign.web import channel_routes as channel_pages
 from lifesign.web import dashboard_routes as dashboard_pages
 from lifesign.web import diagnosis_routes as diagnosis_pages
@@ -521,6 +524,9 @@ def _routed(*, is_testing: bool) -> FastAPI:
         policy_pages.router,
         channel_pages.router,
         system_pages.router,
+        bot_pages.router,
+        bot_schedule_pages.router,
+        bot_run_pages.router,
         telemetry_pages.router,
         diagnosis_pages.router,
         dashboard_pages.router,

@@ -23,6 +23,7 @@ from lifesign.projects import service as projects
 from tests.bots.asking import asked, bot, configured, read, settings
 from tests.bots.modelserver import Asked, ModelServer, model_server
 from tests.harness import SETTINGS, Json, Lifesign
+from tests.web.browser import said, signed_up
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -272,6 +273,27 @@ async def test_a_run_waits_for_approval_and_goes_on_where_it_was(world: World) -
     assert len(answers) == 2
     assert "2026-01-05" in answers[0]
     assert "status 404" in answers[1]
+
+
+@pytest.mark.parametrize(("decision", "answers"), [("approve", "status 404"), ("decline", "a person declined")])
+async def test_the_page_of_a_run_that_waits_shows_the_call_and_takes_the_decision(
+    world: World, decision: str, answers: str
+) -> None:
+    owner = await signed_up(world.lifesign)
+    _, parked = await _parked(world)
+
+    page = await owner.get(f"/runs/{parked['uuid']}")
+    await owner.post(f"/runs/{parked['uuid']}/decide", {"decision": decision})
+    await world.lifesign.advance()
+
+    note = said(page[page.index('id="approval"') : page.index('id="short"')])
+    assert "The model wants http_get with" in note
+    assert f"{world.models.url}/page" in note
+    assert "Approve Decline" in note
+    ended = said(await owner.get(f"/runs/{parked['uuid']}"))
+    assert "calls http_get" in ended
+    assert answers in ended
+    assert "Somebody has to approve" not in ended
 
 
 async def test_a_call_that_is_declined_is_a_refusal(world: World) -> None:

@@ -76,6 +76,37 @@ async def test_a_notice_of_a_webhook_names_bot_schedule_and_run(lifesign: Lifesi
     assert (data["bot"]["name"], data["schedule"], data["run"]) == ("Night watch", made["uuid"], done["uuid"])
 
 
+async def test_a_notice_leads_to_the_page_of_the_run_where_people_reach_this_server(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(public_url="https://beats.example.org") as lifesign:
+        made = await _told(lifesign, ledger)
+        done = await _done(lifesign, made)
+
+    (request,) = _sent(ledger)
+    assert request.json["data"]["url"] == f"https://beats.example.org/runs/{done['uuid']}"
+
+
+async def test_a_notice_of_a_budget_leads_to_the_page_of_the_bot(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(public_url="https://beats.example.org") as lifesign:
+        made = await _told(lifesign, ledger, credit_budget=1, lifesign={"notify": {"mode": "never"}})
+        await _done(lifesign, made, usage={"input_tokens": 500, "output_tokens": 400, "requests": 1})
+
+    (request,) = _sent(ledger)
+    assert request.json["data"]["url"] == f"https://beats.example.org/bots/{made['lifesign']['bot_uuid']}"
+
+
+async def test_without_a_known_address_a_notice_leads_nowhere(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    made = await _told(lifesign, ledger)
+
+    await _done(lifesign, made)
+
+    (request,) = _sent(ledger)
+    assert "url" not in request.json["data"]
+
+
 @pytest.mark.parametrize(
     ("mode", "told"),
     [("always", ["quiet", "loud", "failed"]), ("errors", ["failed"]), ("never", [])],

@@ -64,6 +64,29 @@ def paths(server: Server) -> list[str]:
     server.ask("POST", "/v1/traces", json.loads(body_of(*spans)), expect=202)
     packet = server.ask("POST", "/v1/runs/diagnose", {})["packet"]
     assert packet["issues"]
+    owned = {
+        "project_id": "default",
+        "name": _LONG,
+        "model": _LONG,
+        "heartbeat": 1,
+        "lifesign": {"runner": {"kind": "pull"}},
+    }
+    bot = server.ask("POST", "/v1/bot/create", owned)["bot"]["uuid"]
+    asked = {
+        "project_id": "default",
+        "bot_id": bot,
+        "enabled": True,
+        "credit_budget": 3,
+        "active_days": "1,2,3,4,5,6,7",
+    }
+    prompt = {"prompt": _LONG, "active_hours_start": "00:30", "active_hours_end": "23:30"}
+    schedule = server.ask("POST", "/v1/bot/heartbeat/configure", asked | prompt)["heartbeat"]["uuid"]
+    ref = {"project_id": "default", "bot_id": bot, "heartbeat_id": schedule}
+    server.ask("POST", "/v1/bot/heartbeat/trigger?async=true", ref, expect=202)
+    run = server.ask("POST", "/v1/bot/runs/claim", ref)["run"]
+    said = {"project_id": "default", "run_id": run["run_id"], "lease_token": run["lease_token"]}
+    server.ask("POST", "/v1/bot/runs/heartbeat", said | {"log": _LONG})
+    server.ask("POST", "/v1/bot/runs/finish", said | {"status": "error", "response": _LONG, "error_message": _LONG})
     record = f"rec_{TRACE}{1:016x}"
     return [
         "/telemetry",
@@ -73,6 +96,13 @@ def paths(server: Server) -> list[str]:
         "/diagnosis",
         f"/packets/{packet['packet_id']}",
         "/usage",
+        "/bots",
+        "/bots/new",
+        f"/bots/{bot}",
+        f"/bots/{bot}/edit",
+        f"/bots/{bot}/schedules/new",
+        f"/bots/{bot}/schedules/{schedule}/edit",
+        f"/runs/{run['run_id']}",
         "/",
         "/?q=nothing",
         "/incidents",

@@ -1,5 +1,6 @@
 """What the SQL of people does, on both databases."""
 
+from tests.bots.asking_runs import scheduled, triggered, worked
 from tests.conftest import database_url
 from tests.harness import Lifesign
 from tests.web.browser import OWNER, browser, said, signed_up
@@ -56,3 +57,19 @@ async def test_pages_of_policies_channels_and_systems(lifesign: Lifesign, closed
     for path in (f"/policies/{policy['id']}", f"/channels/{hook['id']}"):
         await owner.get(path)
         await owner.post(f"{path}/delete", {"name": "Standard" if "policies" in path else "hook"})
+
+
+async def test_pages_of_bots(lifesign: Lifesign) -> None:
+    made = await scheduled(lifesign, interval_minutes=60, credit_budget=5)
+    await triggered(lifesign, made)
+    done = await worked(lifesign, response="All quiet.")
+    await triggered(lifesign, made)
+    owner = await signed_up(lifesign)
+
+    listed = said(await owner.get("/bots"))
+    assert "on Night watch m pull 1 of 1" in listed
+    assert "24, 00:00 to 23:00" in listed
+    page = said(await owner.get(f"/bots/{made['bot_id']}?schedule={made['uuid']}&status=success"))
+    assert "0 of 5 credits spent" in page
+    assert "Going on" in page
+    assert "All quiet." in said(await owner.get(f"/runs/{done['uuid']}"))

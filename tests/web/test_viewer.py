@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from lifesign import web
+from tests.bots.asking_runs import scheduled, triggered
 from tests.harness import Lifesign
 from tests.telemetry.requests import TRACE, USUAL, body_of
 from tests.web.browser import Browser, signed_up
@@ -59,6 +60,8 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
     assert sent.status_code == 202
     packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
     assert packet["issues"]
+    made_by_bot = await scheduled(lifesign)
+    run = await triggered(lifesign, made_by_bot)
     await owner.get("/settings/status/new")
     await owner.post("/settings/status/new", {"title": "S", "slug": "shown", "members": made["id"], "is_on": "on"})
     found = re.search(r"/settings/status/(sp_\w+)/edit", await owner.get("/settings"))
@@ -68,6 +71,9 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
         "trace_id": TRACE,
         "record_id": f"rec_{TRACE}{1:016x}",
         "packet_id": packet["packet_id"],
+        "bot_id": made_by_bot["lifesign"]["bot_uuid"],
+        "schedule_id": made_by_bot["uuid"],
+        "run_id": run["uuid"],
         "status_id": found[1],
         "slug": "shown",
         "key_id": key["id"],
@@ -88,7 +94,10 @@ def filled(path: str, values: dict[str, str]) -> str:
 async def everything(lifesign: Lifesign) -> list[object]:
     """What a change would show in."""
     kinds = ("heartbeats", "policies", "channels", "incidents", "notifications", "keys", "maintenance", "settings")
-    return [await lifesign.ask("GET", path) for path in (*(f"/v1/{kind}" for kind in kinds), "/api/systems")]
+    bots = [f"/v1/bot/{kind}?project_id=default" for kind in ("readall", "settings")]
+    [bot] = (await lifesign.ask("GET", bots[0]))["bots"]
+    bots += [f"/v1/bot/heartbeat/{kind}?project_id=default&bot_id={bot['id']}" for kind in ("readall", "logs")]
+    return [await lifesign.ask("GET", path) for path in (*(f"/v1/{kind}" for kind in kinds), "/api/systems", *bots)]
 
 
 async def test_every_changing_request_of_a_viewer_is_refused_and_changes_nothing(
@@ -147,5 +156,6 @@ async def test_an_owner_finds_what_a_viewer_does_not(lifesign: Lifesign, closed_
     values = await objects(lifesign, closed_port)
     owner: Browser = await signed_up(lifesign)
 
-    for path in ("/heartbeats/{heartbeat_id}", "/policies/{policy_id}", "/channels/{channel_id}", "/systems/{system}"):
+    things = ("heartbeats/{heartbeat_id}", "policies/{policy_id}", "channels/{channel_id}", "systems/{system}")
+    for path in (*(f"/{each}" for each in things), "/bots", "/bots/{bot_id}", "/runs/{run_id}"):
         assert controls(await owner.get(filled(path, values))) != []

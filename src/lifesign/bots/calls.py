@@ -117,19 +117,24 @@ async def call_of(request: Request, scope: str) -> Call:
         raise ProjectForbidden
     if not caller.allows(scope):
         raise MissingScope([scope])
+    fields = Fields(body if is_body_first else query)
+    return Call(caller, ask_of(request, caller, now), fields, body, query, is_body_first)
+
+
+def ask_of(request: Request, caller: Caller, now: EpochMs) -> Ask:
+    """Who asks, with what services need besides."""
     courier: Courier = request.app.state.courier
-    ask = Ask(
+    settings = context_of(request).settings
+    return Ask(
         project_id=caller.project_id,
         key_id=caller.key_id,
         is_admin=caller.allows("bots:admin"),
-        watchers=Watchers(caller, tuning_of(context.settings), context.settings.max_heartbeats),
+        watchers=Watchers(caller, tuning_of(settings), settings.max_heartbeats),
         guard=courier.kit.guard,
         box=courier.kit.box,
         now=now,
         offers=request.app.state.bot_offers(caller.project_id),
     )
-    fields = Fields(body if is_body_first else query)
-    return Call(caller, ask, fields, body, query, is_body_first)
 
 
 def _id_in(name: str, body: Mapping[str, Any], query: Mapping[str, str], *, is_body_first: bool) -> Any:

@@ -76,6 +76,8 @@ def tell(
         text=report.body or report.title,
         project=projects.names(conn, {schedule.project_id})[schedule.project_id],
         happened_at=now,
+        # Where it is looked at; whoever sends it knows the address of this server.
+        url=f"/bots/{bot.id}" if run_id is None else f"/runs/{run_id}",
         notice=NoticePart(report.severity, bot.id, bot.name, schedule.id, report.key, run_id, is_resolved),
     )
     drafts = [

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import bearer_token
-from lifesign.bots import outside, rules, run_schemas, run_store, running, schemas, service, statistics, store, watching
+from lifesign.bots import looking, outside, rules, run_schemas, run_store, running, schemas, service, store
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import MAX_BODY_BYTES, Call, Paging, call_of, next_cursor, paging_of, ref_of
 from lifesign.bots.execution import Executor
@@ -20,7 +20,6 @@ from lifesign.bots.outside import Hold
 from lifesign.bots.records import Bot, Run
 from lifesign.bots.routes import described, in_query
 from lifesign.bots.rules import InvalidBody, InvalidField, MissingField, ScheduleNotFound
-from lifesign.bots.statistics import Spent
 from lifesign.http.answers import json_answer
 from lifesign.http.body import read_body
 from lifesign.http.context import context_of, header_of
@@ -138,13 +137,8 @@ async def read_run(request: Request) -> Response:
 async def read_transcript(request: Request) -> Response:
     """Read what was said in a run; while it goes on, so far."""
     call = await call_of(request, "bots:read")
-    entries, is_cut = await context_of(request).db.read(_transcript, call.project_id, call.text_id("run_id"))
+    entries, is_cut = await context_of(request).db.read(looking.transcript, call.project_id, call.text_id("run_id"))
     return json_answer({"transcript": [run_schemas.entry(each) for each in entries], "truncated": is_cut})
-
-
-def _transcript(conn: Connection, project_id: str, run_id: str) -> tuple[list[dict[str, Any]], bool]:
-    run = running.run_of(conn, project_id, run_id)
-    return run_store.transcript_of(conn, run.id)
 
 
 @router.get(
@@ -223,15 +217,7 @@ async def read_stats(request: Request) -> Response:
     ref = call.bot_ref()
     bot = await context_of(request).db.read(service.get_bot, call.project_id, ref)
     days = call.fields.integer("days", 1, 365) or 30
-    return json_answer({"stats": await context_of(request).db.read(_stats, bot, days, call)})
-
-
-def _stats(conn: Connection, bot: Bot, days: int, call: Call) -> dict[str, Any]:
-    since = statistics.first_instant(call.now, days)
-    active = store.count_enabled(conn, bot.id) if bot.is_scheduling else 0
-    spent = Spent(*run_store.ledger_since(conn, bot.id, since))
-    runs = run_store.ended_since(conn, bot.id, since)
-    return statistics.statistics(runs, spent, active=active, days=days, now=call.now)
+    return json_answer({"stats": await context_of(request).db.read(looking.numbers, bot, days, call.now)})
 
 
 # Cancelled and stopped ----------------------------------------------------------------------------------------------
@@ -280,7 +266,7 @@ async def stop_bots(request: Request) -> Response:
     call = await call_of(request, "bots:admin")
     cancels = call.fields.flag("cancel_running")
     reason = call.fields.text("reason", 500)
-    count = await context_of(request).db.write(_stop, call, reason, cancels=cancels is not False)
+    count = await context_of(request).db.write(running.stop_project, call.ask, reason, cancels=cancels is not False)
     log.warning("bots.stopped", project_id=call.project_id, key_id=call.caller.key_id, cancelled=count)
     return json_answer({"stopped": 1, "cancelled": count})
 
@@ -291,20 +277,9 @@ async def stop_bots(request: Request) -> Response:
 async def resume_bots(request: Request) -> Response:
     """Let runs begin again; slots that passed are not caught up."""
     call = await call_of(request, "bots:admin")
-    await context_of(request).db.write(_resume, call)
+    await context_of(request).db.write(running.resume_project, call.ask)
     log.info("bots.resumed", project_id=call.project_id, key_id=call.caller.key_id)
     return json_answer({"stopped": 0})
-
-
-def _stop(conn: Connection, call: Call, reason: str | None, *, cancels: bool) -> int:
-    count = running.stop(conn, call.project_id, reason, cancels=cancels, now=call.now)
-    watching.switch_all(conn, call.ask.watchers, call.project_id, call.now, is_stopped=True)
-    return count
-
-
-def _resume(conn: Connection, call: Call) -> None:
-    running.resume(conn, call.project_id, call.now)
-    watching.switch_all(conn, call.ask.watchers, call.project_id, call.now, is_stopped=False)
 
 
 # Done by others -----------------------------------------------------------------------------------------------------

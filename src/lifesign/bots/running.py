@@ -930,3 +930,16 @@ def resume(conn: Connection, project_id: str, now: EpochMs) -> None:
     if settings.stopped_at is not None:
         store.save_settings(conn, replace(settings, stopped_at=None, stop_reason=None), now)
     wake_after_commit(conn, "bots_claim")
+
+
+def stop_project(conn: Connection, ask: service.Ask, reason: str | None, *, cancels: bool) -> int:
+    """The same for the project of whoever asks, whose schedules nothing watches meanwhile."""
+    count = stop(conn, ask.project_id, reason, cancels=cancels, now=ask.now)
+    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now, is_stopped=True)
+    return count
+
+
+def resume_project(conn: Connection, ask: service.Ask) -> None:
+    """Let runs of the project begin again, and what watches them look again."""
+    resume(conn, ask.project_id, ask.now)
+    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now, is_stopped=False)

@@ -393,6 +393,15 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
     return shown(conn, [(bot, after)], ask.now)[0]
 
 
+def add_schedule(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) -> Shown:
+    """Create a schedule of no member; one that has the prompt already is left alone. Raises as `configure`."""
+    bot = get_bot(conn, ask.project_id, bot_ref, lock=True)
+    prompt = bodies.prompt_of(fields, is_required=True) or ""
+    if store.schedule_by_prompt(conn, bot.id, "", prompt) is not None:
+        raise InvalidField("prompt", "another schedule of this bot has it")
+    return configure(conn, ask, bot.id, fields)
+
+
 def _by_prompt(conn: Connection, ask: Ask, bot: Bot, fields: Fields, prompt: str) -> tuple[Schedule | None, str]:
     """The schedule that a prompt names, and the member it is or shall be of."""
     member = _member_for(conn, ask, bodies.member_ref(fields))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, func, or_, select, update
@@ -178,6 +178,27 @@ def list_bots(
 def count_bots(conn: Connection, project_id: str) -> int:
     """How many bots a project has."""
     return int(conn.scalar(select(func.count()).where(B.project_id == project_id)) or 0)
+
+
+class Tally(NamedTuple):
+    """What a bot's schedules come to. next_run_at: of the first that runs again; None when none does."""
+
+    schedules: int
+    enabled: int
+    next_run_at: EpochMs | None
+
+
+def tallies(conn: Connection, bot_ids: Sequence[str]) -> dict[str, Tally]:
+    """What the schedules of bots come to, by bot; those without any are left out. Index: ix_bot_schedules_prompt."""
+    query = select(S.bot_id, func.count(), func.sum(S.is_enabled), func.min(S.next_run_at))
+    rows = conn.execute(query.where(S.bot_id.in_(bot_ids)).group_by(S.bot_id))
+    return {row[0]: Tally(int(row[1]), int(row[2] or 0), row[3]) for row in rows}
+
+
+def upcoming(conn: Connection, project_id: str, limit: int) -> list[Schedule]:
+    """Schedules of a project that run again, the first to run first. Index: ix_bot_schedules_project."""
+    query = select(*_SCHEDULE).where(S.project_id == project_id, S.next_run_at.is_not(None))
+    return [_schedule(row) for row in conn.execute(query.order_by(S.next_run_at, S.id).limit(limit))]
 
 
 def save_bot(conn: Connection, bot: Bot) -> None:

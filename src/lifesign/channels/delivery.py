@@ -108,9 +108,12 @@ class Courier:
         return self.kit.acks.token(AckGrant(row.incident_id, claimed.channel.id))
 
     def _as_sent(self, claimed: Claimed, context: SendContext) -> Message:
-        """The message with the link to acknowledge at; people are told when it comes late, a program has the time."""
+        """The message with its links; people are told when it comes late, a program has the time."""
         row, public_url = claimed.notification, self.settings.public_url
         message = messages.decode(row.payload)
+        if message.url is not None:
+            url = None if public_url is None else f"{public_url}{message.url}"
+            message = msgspec.structs.replace(message, url=url)
         if public_url is not None and context.ack_token is not None:
             message = msgspec.structs.replace(message, ack_url=f"{public_url}/a/{context.ack_token}")
         late = None if IS_MACHINE[claimed.channel.type] else rules.minutes_late(row.created_at, context.now)

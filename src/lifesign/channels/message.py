@@ -88,7 +88,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     thing told happened. `step`: 1..steps, 0 = the heartbeat's own channels. `repeat`: 0 for the first run of a step.
     `items`, `total`: the first of a digest, and how many there are.
     `is_first`: the first page of this incident to this channel. A test message has neither heartbeat nor incident; a
-    reminder that a channel is broken has `broken` instead, the word of a bot `notice`.
+    reminder that a channel is broken has `broken` instead, the word of a bot `notice`. `url`: of the page where it is
+    looked at; until it is sent only the path, since where people reach this server is known to whoever sends.
     """
 
     kind: Kind

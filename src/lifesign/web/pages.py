@@ -69,6 +69,7 @@ NAVIGATION = (
     ("/policies", "Policies"),
     ("/channels", "Channels"),
     ("/systems", "Systems"),
+    ("/bots", "Bots"),
     ("/telemetry", "Telemetry"),
     ("/diagnosis", "Diagnosis"),
     ("/vitals", "Vitals"),
