@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 _MAX_REQUEST = 1 << 20
-_STREAMS = 3
+_NUMBERS = 4
 
 
 class Forks:
@@ -51,25 +51,25 @@ class Forks:
     def run(
         self, arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout_s: float
     ) -> tuple[int, bytes, bytes]:
-        """Run `lifesign` to its end; its exit code, and what it wrote. Raises TimeoutError, after killing it."""
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        """Run `lifesign` to its end; its exit code, and what it wrote. Raises TimeoutError, after killing it.
+
+        Threads may run several at a time.
+        """
+        request = json.dumps({"arguments": list(arguments), "env": dict(env), "directory": str(Path.cwd())}).encode()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
-            request = json.dumps(
-                {"arguments": list(arguments), "env": dict(env), "directory": str(Path.cwd())}
-            ).encode()
-            streams = array.array("i", [each.fileno() for each in (given, out, err)])
-            self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-            pid = int(self._socket.recv(64))
-            self._socket.settimeout(timeout_s)
+            with theirs:
+                numbers = array.array("i", [each.fileno() for each in (given, out, err, theirs)])
+                self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
+            pid = int(ours.recv(64))
+            ours.settimeout(timeout_s)
             try:
-                code = int(self._socket.recv(64))
+                code = int(ours.recv(64))
             except TimeoutError:
                 os.kill(pid, signal.SIGKILL)
-                self._socket.settimeout(None)
-                self._socket.recv(64)
                 raise
-            self._socket.settimeout(None)
             out.seek(0)
             err.seek(0)
             return code, out.read(), err.read()
@@ -81,24 +81,37 @@ class Forks:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork for each request, one at a time, and tell how the fork ended, until nobody asks any more."""
+    """Fork for each request, until nobody asks any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they need not be waited for
     while True:
-        request, ancillary, _, _ = requests.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(_STREAMS * 4))
+        request, ancillary, _, _ = requests.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(_NUMBERS * 4))
         if not request:
             return
-        streams = array.array("i")
+        numbers = array.array("i")
         for _, _, content in ancillary:
-            streams.frombytes(content)
+            numbers.frombytes(content)
+        if os.fork() == 0:
+            requests.close()
+            _watch(json.loads(request), numbers[:-1], socket.socket(fileno=numbers[-1]))
+        for each in numbers:
+            os.close(each)
+
+
+def _watch(asked: Mapping[str, object], streams: "array.array[int]", told: socket.socket) -> NoReturn:
+    """Fork once more, and tell how that ended."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         pid = os.fork()
         if pid == 0:
-            requests.close()
-            _become(json.loads(request), streams)
-        for each in streams:
-            os.close(each)
-        requests.send(b"%d" % pid)
+            told.close()
+            _become(asked, streams)
+        told.send(b"%d" % pid)
         _, status = os.waitpid(pid, 0)
         # As subprocess tells it: a signal is negative.
-        requests.send(b"%d" % os.waitstatus_to_exitcode(status))
+        with contextlib.suppress(BrokenPipeError):
+            told.send(b"%d" % os.waitstatus_to_exitcode(status))
+    finally:
+        os._exit(0)
 
 
 def _become(asked: Mapping[str, object], streams: "array.array[int]") -> NoReturn:

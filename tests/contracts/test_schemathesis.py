@@ -20,7 +20,7 @@ from tests.peers.names import ScriptedResolver
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:1"
 # A bound on hanging, not on work: it takes half a minute, and several on a machine that does much else.
-LONGEST_S = 480
+LONGEST_S = 1200
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def test_every_answer_to_made_up_requests_is_as_described_and_none_is_a_fa
             "--exclude-path-regex",
             "^/v1/bot/runs/claim$",
             "--max-examples",
-            "8",
+            "5",
             # The same requests in every run; another seed finds its way around the same rules.
             "--seed",
             "1",

@@ -12,13 +12,19 @@ from starlette.responses import Response
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.db import StorageUnavailable
 from lifesign.http.answers import json_answer
-from lifesign.usage import rules, service
+from lifesign.usage import log, rules, service
 from lifesign.usage.rules import UsageRecord
 from tests.harness import Lifesign
 from tests.usage.builders import TRIAL, Builder, builder, take_key, trial_route
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads waits for what was counted, however slow the machine is just now."""
+    monkeypatch.setattr(log, "_READERS_WAIT_S", 30.0)
 
 
 async def add(lifesign: Lifesign, *records: UsageRecord) -> None:
