@@ -32,6 +32,10 @@ class _Deed:
     def committed(self) -> None:
         self._is_done = self._is_done or self.actor is not None
 
+    def end(self) -> None:
+        """The request is answered. What it began and left behind writes for itself, in a context that it inherited."""
+        self._is_done = True
+
 
 _deed: ContextVar[_Deed | None] = ContextVar("deed", default=None)
 
@@ -47,6 +51,7 @@ def watching(method: str, path: str, *, via: Via, now: EpochMs) -> Iterator[None
     try:
         yield
     finally:
+        deed.end()
         beside_writes.reset(written)
         _deed.reset(kept)
 

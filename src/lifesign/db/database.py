@@ -98,7 +98,18 @@ class _Caller:
 class Database:
     """The handle that every route and loop shares."""
 
-    def __init__(self, *, writer: Engine, reader: Engine, writers: int, readers: int, failpoints: Failpoints) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Engine,
+        reader: Engine,
+        writers: int,
+        readers: int,
+        failpoints: Failpoints,
+        is_main: bool = False,
+    ) -> None:
+        """is_main: what goes beside the writes of a request belongs here, and has its tables here."""
+        self._is_main = is_main
         self.failpoints = failpoints
         self.wakeups = wakeups.Wakeups()
         self.is_sqlite = writer.dialect.name == "sqlite"
@@ -168,7 +179,7 @@ class Database:
 
         Whatever `fn` raises undoes what it did and is raised here. Raises WriterBusy, StorageUnavailable.
         """
-        beside = beside_writes.get()
+        beside = beside_writes.get() if self._is_main else None
         if beside is None:
             return cast("R", await self._enqueue(lambda conn: fn(conn, *args, **kwargs), None, batched=False))
 

@@ -74,7 +74,12 @@ def open_database(settings: Settings, failpoints: Failpoints | None = None) -> D
         writer = _migrated(postgres_engine(settings, size=_POSTGRES_WRITERS))
         reader = postgres_engine(settings, size=_POSTGRES_READERS, read_only=True)
         return Database(
-            writer=writer, reader=reader, writers=_POSTGRES_WRITERS, readers=_POSTGRES_READERS, failpoints=failpoints
+            writer=writer,
+            reader=reader,
+            writers=_POSTGRES_WRITERS,
+            readers=_POSTGRES_READERS,
+            failpoints=failpoints,
+            is_main=True,
         )
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data_dir / SQLITE_FILE
@@ -85,6 +90,7 @@ def open_database(settings: Settings, failpoints: Failpoints | None = None) -> D
         writers=1,
         readers=_SQLITE_READERS,
         failpoints=failpoints,
+        is_main=True,
     )
 
 

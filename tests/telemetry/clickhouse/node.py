@@ -46,6 +46,8 @@ async def append(directory: Path, failpoints: str) -> None:
 
 async def tell(directory: Path, failpoints: str) -> None:
     store = _open(directory, failpoints)
+    # What is there in the end, however long the engine takes to start.
+    store.drain_s = 60.0
     found = await store.window(PROJECT, *EVER, only=Filter(), limit=999, after=None)
     stats = await store.stats(PROJECT, *EVER)
     told = {
