@@ -110,7 +110,7 @@ def play(*, days: int, port: int, opens: bool, stays: bool = True) -> None:
         began = _now_s() // _HOUR_S * _HOUR_S - days * _DAY_HOURS * _HOUR_S
         start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         manual = {"LIFESIGN_TESTING": "true", "LIFESIGN_CLOCK": "manual", "LIFESIGN_CLOCK_START": start}
-        stage.tell("history", f"a server goes through {days} days; a month takes about a minute")
+        stage.tell("history", f"a server goes through {days} days; a month takes a minute or two")
         with running(directory, smtp_port, key, manual) as past, _world(past, key) as world:
             _settled(past)
             _made(stage, world, hook_url, runner_url)
