@@ -1,9 +1,13 @@
 """Heartbeats that watch schedules of bots."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 
+from lifesign.app import operator_way_in
 from tests.bots.asking import asked, read, switched
 from tests.bots.asking_runs import claimed, scheduled, triggered, worked
 from tests.harness import Json, Lifesign
@@ -79,7 +83,21 @@ async def test_any_error_fires_where_that_is_wanted_and_a_lost_run_always_does(
     assert (await _heartbeat(lifesign, mild))["status"] == "firing"
 
 
-@pytest.mark.parametrize("way", ["disable", "switch", "stop"])
+@asynccontextmanager
+async def _operator(lifesign: Lifesign) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(operator_way_in(lifesign.node), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+async def _all(lifesign: Lifesign, *, are_stopped: bool) -> None:
+    """What `lifesign bots stop --all` and `resume --all` do."""
+    async with _operator(lifesign) as client:
+        path = f"/admin/bots/{'stop' if are_stopped else 'resume'}"
+        assert (await client.post(path, json={} if are_stopped else None)).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["disable", "switch", "stop", "stop all"])
 async def test_what_people_let_rest_is_paused_and_waits_anew_afterwards(
     lifesign: Lifesign, ledger: LedgerPeer, way: str
 ) -> None:
@@ -90,6 +108,8 @@ async def test_what_people_let_rest_is_paused_and_waits_anew_afterwards(
             await switched(lifesign, made, "enable" if is_on else "disable")
         elif way == "switch":
             await asked(lifesign, "PUT", "/update", {"bot_id": made["bot_id"], "heartbeat": int(is_on)})
+        elif way == "stop all":
+            await _all(lifesign, are_stopped=not is_on)
         else:
             await asked(lifesign, "POST", "/resume" if is_on else "/stop", {})
 
@@ -101,6 +121,37 @@ async def test_what_people_let_rest_is_paused_and_waits_anew_afterwards(
 
     assert (resting["status"], again["status"]) == ("paused", "active")
     assert again["nextDeadline"] == "2026-01-05T13:40:00.000Z"
+
+
+async def test_what_is_stopped_twice_waits_only_when_both_are_over(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    made = await _watched(lifesign, ledger)
+    seen: list[str] = []
+    for resumes in ("project", "server"):
+        await asked(lifesign, "POST", "/stop", {})
+        await _all(lifesign, are_stopped=True)
+        if resumes == "project":
+            await asked(lifesign, "POST", "/resume", {})
+            seen.append((await _heartbeat(lifesign, made))["status"])
+            await _all(lifesign, are_stopped=False)
+        else:
+            await _all(lifesign, are_stopped=False)
+            seen.append((await _heartbeat(lifesign, made))["status"])
+            await asked(lifesign, "POST", "/resume", {})
+        seen.append((await _heartbeat(lifesign, made))["status"])
+
+    assert seen == ["paused", "active", "paused", "active"]
+
+
+async def test_a_schedule_that_is_enabled_while_all_are_stopped_is_not_waited_for(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    made = await _watched(lifesign, ledger)
+    await switched(lifesign, made, "disable")
+    await _all(lifesign, are_stopped=True)
+
+    await switched(lifesign, made, "enable")
+
+    assert (await _heartbeat(lifesign, made))["status"] == "paused"
 
 
 async def test_the_heartbeat_is_the_bots_and_whoever_deletes_it_ends_the_watching(

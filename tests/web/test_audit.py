@@ -152,5 +152,4 @@ def test_what_a_request_left_behind_leaves_no_line() -> None:
     beside = left.get(beside_writes)
 
     assert beside is not None
-    # Nothing is written, so that no connection is needed.
-    beside.write(None)  # type: ignore[arg-type]
+    beside.write(None)  # type: ignore[arg-type]  # nothing is written, so that no connection is needed

@@ -73,7 +73,9 @@ async def test_a_window_or_an_environment_without_anything_says_so(lifesign: Lif
 
     assert "Nothing arrived in this window" in await owner.get("/telemetry?minutes=60")
     assert "s/1 é" in await owner.get("/telemetry?minutes=1440")
-    assert "No session in this window" in await owner.get("/telemetry?environment=nowhere")
+    narrowed = await owner.get("/telemetry?environment=nowhere")
+    assert "No session in this window" in narrowed
+    assert "These numbers are of every environment" in narrowed
     assert "s/1 é" in await owner.get("/telemetry?minutes=nonsense")
 
 
@@ -159,7 +161,15 @@ def test_a_value_is_compared_as_text_and_a_key_that_is_not_there_is_text_too() -
 
 @pytest.mark.parametrize(
     ("ns", "words"),
-    [(0, "0 ms"), (1_500_000, "1.5 ms"), (2_000_000_000, "2.0 s"), (61_000_000_000, "1m 1s"), (3.7e12, "1h 1m")],
+    [
+        (0, "0 ms"),
+        (1_500_000, "1.5 ms"),
+        (999_400_000, "999 ms"),
+        (999_600_000, "1.0 s"),
+        (2_000_000_000, "2.0 s"),
+        (61_000_000_000, "1m 1s"),
+        (3.7e12, "1h 1m"),
+    ],
 )
 def test_durations_are_said_shortly(ns: float, words: str) -> None:
     assert took(int(ns)) == words
@@ -232,6 +242,16 @@ async def test_a_decision_has_the_name_of_whoever_made_it(lifesign: Lifesign) ->
 
     assert "dismissed by ada@example.org" in said(await owner.get(back.partition("#")[0]))
     await owner.post(f"{place}/decisions", {"fingerprint": "none:1", "decision": "approved"}, expect=404)
+
+
+async def test_what_no_form_offers_is_refused_by_its_name(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    await failing(lifesign)
+    place = await diagnosed(owner)
+    await owner.get(place)
+
+    for path, field in (("/diagnosis", "minutes"), (f"{place}/verify", "minutes"), (f"{place}/decisions", "decision")):
+        assert f"{field} must be one of" in said(await owner.post(path, {field: "x", "fingerprint": "y"}, expect=400))
 
 
 async def test_verifying_says_what_became_of_each_issue(lifesign: Lifesign) -> None:

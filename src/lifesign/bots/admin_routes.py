@@ -1,11 +1,16 @@
 """HTTP of the operator's commands about bots of all projects, which only the operator's way in reaches."""
 
+from collections.abc import Callable
+
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lifesign.auth.service import operator
 from lifesign.bots import running
+from lifesign.bots.calls import watchers_of
+from lifesign.bots.watching import Watchers
 from lifesign.http.answers import json_answer
 from lifesign.http.body import read_model
 from lifesign.http.context import context_of
@@ -27,7 +32,7 @@ async def stop_all(request: Request) -> Response:
     reason = body.reason[:500] if "reason" in body.given() else None
     context = context_of(request)
     count = await context.db.write(
-        running.stop, running.ALL_PROJECTS, reason, cancels=body.cancel_running, now=context.now()
+        running.stop_server, _operators_watchers(request), reason, cancels=body.cancel_running, now=context.now()
     )
     log.warning("bots.all_stopped", cancelled=count)
     return json_answer({"stopped": 1, "cancelled": count})
@@ -36,9 +41,14 @@ async def stop_all(request: Request) -> Response:
 async def resume_all(request: Request) -> Response:
     """Let runs begin again, where the project itself did not stop them."""
     context = context_of(request)
-    await context.db.write(running.resume, running.ALL_PROJECTS, context.now())
+    await context.db.write(running.resume_server, _operators_watchers(request), context.now())
     log.info("bots.all_resumed")
     return json_answer({"stopped": 0})
+
+
+def _operators_watchers(request: Request) -> Callable[[str], Watchers]:
+    """What keeping the heartbeats of a project needs, by project."""
+    return lambda project_id: watchers_of(request, operator(project_id))
 
 
 routes = [

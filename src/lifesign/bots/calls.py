@@ -124,17 +124,22 @@ async def call_of(request: Request, scope: str) -> Call:
 def ask_of(request: Request, caller: Caller, now: EpochMs) -> Ask:
     """Who asks, with what services need besides."""
     courier: Courier = request.app.state.courier
-    settings = context_of(request).settings
     return Ask(
         project_id=caller.project_id,
         key_id=caller.key_id,
         is_admin=caller.allows("bots:admin"),
-        watchers=Watchers(caller, tuning_of(settings), settings.max_heartbeats),
+        watchers=watchers_of(request, caller),
         guard=courier.kit.guard,
         box=courier.kit.box,
         now=now,
         offers=request.app.state.bot_offers(caller.project_id),
     )
+
+
+def watchers_of(request: Request, caller: Caller) -> Watchers:
+    """What keeping heartbeats that watch schedules needs, in the name of `caller`."""
+    settings = context_of(request).settings
+    return Watchers(caller, tuning_of(settings), settings.max_heartbeats)
 
 
 def _id_in(name: str, body: Mapping[str, Any], query: Mapping[str, str], *, is_body_first: bool) -> Any:

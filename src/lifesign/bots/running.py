@@ -5,7 +5,7 @@ Locks are taken in this order: settings of the project, schedule, run, account.
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,7 +21,9 @@ from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
 from lifesign.bots.reports import Report
 from lifesign.bots.rules import GONE, Counted, Door, Facts, LeaseLost, Limits, RunKind, RunStatus
 from lifesign.bots.run_store import DueSchedule, Moved
+from lifesign.bots.store import ALL_PROJECTS
 from lifesign.bots.timing import Due
+from lifesign.bots.watching import Watchers
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.ids import new_id
@@ -30,8 +32,6 @@ from lifesign.schedule import BadSchedule
 LEASE_MS = 60_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-ALL_PROJECTS = "*"
-"""In place of a project's id: settings of this "project" hold for all."""
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
@@ -935,11 +935,31 @@ def resume(conn: Connection, project_id: str, now: EpochMs) -> None:
 def stop_project(conn: Connection, ask: service.Ask, reason: str | None, *, cancels: bool) -> int:
     """The same for the project of whoever asks, whose schedules nothing watches meanwhile."""
     count = stop(conn, ask.project_id, reason, cancels=cancels, now=ask.now)
-    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now, is_stopped=True)
+    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now)
     return count
 
 
 def resume_project(conn: Connection, ask: service.Ask) -> None:
     """Let runs of the project begin again, and what watches them look again."""
     resume(conn, ask.project_id, ask.now)
-    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now, is_stopped=False)
+    watching.switch_all(conn, ask.watchers, ask.project_id, ask.now)
+
+
+def stop_server(
+    conn: Connection, watchers_of: Callable[[str], Watchers], reason: str | None, *, cancels: bool, now: EpochMs
+) -> int:
+    """As `stop_project`, for all projects. watchers_of: by project."""
+    count = stop(conn, ALL_PROJECTS, reason, cancels=cancels, now=now)
+    _switch_everywhere(conn, watchers_of, now)
+    return count
+
+
+def resume_server(conn: Connection, watchers_of: Callable[[str], Watchers], now: EpochMs) -> None:
+    """As `resume_project`, for all projects; those that were stopped by themselves stay so."""
+    resume(conn, ALL_PROJECTS, now)
+    _switch_everywhere(conn, watchers_of, now)
+
+
+def _switch_everywhere(conn: Connection, watchers_of: Callable[[str], Watchers], now: EpochMs) -> None:
+    for project_id in store.watching_projects(conn):
+        watching.switch_all(conn, watchers_of(project_id), project_id, now)

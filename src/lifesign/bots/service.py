@@ -488,9 +488,8 @@ def _watched(conn: Connection, ask: Ask, bot: Bot, schedule: Schedule) -> Schedu
     """The schedule with its heartbeat as it wants one."""
     if schedule.options.watch is None and schedule.heartbeat_id is None:
         return schedule
-    is_stopped = store.settings_of(conn, ask.project_id).stopped_at is not None
     found = watching.without_lost(conn, schedule)
-    return watching.kept(conn, ask.watchers, bot, found, ask.now, is_stopped=is_stopped)
+    return watching.kept(conn, ask.watchers, bot, found, ask.now)
 
 
 def switched(schedule: Schedule, ask: Ask, *, is_enabled: bool) -> Schedule:

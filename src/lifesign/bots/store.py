@@ -32,6 +32,9 @@ from lifesign.db.schema import (
 )
 from lifesign.db.sql import insert_if_new, one_at_a_time
 
+ALL_PROJECTS = "*"
+"""In place of a project's id: settings of this "project" hold for all."""
+
 B = bots.c
 S = bot_schedules.c
 M = bot_members.c
@@ -97,6 +100,12 @@ def prompt_hash(prompt: str) -> str:
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
+def is_stopped(conn: Connection, project_id: str) -> bool:
+    """Whether somebody has stopped the bots of a project, or those of all projects."""
+    found = settings_of_many(conn, [project_id, ALL_PROJECTS])
+    return any(each.stopped_at is not None for each in found.values())
+
+
 def settings_of(conn: Connection, project_id: str) -> ProjectSettings:
     """The settings of a project's bots; those that nobody set are as usual."""
     return settings_of_many(conn, [project_id])[project_id]
@@ -331,6 +340,11 @@ def watched_schedules(conn: Connection, project_id: str) -> list[Schedule]:
     """Schedules of a project that a heartbeat watches. Index: ix_bot_schedules_project."""
     query = select(*_SCHEDULE).where(S.project_id == project_id, S.heartbeat_id.is_not(None)).order_by(S.id)
     return [_schedule(row) for row in conn.execute(query.with_for_update())]
+
+
+def watching_projects(conn: Connection) -> list[str]:
+    """Projects with a schedule that a heartbeat watches."""
+    return list(conn.scalars(select(S.project_id).where(S.heartbeat_id.is_not(None)).distinct().order_by(S.project_id)))
 
 
 def note_skips(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> None:

@@ -63,12 +63,10 @@ def lost(conn: Connection, schedules: Iterable[Schedule]) -> set[str]:
     return {schedule_id for heartbeat_id, schedule_id in watched.items() if heartbeat_id not in present}
 
 
-def kept(
-    conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now: EpochMs, *, is_stopped: bool = False
-) -> Schedule:
+def kept(conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now: EpochMs) -> Schedule:
     """The schedule with a heartbeat as it wants one, which is made, changed, paused, resumed or removed for that.
 
-    is_stopped: all bots of the project are. Raises InvalidField when there is no room for one more.
+    Raises InvalidField when there is no room for one more.
     """
     present = None
     if schedule.heartbeat_id is not None:
@@ -77,7 +75,7 @@ def kept(
         if present is not None:
             remove(conn, watchers, bot, schedule, now)
         return replace(schedule, heartbeat_id=None)
-    is_live = schedule.is_enabled and bot.is_scheduling and not is_stopped
+    is_live = schedule.is_enabled and bot.is_scheduling and not store.is_stopped(conn, schedule.project_id)
     if present is None:
         present = _made(conn, watchers, bot, schedule, now, is_live=is_live)
     else:
@@ -173,12 +171,12 @@ def remove(conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, n
     heartbeats.delete(conn, watchers.caller, schedule.heartbeat_id, now, tuning=watchers.tuning, owner=_owner(bot))
 
 
-def switch_all(conn: Connection, watchers: Watchers, project_id: str, now: EpochMs, *, is_stopped: bool) -> None:
-    """Pause, or resume, the heartbeats of a project's schedules."""
+def switch_all(conn: Connection, watchers: Watchers, project_id: str, now: EpochMs) -> None:
+    """Pause, or resume, the heartbeats of a project's schedules, after its bots were stopped or resumed."""
     schedules = store.watched_schedules(conn, project_id)
     bots = store.bots_by_id(conn, sorted({each.bot_id for each in schedules}))
     for schedule in schedules:
-        kept(conn, watchers, bots[schedule.bot_id], schedule, now, is_stopped=is_stopped)
+        kept(conn, watchers, bots[schedule.bot_id], schedule, now)
 
 
 class Watcher:

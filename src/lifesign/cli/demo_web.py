@@ -18,31 +18,32 @@ import time
 import urllib.parse
 import urllib.request
 import webbrowser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from lifesign.cli.checkin import Proof, check_in
 from lifesign.cli.demo import Running, Stage, hook_sink, interruptible, mail_sink, new_key, running
-from lifesign.cli.errors import CommandFailed, Refused, Unreachable
-from lifesign.cli.remote import Api, Call, Send, encoded, over_kept_network
+from lifesign.cli.errors import CommandFailed, Refused
+from lifesign.cli.remote import Api, Call, Send, encoded, over_kept_network, understood
 from lifesign.cli.values import Json
-from lifesign.clock import SystemClock, parse_timestamp
+from lifesign.clock import EpochMs, SystemClock, parse_timestamp, rfc3339
 
 EMAIL, PASSWORD = "demo@example.org", "granite otter lantern 52"
-MOST_DAYS: Final = 31
 _HOUR_S, _DAY_HOURS = 3600, 24
 _EARLY_S = 300
 _LIVE_S = 5
 _QUIET_TURN = 24
+_TOLD_DAYS = 3
 _SPANS_DAYS = 3
 _SEED = 7
 
 
 class Job(NamedTuple):
-    """A heartbeat of the demo. hours: at which it checks in, UTC; None: every hour. outages: from, to, in hours ago.
+    """A heartbeat of the demo. hours: at which it checks in, UTC; None: every hour.
 
+    outages: from when and until when it stays silent, in hours before the demo is shown; the end does not count.
     ended: how the incident of an outage ends.
     """
 
@@ -59,6 +60,8 @@ class Job(NamedTuple):
 _AT_2: Final = {"mode": "scheduled", "schedule": "0 2 * * *", "grace": 1800}
 _AT_4: Final = {"mode": "scheduled", "schedule": "0 4 * * *", "grace": 3600}
 _QUARTERS: Final = {"mode": "scheduled", "schedule": "0 */6 * * *", "grace": 1800}
+_STILL: Final = -(10**6)
+"""Until when an outage lasts that nobody ends."""
 _HOURLY: Final = {"mode": "recurring", "interval": _HOUR_S, "grace": 600}
 JOBS: Final = (
     Job("Nightly backup", "data", ("critical",), _AT_2, "page", hours=(2,), outages=((13 * 24, 12 * 24),)),
@@ -70,7 +73,7 @@ JOBS: Final = (
         "page",
         outages=((9 * 24 + 5, 9 * 24 + 2), (52, 50)),
     ),
-    Job("Invoices", "shop", ("billing",), _HOURLY, "page", outages=((4, 0),)),
+    Job("Invoices", "shop", ("billing",), _HOURLY, "page", outages=((4, _STILL),)),
     Job("Search index", "shop", (), _HOURLY, "tell", outages=((20 * 24, 19 * 24 + 12), (30, 27)), ended="ack"),
     Job("Mail queue", "mail", (), _HOURLY, "tell"),
     Job("Certificates", "edge", ("tls",), _AT_4, "tell", hours=(4,)),
@@ -94,10 +97,10 @@ class World:
     spans: "itertools.count[int]" = field(default_factory=itertools.count)
 
 
-def play(*, days: int, port: int, opens: bool, stays: bool = True) -> None:
+def play(*, days: int, port: int, opens: bool) -> None:
     """Fill a server with `days` days of history and serve it until somebody stops it. Raises CommandFailed.
 
-    opens: show the overview in the browser. stays: False for those who only want it filled, shown and gone.
+    opens: show the overview in the browser.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
@@ -107,24 +110,25 @@ def play(*, days: int, port: int, opens: bool, stays: bool = True) -> None:
         hook_url = stack.enter_context(hook_sink(stage))
         runner_url = stack.enter_context(_runner())
         key = new_key()
-        began = _now_s() // _HOUR_S * _HOUR_S - days * _DAY_HOURS * _HOUR_S
-        start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        shown = _now_s() // _HOUR_S
+        start = rfc3339(EpochMs((shown - days * _DAY_HOURS) * _HOUR_S * 1000))
         manual = {"LIFESIGN_TESTING": "true", "LIFESIGN_CLOCK": "manual", "LIFESIGN_CLOCK_START": start}
-        stage.tell("history", f"a server goes through {days} days; a month takes a minute or two")
+        stage.tell("history", f"a server goes through {days} days; a month takes some four minutes, a week one")
         with running(directory, smtp_port, key, manual) as past, _world(past, key) as world:
             _settled(past)
             _made(stage, world, hook_url, runner_url)
-            _lived(stage, world, days)
+            _lived(stage, world, days, shown)
             _shown_in_public(past, world)
+            made = world
         with running(directory, smtp_port, key, port=port) as present:
             stage.tell("server", f"listens on {present.url}")
             stage.tell("sign in", f"as {EMAIL}, with the password: {PASSWORD}")
             if opens:
                 webbrowser.open(present.url)
-            if stays:
-                stage.tell("live", "three heartbeats check in every few seconds; Ctrl-C ends it all")
-                with _world(present, key) as world:
-                    _goes_on(world)
+            stage.tell("live", "three heartbeats check in every few seconds; Ctrl-C ends it all")
+            with _world(present, key) as world:
+                world.slugs, world.systems = made.slugs, made.systems
+                _goes_on(world, shown)
 
 
 @contextlib.contextmanager
@@ -173,15 +177,13 @@ def _made(stage: Stage, world: World, hook_url: str, runner_url: str) -> None:
 
 
 def _bot(world: World, runner_url: str, channel: str) -> None:
-    ours: Json = {"project_id": "default"}
     world.api.call("PUT", "/v1/bot/settings", {"project_id": "default", "notify_channels": [channel]})
     options: Json = {"runner": {"kind": "http", "url": runner_url}}
     body: Json = {"project_id": "default", "name": "Price watch", "heartbeat": 1, "model": "demo", "lifesign": options}
     made = world.api.post("/v1/bot/create", body)["bot"]
     assert isinstance(made, dict)  # noqa: S101 - as the API is published
-    assert isinstance(ours, dict)  # noqa: S101 - see above
     schedule: Json = {
-        **ours,
+        "project_id": "default",
         "bot_id": made["uuid"],
         "prompt": "Look at the prices of our three competitors and tell me what changed since this morning.",
         "interval_minutes": 120,
@@ -195,19 +197,18 @@ def _bot(world: World, runner_url: str, channel: str) -> None:
 
 
 # What happened ------------------------------------------------------------------------------------------------------
-def _lived(stage: Stage, world: World, days: int) -> None:
+def _lived(stage: Stage, world: World, days: int, shown: int) -> None:
+    """Go through all of it. shown: the hour in which the demo is shown, since 1970."""
     hours = days * _DAY_HOURS
     for hour in range(hours + 1):
         left = hours - hour
         if hour:
             _turned(world, _HOUR_S - _EARLY_S)
             _turned(world, _EARLY_S)
-        at = (_now_s() // _HOUR_S + hour - hours) % _DAY_HOURS
-        _jobs(world, at, left)
-        _machines(world, left)
+        _reported(world, shown, left)
         if left < _SPANS_DAYS * _DAY_HOURS:
             _agents(world, left)
-        if hour and hour % (_DAY_HOURS * 7) == 0:
+        if hour and hour % (_DAY_HOURS * _TOLD_DAYS) == 0:
             stage.tell("history", f"{hour // _DAY_HOURS} of {days} days")
     # To the very moment, or the server would have been down for a while.
     now = str(world.api.get("/_test/clock")["now"])
@@ -228,13 +229,17 @@ def _turned(world: World, seconds: int) -> None:
     world.api.post("/_test/advance", {"ms": seconds * 1000})
 
 
+def _reported(world: World, shown: int, left: int) -> None:
+    """What reports at an hour does. left: so many hours before the demo is shown."""
+    _jobs(world, (shown - left) % _DAY_HOURS, left)
+    _machines(world, left)
+
+
 def _jobs(world: World, at: int, left: int) -> None:
     for job in JOBS:
         if job.hours is not None and at not in job.hours:
             continue
-        silent = [
-            outage for outage in job.outages if outage[0] >= left > outage[1] or (outage[1] == 0 and left <= outage[0])
-        ]
+        silent = [(since, until) for since, until in job.outages if since >= left > until]
         if silent:
             if job.ended == "ack" and left == (silent[0][0] + silent[0][1]) // 2:
                 _acknowledged(world, job)
@@ -252,8 +257,8 @@ def _machines(world: World, left: int) -> None:
         if name == _DEAD and left < _DAY_HOURS // 2:
             continue
         basic = base64.b64encode(f"{system_id}:{secret}".encode()).decode()
-        content = encoded({"system_id": system_id})
-        world.anonymous(Call("POST", "/api/systems/heartbeat", content, {"Authorization": f"Basic {basic}"}))
+        path, content = "/api/systems/heartbeat", encoded({"system_id": system_id})
+        understood(world.anonymous(Call("POST", path, content, {"Authorization": f"Basic {basic}"})), path)
 
 
 def _agents(world: World, left: int) -> None:
@@ -389,19 +394,18 @@ def _result(chance: random.Random) -> dict[str, Json]:
     return {"status": "success", "response": "Two prices changed: the kettle is 4 EUR cheaper at both.", "usage": usage}
 
 
-def _goes_on(world: World) -> None:
-    """Let some heartbeats live before the eyes of whoever looks: one of them falls silent now and then."""
-    slugs: Sequence[str] = [str(row["slug"]) for row in _rows(world) if row["name"] in _LIVE]
+def _goes_on(world: World, shown: int) -> None:
+    """Let some heartbeats live before the eyes of whoever looks: one of them falls silent now and then.
+
+    And at each full hour whatever reports at that hour.
+    """
+    reported = shown
     for turn in itertools.count():
-        for number, slug in enumerate(slugs):
-            is_silent = number == len(slugs) - 1 and turn % _QUIET_TURN > _QUIET_TURN // 2
-            if not is_silent:
-                with contextlib.suppress(Refused, Unreachable):  # the next one will do
-                    check_in(world.send, Proof(slug, is_healthy=True))
+        with contextlib.suppress(CommandFailed):  # the next turn will do
+            for name in _LIVE:
+                if name != _LIVE[-1] or turn % _QUIET_TURN <= _QUIET_TURN // 2:
+                    check_in(world.send, Proof(world.slugs[name], is_healthy=True))
+            for hour in range(reported + 1, _now_s() // _HOUR_S + 1):
+                _reported(world, shown, shown - hour)
+                reported = hour
         time.sleep(_LIVE_S)
-
-
-def _rows(world: World) -> list[dict[str, Json]]:
-    found = world.api.get("/v1/heartbeats", namespace="live")["heartbeats"]
-    assert isinstance(found, list)  # noqa: S101 - as the API is published
-    return [each for each in found if isinstance(each, dict)]

@@ -13,11 +13,12 @@ from lifesign.diagnosis import report, service, verification
 from lifesign.diagnosis.ledger import STATES, Entry, LedgerState
 from lifesign.diagnosis.service import Decided, Decision, Diagnoses, Order, StoredPacket
 from lifesign.diagnosis.verification import Question
+from lifesign.faults import invalid
 from lifesign.http.context import base_url, context_of
 from lifesign.http.paging import is_id
 from lifesign.telemetry.asked import storable
 from lifesign.telemetry.wire import Json
-from lifesign.web.access import form_for, person_of
+from lifesign.web.access import Form, form_for, person_of
 from lifesign.web.pages import page
 from lifesign.web.routes import to
 from lifesign.web.rules import Person
@@ -28,7 +29,6 @@ router = APIRouter(include_in_schema=False)
 _SCOPE: Final = "runs:write"
 _LISTED: Final = 50
 _ENTRIES: Final = 200
-_LONGEST: Final = 200
 _DECISIONS: Final[tuple[Decision, ...]] = get_args(Decision)
 _is_packet = is_id("pkt")
 
@@ -91,9 +91,8 @@ def _listed(conn: Connection, project_id: str, *, before: str | None, state: Led
 async def diagnose(request: Request) -> Response:
     """Diagnose a window that ends now."""
     person, form = await form_for(request, _SCOPE)
-    minutes = next((each.minutes for each in WINDOWS if str(each.minutes) == form.get("minutes")), WINDOWS[0].minutes)
-    environment = storable(form.get("environment")[:_LONGEST]) or None
-    packet = await _diagnoses(request).diagnose(person.shown.project_id, Order(minutes, environment=environment))
+    order = Order(_minutes(form), environment=storable(form.get("environment")) or None)
+    packet = await _diagnoses(request).diagnose(person.shown.project_id, order)
     return to(f"/packets/{packet.id}")
 
 
@@ -112,9 +111,10 @@ async def decide(request: Request, packet_id: str) -> Response:
     context = context_of(request)
     fingerprint = storable(form.raw("fingerprint"))
     decision = next((each for each in _DECISIONS if each == form.get("decision")), None)
-    if decision is not None:
-        decided = Decided(fingerprint, decision, person.email, context.now())
-        await context.db.write(service.decide, person.shown.project_id, packet_id, decided)
+    if decision is None:
+        raise invalid("decision", f"must be one of {', '.join(_DECISIONS)}")
+    decided = Decided(fingerprint, decision, person.email, context.now())
+    await context.db.write(service.decide, person.shown.project_id, packet_id, decided)
     return to(f"/packets/{packet_id}#{anchor(fingerprint)}")
 
 
@@ -122,12 +122,18 @@ async def decide(request: Request, packet_id: str) -> Response:
 async def verify(request: Request, packet_id: str) -> Response:
     """Whether the issues of a diagnosis are over, as what arrived since shows."""
     person, form = await form_for(request, _SCOPE)
-    minutes = next((each.minutes for each in WINDOWS if str(each.minutes) == form.get("minutes")), WINDOWS[0].minutes)
+    question = Question(_minutes(form), packet_id=packet_id)
     db = context_of(request).db
-    told = await verification.verify(
-        _diagnoses(request), db, person.shown.project_id, Question(minutes, packet_id=packet_id)
-    )
+    told = await verification.verify(_diagnoses(request), db, person.shown.project_id, question)
     return await _shown(request, person, packet_id, told)
+
+
+def _minutes(form: Form) -> int:
+    """The window that was chosen. Raises InvalidInput."""
+    chosen = next((each.minutes for each in WINDOWS if str(each.minutes) == form.get("minutes")), None)
+    if chosen is None:
+        raise invalid("minutes", f"must be one of {', '.join(str(each.minutes) for each in WINDOWS)}")
+    return chosen
 
 
 def anchor(fingerprint: str) -> str:

@@ -186,7 +186,7 @@ def line_of(summary: Summary, ways: Ways = OF_PEOPLE) -> Line:
 def took(duration_ns: int) -> str:
     """A duration, as short as it can be said."""
     ms = milliseconds(max(0, duration_ns))
-    if ms < 1000:  # noqa: PLR2004 - of a second
+    if ms < 999.5:  # noqa: PLR2004 - which is a second, rounded
         return f"{ms:.3g} ms"
     seconds = ms / 1000
     if seconds < 60:  # noqa: PLR2004 - of a minute
