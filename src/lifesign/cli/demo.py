@@ -324,13 +324,20 @@ def hook_sink(stage: Stage) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer((_ADDRESS, 0), Handler)
+    with listening(Handler) as url:
+        yield f"{url}/hook"
+
+
+@contextlib.contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server of our own, on a free port, that answers as `handler` does."""
+    server = http.server.ThreadingHTTPServer((_ADDRESS, 0), handler)
     thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="demo-webhook", daemon=True
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="demo-receiver", daemon=True
     )
     thread.start()
     try:
-        yield f"http://{_ADDRESS}:{server.server_address[1]}/hook"
+        yield f"http://{_ADDRESS}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -13,7 +13,6 @@ import json
 import random
 import re
 import tempfile
-import threading
 import time
 import urllib.parse
 import urllib.request
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lifesign.cli.checkin import Proof, check_in
-from lifesign.cli.demo import Running, Stage, hook_sink, interruptible, mail_sink, new_key, running
+from lifesign.cli.demo import Running, Stage, hook_sink, interruptible, listening, mail_sink, new_key, running
 from lifesign.cli.errors import CommandFailed, Refused
 from lifesign.cli.remote import Api, Call, Send, encoded, over_kept_network, understood
 from lifesign.cli.values import Json
@@ -372,17 +371,8 @@ def _runner() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="demo-runner", daemon=True
-    )
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/run"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Handler) as url:
+        yield f"{url}/run"
 
 
 def _result(chance: random.Random) -> dict[str, Json]:
