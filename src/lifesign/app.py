@@ -8,7 +8,7 @@ what it is storing, the store, and last the database; these two commit what is q
 import copy
 import functools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,7 @@ from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
+from lifesign.http.direct import DirectRoute
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
 from lifesign.incidents.fallback import SettingsAsChannelUser
@@ -176,6 +177,14 @@ _HOT = (
 )
 
 
+_DIRECT = (
+    heartbeat_routes.direct_check_in,
+    ping_routes.direct_ping,
+    machine_routes.direct_heartbeat,
+    run_routes.direct_progress,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One running Lifesign: everything that a process holds."""
@@ -194,6 +203,8 @@ class Node:
     bots: Executor
     app: ASGIApp
     api: FastAPI
+    direct: Sequence[DirectRoute]
+    """What the server answers without asking `app`, where it can."""
     new_admin_key: str | None
     """Made at this start and to be shown once; None when there was one."""
     new_setup_token: str | None
@@ -341,6 +352,7 @@ async def open_node(
         bots,
         app,
         api,
+        [route(api.state) for route in _DIRECT],
         new_admin_key,
         new_setup_token,
     )

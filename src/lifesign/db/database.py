@@ -8,6 +8,7 @@ handed to it together, so that the hottest statements run once for many.
 
 import asyncio
 import contextlib
+import functools
 import random
 import threading
 import time
@@ -36,8 +37,9 @@ MAX_BATCH = 500
 MAX_QUEUE = 20_000
 LENGTHY = 2
 """How many reads of `read_at_length` are at work at a time."""
-# How long callers are gathered for one commit, at most.
-_GATHER_S = 0.002
+# How long callers are gathered for one commit, at most; and no longer than one comes in each of these.
+_GATHER_S = 0.01
+_GAP_S = 0.001
 # A transaction that has taken this long is committed, whoever else waits.
 _LONG_S = 0.02
 _RETRYABLE = {"40001", "40P01"}
@@ -88,7 +90,7 @@ def is_writing() -> bool:
 # Any, here and below: one queue holds the callers of every function; `write` and `write_batched` restore the types.
 @dataclass(slots=True)
 class _Caller:
-    future: "asyncio.Future[Any]"
+    done: Callable[[Any], None]
     loop: asyncio.AbstractEventLoop
     fn: Callable[..., Any]
     item: Any
@@ -200,18 +202,33 @@ class Database:
         """
         return cast("R", await self._enqueue(fn, item, batched=True))
 
+    def post_batched(
+        self,
+        fn: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
+        item: T,
+        done: Callable[[R | Exception], None],
+    ) -> None:
+        """Like `write_batched`, for who has no task to wait in: `done` gets the result, or the exception, on the loop.
+
+        Raises WriterBusy, StorageUnavailable; `done` is not called then.
+        """
+        self._put(_Caller(done, asyncio.get_running_loop(), fn, item, batched=True))
+
     async def _enqueue(self, fn: Callable[..., Any], item: object, *, batched: bool) -> object:  # Any: see _Caller
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        self._put(_Caller(functools.partial(_resolve, future), loop, fn, item, batched))
+        return await future
+
+    def _put(self, caller: _Caller) -> None:
         with self._ready:
             if self.refusal is not None:
                 raise StorageUnavailable(self.refusal)
             if self._stopping or len(self._queue) >= MAX_QUEUE:
                 raise WriterBusy
-            self._queue.append(_Caller(future, loop, fn, item, batched))
+            self._queue.append(caller)
             if len(self._queue) in {1, self._expected}:
                 self._ready.notify()
-        return await future
 
     def listen(self) -> None:
         """Be woken by what other nodes commit, until `close`. SQLite has no other nodes."""
@@ -272,7 +289,7 @@ class Database:
             return callers
 
     def _gathered(self) -> bool:
-        """Wait until there are callers: as many as are expected, or as many as come within 2 ms. False: look again.
+        """Wait until there are callers: as many as are expected, or as many as keep coming. False: look again.
 
         Those who were answered by the last commit are mostly about to call again. Begun without them, the next commit
         would have to share Python's lock with the handling of their requests, which costs both more than they gain:
@@ -283,8 +300,9 @@ class Database:
                 return False
             self._ready.wait()
         gather_until = time.monotonic() + _GATHER_S
-        while not self._stopping and len(self._queue) < self._expected:
-            if not self._ready.wait(max(0.0, gather_until - time.monotonic())):
+        while not self._stopping and len(self._queue) < self._expected and time.monotonic() < gather_until:
+            already = len(self._queue)
+            if not self._ready.wait(_GAP_S) and len(self._queue) == already:
                 break
         # Another writer may have been quicker.
         return bool(self._queue)
@@ -394,12 +412,19 @@ def _group_at(callers: list[_Caller], position: int) -> list[_Caller]:
 def _answer(callers: list[_Caller], results: list[Any]) -> None:  # Any: see _Caller
     def settle() -> None:
         for caller, result in zip(callers, results, strict=True):
-            if caller.future.done():
-                continue
-            if isinstance(result, Exception):
-                caller.future.set_exception(result)
-            else:
-                caller.future.set_result(result)
+            try:
+                caller.done(result)
+            except Exception:  # the others are to be answered all the same
+                log.exception("database.answer_lost")
 
     with contextlib.suppress(RuntimeError):  # the event loop is gone, and with it whoever asked
         callers[0].loop.call_soon_threadsafe(settle)
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:  # Any: see _Caller
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
