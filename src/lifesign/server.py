@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
 def uvicorn_server(
     app: ASGIApp, protocol: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
 ) -> uvicorn.Server:
-    """uvicorn as this product runs it. protocol: of each connection."""
+    """A server of uvicorn as this product runs it. protocol: of each connection."""
     return _Server(
         uvicorn.Config(
             app,
