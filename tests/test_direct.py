@@ -86,11 +86,12 @@ async def answer_of(reader: asyncio.StreamReader, *, is_head: bool = False) -> b
 
 
 @asynccontextmanager
-async def door(lifesign: Lifesign, *, is_direct: bool = True) -> AsyncIterator[Door]:
+async def door(lifesign: Lifesign, *, is_direct: bool = True, keep_alive_s: int = 75) -> AsyncIterator[Door]:
     """A server over the node."""
     opened, node = Door(lifesign), lifesign.node
     routes = [opened.telling(route) for route in node.direct]
     server = uvicorn_server(opened, protocol_for(node.db, routes)) if is_direct else uvicorn_server(opened)
+    server.config.timeout_keep_alive = keep_alive_s
     with socket.create_server(("127.0.0.1", 0)) as listener:
         opened.port = listener.getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -239,6 +240,38 @@ async def test_requests_in_a_row_are_answered_in_their_order(lifesign: Lifesign)
             return told
 
         assert await in_turn() == answers
+
+
+@pytest.mark.usefixtures("paths")
+async def test_an_answer_does_not_disturb_the_request_that_is_coming_in(lifesign: Lifesign) -> None:
+    """The first is refused by the writer, and told by the app, while half of the second one is here."""
+    unknown = CHECK_IN.replace(b"nightly-export", b"nobody")
+    async with door(lifesign) as short, short.connection() as (reader, writer):
+        async with writers_held(lifesign):
+            writer.write(unknown + CHECK_IN[:40])
+            await short.read.acquire()
+        assert (await answer_of(reader)).startswith(b"HTTP/1.1 404 ")
+        writer.write(CHECK_IN[40:])
+
+        assert (await answer_of(reader)).startswith(b"HTTP/1.1 200 ")
+        assert short.asked == ["/v1/heartbeats/nobody/checkin"]
+
+
+async def test_a_connection_that_has_been_idle_for_long_is_closed(lifesign: Lifesign, paths: dict[str, str]) -> None:
+    ping = filled_in(REQUESTS["ping"][0], paths)
+    async with door(lifesign, keep_alive_s=1) as short:
+        loop = asyncio.get_running_loop()
+        async with short.connection() as (reader, writer), asyncio.timeout(_ENOUGH_S):
+            writer.write(ping)
+            await answer_of(reader)
+            await asyncio.sleep(0.6)
+            writer.write(ping)
+            await answer_of(reader)
+            answered_at = loop.time()
+
+            assert await reader.read() == b""
+            # The second answer counts, not the first.
+            assert loop.time() - answered_at >= 0.9
 
 
 async def test_one_who_waits_to_send_the_body_is_told_to_go_on(lifesign: Lifesign, paths: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from starlette.responses import Response
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lifesign.db import Database
@@ -46,20 +47,34 @@ class DirectProtocol(HttpToolsProtocol):
     db: Database
     routes: tuple[DirectRoute, ...]
     _coming: "_Call | None" = None
+    _idle_since: float | None = None
+
+    def on_message_begin(self) -> None:
+        """A request begins. What the app is told of it is made when the app is asked."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Decide which way a request goes. Its body, if any, is still to come."""
         route = self._route()
         if route is None:
             self._coming = None
+            self.scope = self._new_scope(self.headers)
             super().on_headers_complete()
             return
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["path"], self.scope["raw_path"] = self.url.decode("ascii"), self.url
-        self.scope["query_string"] = b""
         self._coming = _Call(self, route)
         # What uvicorn asks of its cycles, ours answers as well.
         self.cycle = cast("RequestResponseCycle", self._coming)
+
+    def _new_scope(self, headers: list[tuple[bytes, bytes]]) -> HTTPScope:
+        """What uvicorn begins a request with. The one that is being parsed may be another: it is left alone."""
+        kept = self.scope, self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        scope = self.scope
+        self.scope, self.url, self.headers, self.expect_100_continue = kept
+        scope["headers"] = headers
+        return scope
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -100,6 +115,50 @@ class DirectProtocol(HttpToolsProtocol):
                 return None
         return route
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request; an idle connection is closed after a while."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        # One timer that looks again, where uvicorn sets one after each answer and takes it back at the next request.
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing has come since the last answer for as long as that is borne."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is not None:
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0:
+                self._look_again_in(left)
+            else:
+                super().timeout_keep_alive_handler()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        self._idle_since = None
+        super().data_received(data)
+
+    def _unset_keepalive_if_required(self) -> None:
+        # uvicorn asks for it whenever something comes; our timer finds out by itself.
+        pass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
     def _is_busy(self) -> bool:
         # None before the first request, whatever its type says.
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -108,14 +167,11 @@ class DirectProtocol(HttpToolsProtocol):
     def answer(self, call: "_Call", response: Response) -> None:
         """Send an answer in one piece."""
         pieces = [STATUS_LINE[response.status_code]]
-        for name, value in (
-            *self.server_state.default_headers,
-            *response.raw_headers,
-            (REQUEST_ID_HEADER, request_id_of(call.scope["headers"])),
-        ):
-            pieces += (name, b": ", value, b"\r\n")
-        pieces.append(b"\r\n" if call.keep_alive else b"connection: close\r\n\r\n")
-        if call.scope["method"] != "HEAD":
+        pieces += [b"%b: %b\r\n" % each for each in self.server_state.default_headers]
+        pieces += [b"%b: %b\r\n" % each for each in response.raw_headers]
+        end = b"" if call.keep_alive else b"connection: close\r\n"
+        pieces.append(b"%b: %b\r\n%b\r\n" % (REQUEST_ID_HEADER, request_id_of(call.headers), end))
+        if call.method != "HEAD":
             pieces.append(bytes(response.body))
         if not self.transport.is_closing():
             self.transport.write(b"".join(pieces))
@@ -126,10 +182,13 @@ class DirectProtocol(HttpToolsProtocol):
 
     def hand_over(self, call: "_Call", error: Exception | None) -> None:
         """Let the app answer a request after all: as if it had just come, or with what has gone wrong."""
+        scope = self._new_scope(call.headers)
+        scope["method"] = call.method
+        scope["path"], scope["raw_path"], scope["query_string"] = call.path, call.path.encode(), b""
         if error is not None:
-            call.scope["state"][FAILED] = error
+            scope["state"][FAILED] = error
         cycle = RequestResponseCycle(
-            scope=call.scope,
+            scope=scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -174,10 +233,12 @@ class _Call:
         "_work",
         "body",
         "disconnected",
+        "headers",
         "keep_alive",
         "message_event",
+        "method",
+        "path",
         "response_complete",
-        "scope",
     )
 
     def __init__(self, protocol: DirectProtocol, route: DirectRoute) -> None:
@@ -186,7 +247,9 @@ class _Call:
         self._work: Work | None = None
         self._patience: Patience | None = None
         self._wait: Wait | None = None
-        self.scope = protocol.scope
+        self.method = protocol.parser.get_method().decode("ascii")
+        self.path = protocol.url.decode("ascii")
+        self.headers = protocol.headers
         self.body = bytearray()
         self.keep_alive: bool = protocol.parser.should_keep_alive()
         self.message_event = _NOBODY_WAITS
@@ -195,16 +258,9 @@ class _Call:
 
     def start(self) -> bool:
         """Hand the work to the writer; False when the request has to take the ordinary way."""
-        scope, protocol = self.scope, self._protocol
-        client = scope["client"]
-        asked = Asked(
-            scope["method"],
-            scope["path"],
-            cast("list[tuple[bytes, bytes]]", scope["headers"]),
-            bytes(self.body),
-            "" if client is None else client[0],
-            scope["scheme"],
-        )
+        protocol = self._protocol
+        peer = "" if protocol.client is None else protocol.client[0]
+        asked = Asked(self.method, self.path, self.headers, bytes(self.body), peer, protocol.scheme or "http")
         try:
             work = self._route.work(asked)
             if work is None:
