@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import looking, rules, running, service
+from lifesign.bots import looking, rules, service, stopping
 from lifesign.bots.bodies import Fields
 from lifesign.bots.budget import credits_of
 from lifesign.bots.calls import ask_of, ref_of
@@ -146,7 +146,7 @@ async def stop(request: Request) -> Response:
     """Let no run of the project begin, and cancel those that go on if that is wanted."""
     person, form = await form_for(request, "bots:admin")
     await context_of(request).db.write(
-        running.stop_project,
+        stopping.stop_project,
         asking(request, person),
         form.get("reason")[:_REASON] or None,
         cancels=bool(form.get("cancel_running")),
@@ -158,7 +158,7 @@ async def stop(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """Let runs begin again."""
     person, _ = await form_for(request, "bots:admin")
-    await context_of(request).db.write(running.resume_project, asking(request, person))
+    await context_of(request).db.write(stopping.resume_project, asking(request, person))
     return to("/bots")
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import looking, rules, running
+from lifesign.bots import ending, looking, rules
 from lifesign.bots.execution import Executor
 from lifesign.bots.looking import SeenRun
 from lifesign.bots.records import Run
@@ -132,7 +132,7 @@ async def cancel(request: Request, run_id: str) -> Response:
     """End a run: one that waits at once, one that goes on within 5 s."""
     person, _ = await form_for(request, "bots:run")
     context = context_of(request)
-    run: Run = await context.db.write(running.cancel, person.shown.project_id, _known(run_id), context.now())
+    run: Run = await context.db.write(ending.cancel, person.shown.project_id, _known(run_id), context.now())
     if run.status in rules.ENDED:
         cast("Executor", request.app.state.bots).ends.tell(run.id)
     return to(f"/runs/{run.id}")
@@ -147,7 +147,7 @@ async def decide(request: Request, run_id: str) -> Response:
         raise invalid("decision", "must be approve or decline")
     context = context_of(request)
     run: Run = await context.db.write(
-        running.approve, person.shown.project_id, _known(run_id), is_approved=is_approved, now=context.now()
+        ending.approve, person.shown.project_id, _known(run_id), is_approved=is_approved, now=context.now()
     )
     return to(f"/runs/{run.id}")
 
