@@ -692,8 +692,9 @@ async def test_a_run_that_was_parked_goes_on_once_somebody_has_decided(lifesign:
     decision = {"run_id": run["run_id"], "approve": is_approved}
     queued = (await asked(lifesign, "POST", "/heartbeat/approve", decision))["run"]
     again = await asked(lifesign, "POST", "/heartbeat/approve", decision, expect=409)
-    owner = {"owner": "test", "now": lifesign.now()}
-    started = await lifesign.node.db.write(starting.start, run["run_id"], door="claim", **owner)
+    started = await lifesign.node.db.write(
+        starting.start, run["run_id"], owner="test", now=lifesign.now(), door="claim"
+    )
     assert started is not None
     done = await finished(lifesign, run | {"lease_token": started.run.lease_token})
 

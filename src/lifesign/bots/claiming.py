@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import rules, run_store, service, store, timing, watching
+from lifesign.bots import activity, rules, run_store, service, store, timing, watching
 from lifesign.bots.ending import pause
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule, new_run
 from lifesign.bots.rules import GONE, Facts
@@ -225,6 +225,7 @@ class _World:
     def write(self) -> None:
         """Write what came of it."""
         run_store.insert_runs(self._conn, self._new)
+        activity.changed(self._conn, [*self._new, *self._grown.values()], self._now)
         for grown in self._grown.values():
             run_store.set_run(self._conn, grown.id, {"count": grown.count, "last_slot": grown.last_slot})
         store.note_skips(self._conn, self._skipped, self._now)
@@ -304,4 +305,5 @@ def trigger(
             run = replace(run, place_until=rules.place_until("trigger", now, now, 0))
         wake_after_commit(conn, "bots_run")
     run_store.insert_runs(conn, [run])
+    activity.changed(conn, [run], now)
     return run

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import notices, reports, rules, run_store, service, store
+from lifesign.bots import activity, notices, reports, rules, run_store, service, store
 from lifesign.bots.notices import Subject
 from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import Run, Schedule, new_run
@@ -57,6 +57,7 @@ def _finish(conn: Connection, run: Run, schedule: Schedule | None, outcome: Outc
     if schedule is not None:
         values["notice"] = _follow_up(conn, run, schedule, outcome, now)
     run_store.set_run(conn, run.id, values | {"parked": None, "parked_until": None})
+    activity.changed(conn, [run], now)
     _let_next(conn, run.schedule_id, now)
     return replace(run, notice=values.get("notice"), parked_until=None)
 
@@ -152,6 +153,7 @@ def refuse(conn: Connection, run: Run, schedule: Schedule | None, reason: str, n
 
 def end_queued(conn: Connection, run: Run, status: RunStatus, reason: str, now: EpochMs) -> None:
     """A run that was never started ends; equal skips in a row become one row. It is locked."""
+    activity.changed(conn, [run], now)
     values: dict[str, Any] = {
         "status": status,
         "reason": reason,
@@ -191,6 +193,7 @@ def _park(conn: Connection, run: Run, schedule: Schedule | None, parked: Parked,
         "token_hash": None,
     }
     run_store.set_run(conn, run.id, values | {"parked": parked.state})
+    activity.changed(conn, [run], now)
     subject = None if schedule is None else notices.subject_of(conn, schedule)
     if subject is not None:
         title = f"asks for approval of {parked.tool}"
@@ -221,6 +224,7 @@ def approve(conn: Connection, project_id: str, run_id: str, *, is_approved: bool
         "place_until": rules.place_until("scheduled", now, now, _HOUR_MS if gap_ms is None else gap_ms),
     }
     run_store.set_run(conn, run.id, values)
+    activity.changed(conn, [run], now)
     wake_after_commit(conn, "bots_run")
     return replace(run, **values)
 
@@ -275,6 +279,7 @@ def _run_again(conn: Connection, run: Run, now: EpochMs) -> None:
         runner=run.runner,
     )
     run_store.insert_runs(conn, [again])
+    activity.changed(conn, [again], now)
 
 
 def end_waiting(conn: Connection, run_id: str, now: EpochMs) -> bool:
@@ -305,6 +310,7 @@ def cancel(conn: Connection, project_id: str, run_id: str, now: EpochMs) -> Run:
     if run.status not in rules.OPEN:
         return run
     run_store.ask_to_cancel(conn, {"id": run.id}, "user", last_words_until=EpochMs(now + rules.LAST_WORDS_MS))
+    activity.changed(conn, [run], now)
     end_waiting(conn, run.id, now)
     wake_after_commit(conn, "bots_run")
     return run_store.run_by_id(conn, run.id) or run

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from lifesign.bots import budget, notices, rules, run_store, store
+from lifesign.bots import activity, budget, notices, rules, run_store, store
 from lifesign.bots.budget import Usage
 from lifesign.bots.records import Run, Schedule
 from lifesign.bots.reports import Report
@@ -55,6 +55,7 @@ def _book(conn: Connection, run: Run, schedule: Schedule | None, usage: Usage, *
         "reserved": run.reserved - taken,
     }
     run_store.set_run(conn, run.id, values)
+    activity.progressed(conn, run, now)
     run_store.insert_ledger(
         conn,
         {
@@ -98,5 +99,6 @@ def note(conn: Connection, run_id: str, token: int, entries: Sequence[Mapping[st
     run = held(conn, run_id, token)
     if run_store.transcript_bytes(conn, run_id) <= run_store.MAX_TRANSCRIPT_BYTES:
         run_store.append_transcript(conn, run, entries)
+        activity.progressed(conn, run, EpochMs(entries[-1]["at"]))
     if tool_calls:
         run_store.set_run(conn, run_id, {"tool_calls": run.tool_calls + tool_calls})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import budget, rules, run_store, service, store, tools
+from lifesign.bots import activity, budget, rules, run_store, service, store, tools
 from lifesign.bots.budget import Price, Tariff
 from lifesign.bots.claiming import facts_of
 from lifesign.bots.ending import refuse
@@ -112,6 +112,7 @@ def start(
     }
     run_store.set_run(conn, run.id, values)
     run = replace(run, **values)
+    activity.changed(conn, [run], now)
     state = run_store.parked_state(conn, run.id) if run.is_approved is not None else None
     resumed = None if state is None else Resumed(state, bool(run.is_approved))
     return Started(run, schedule, bot, settings, limits, tariff_of(settings, bot), token, resumed)
