@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from lifesign.bots import run_store, running, service, store
-from lifesign.bots.running import Outcome, Parked
+from lifesign.bots import ending, run_store, service, starting, store
+from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs
 from lifesign.engine.bots import BotsClaim
@@ -677,7 +677,7 @@ async def _parked(lifesign: Lifesign, made: Json) -> Json:
     run = await claimed(lifesign)
     assert run is not None
     waits = Outcome("waiting_approval", parked=Parked("http_get", '{"url": "https://x.io"}', '{"at": 7}'))
-    await lifesign.node.db.write(running.finish, run["run_id"], run["lease_token"], waits, lifesign.now())
+    await lifesign.node.db.write(ending.finish, run["run_id"], run["lease_token"], waits, lifesign.now())
     return run
 
 
@@ -692,7 +692,9 @@ async def test_a_run_that_was_parked_goes_on_once_somebody_has_decided(lifesign:
     decision = {"run_id": run["run_id"], "approve": is_approved}
     queued = (await asked(lifesign, "POST", "/heartbeat/approve", decision))["run"]
     again = await asked(lifesign, "POST", "/heartbeat/approve", decision, expect=409)
-    started = await lifesign.node.db.write(running.start, run["run_id"], owner="test", now=lifesign.now(), door="claim")
+    started = await lifesign.node.db.write(
+        starting.start, run["run_id"], owner="test", now=lifesign.now(), door="claim"
+    )
     assert started is not None
     done = await finished(lifesign, run | {"lease_token": started.run.lease_token})
 

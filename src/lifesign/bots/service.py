@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, run_store, store, timing, tools, watching
+from lifesign.bots import activity, bodies, budget, rules, run_store, store, timing, tools, watching
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -216,6 +216,7 @@ def update_bot(conn: Connection, ask: Ask, ref: str | int, fields: Fields) -> tu
         return before, before
     after = replace(after, updated_at=max(ask.now, before.updated_at))
     store.save_bot(conn, after)
+    activity.edited(conn, after.project_id, after.id, ask.now)
     if after.is_scheduling != before.is_scheduling:
         for schedule in store.schedules_of(conn, after.id):
             if schedule.is_enabled:
@@ -389,6 +390,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if after != before:
             after = _watched(conn, ask, bot, replace(after, updated_at=ask.now))
             store.save_schedule(conn, after)
+    activity.edited(conn, bot.project_id, bot.id, ask.now)
     wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
 
@@ -480,6 +482,7 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
         after = replace(switched(before, ask, is_enabled=is_enabled), updated_at=ask.now)
         after = _watched(conn, ask, bot, after)
         store.save_schedule(conn, after)
+        activity.edited(conn, bot.project_id, bot.id, ask.now)
         wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
 
@@ -593,6 +596,7 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
     until = EpochMs(ask.now + rules.LAST_WORDS_MS)
     run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted", last_words_until=until)
     store.delete_schedule(conn, schedule_id)
+    activity.edited(conn, bot.project_id, bot.id, ask.now)
     wake_after_commit(conn, "bots_run")
 
 

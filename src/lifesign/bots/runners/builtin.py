@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from lifesign import schedule as zones
-from lifesign.bots import budget, notices, reports, run_store, running, tools
+from lifesign.bots import budget, notices, outcomes, reports, run_store, tools
 from lifesign.bots.agent.messages import (
     Allowed,
     Ask,
@@ -38,13 +38,14 @@ from lifesign.bots.agent.messages import (
     ToProcess,
 )
 from lifesign.bots.budget import LEAST_OUTPUT_TOKENS, Usage, affordable_output, estimated_tokens
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.providers import Place, Preflight, Providers, Servers
 from lifesign.bots.records import Bot, Schedule
 from lifesign.bots.reports import Report, report_of
 from lifesign.bots.runners.contract import INVALID, Progress
 from lifesign.bots.runners.hosts import HostFailed, Hosts, RunProcess
 from lifesign.bots.runners.spans import Spans
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.channels.rules import SecretUnreadable
 from lifesign.channels.targets import GuardPolicy
 from lifesign.clock import Clock, EpochMs, rfc3339
@@ -274,7 +275,7 @@ class _Attendance:
         messages = json.dumps(self._clean(json.loads(parked.messages)))
         state = json.dumps({"call_id": parked.call_id, "messages": messages})
         arguments = json.dumps(self._clean(parked.arguments), ensure_ascii=False)
-        return Outcome("waiting_approval", parked=running.Parked(parked.tool, arguments, state))
+        return Outcome("waiting_approval", parked=outcomes.Parked(parked.tool, arguments, state))
 
     # Money ----------------------------------------------------------------------------------------------------------
     def _allowance(self, ask: Ask) -> ToProcess:

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from lifesign.bots.agent.keeping import Kept, kept
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.runners.contract import (
     INVALID,
     MAX_ANSWER_BYTES,
@@ -31,7 +32,7 @@ from lifesign.bots.runners.contract import (
     totals_of,
     traceparent,
 )
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.bots.tools import LABELS
 
 log = structlog.get_logger("lifesign.bots")

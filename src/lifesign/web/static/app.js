@@ -177,11 +177,11 @@ for (const box of document.querySelectorAll(".copied")) {
   box.append(button);
 }
 
-// Live: the server tells which heartbeats something was committed about; the page then asks for itself anew, and the
+// Live: the server tells which heartbeats, and bots, something was committed about; the page then asks for itself anew, and the
 // parts that are marked are put in the place of the old ones.
 const { seq, watched } = document.body.dataset;
 // Of these only the row of the heartbeat itself changes.
-const QUIET = new Set(["checkin", "log", "ignored", "run_started", "run_finished", "notify_sent", "step_notified"]);
+const QUIET = new Set(["checkin", "log", "ignored", "run_started", "run_finished", "notify_sent", "step_notified", "bot_run", "bot_progress"]);
 const QUIET_MS = 2000;
 const RETRY_MS = 3000;
 
