@@ -1114,13 +1114,15 @@ measurements = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("project_id", Text, nullable=False),
-    # Of a key of the Vitals API.
+    # Of a key of the Vitals API; 0, which is none's, where it is a person's own.
     Column("key_id", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     # JSON, without the traces it was made from.
     Column("report", Text, nullable=False),
+    Column("user_id", Text),
     Index("ix_measurements_key", "key_id", "id"),
     Index("ix_measurements_created", "created_at"),
+    Index("ix_measurements_user", "user_id", "project_id", "id"),
 )
 
 # Engine -------------------------------------------------------------------------------------------------------------
