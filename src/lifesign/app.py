@@ -131,7 +131,7 @@ from lifesign.web import diagnosis_routes as diagnosis_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
 from lifesign.web import key_routes as key_pages
-from lifesign.web import live_routes
+from lifesign.web import live_routes, oidc_routes
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
@@ -144,6 +144,7 @@ from lifesign.web import usage_routes as usage_pages
 from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
+from lifesign.web.signing import SignOn
 from lifesign.web.status_routes import StatusAnswers
 from lifesign.web.visits import VISITS_INFO, VisitSigner
 
@@ -201,6 +202,7 @@ class Node:
     courier: Courier
     driver: Driver
     bots: Executor
+    sign_on: SignOn | None
     app: ASGIApp
     api: FastAPI
     direct: Sequence[DirectRoute]
@@ -214,6 +216,8 @@ class Node:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
         await self.courier.kit.outbound.aclose()
+        if self.sign_on is not None:
+            await self.sign_on.provider.aclose()
         await self.vitals.close()
         await self.usage.close()
         await self.receiver.close()
@@ -326,6 +330,7 @@ async def open_node(
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
     api.state.passwords = Passwords()
+    api.state.sign_on = sign_on = SignOn.of(settings, resolver)
     api.state.live = Live(db)
     api.state.status_answers = StatusAnswers()
     api.state.policy_users = heartbeats
@@ -350,6 +355,7 @@ async def open_node(
         courier,
         driver,
         bots,
+        sign_on,
         app,
         api,
         [route(api.state) for route in _DIRECT],
@@ -529,6 +535,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         measurement_routes.router,
         vitals_stream.router,
         people_routes.router,
+        oidc_routes.router,
         board_routes.router,
         heartbeat_pages.router,
         incident_pages.router,

@@ -140,6 +140,8 @@ _NOT_PAGES = {
     "/static/vitals/{digest}/{name}",
     "/setup/{token}",
     "/signin",
+    "/signin/oidc",
+    "/signin/oidc/callback",
     "/events/stream",
 }
 

@@ -191,6 +191,26 @@ sign_in_failures = Table(
     Index("ix_sign_in_failures_at", "at"),
 )
 
+# Who somebody is at an OpenID provider; an address of e-mail can go to somebody else there, a subject cannot.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("uq_identities_user", "user_id", "issuer", unique=True),
+)
+
+# Ways back from an OpenID provider that were taken, each of which can be taken once.
+spent_states = Table(
+    "spent_states",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_spent_states_at", "at"),
+)
+
 # Pages that everybody may see, of heartbeats that somebody chose.
 status_pages = Table(
     "status_pages",
