@@ -1,7 +1,8 @@
 """Readers, and a writer that commits many callers at once.
 
-SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, each
-caller under a savepoint, so that one caller's error undoes only its own work. PostgreSQL: a few writer threads, one
+SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, and
+one caller's error undoes only its own work: by savepoints, or, where one kind of work has the transaction to itself, by
+trying each caller alone afterwards. PostgreSQL: a few writer threads, one
 transaction per caller (the server groups the commits itself). Both: callers of `write_batched` with one function are
 handed to it together, so that the hottest statements run once for many.
 """
@@ -13,8 +14,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -126,6 +128,8 @@ class Database:
         self.refusal: str | None = None
         """Why nothing may be written for now; reading goes on."""
         self._expected = 1
+        # Of SQLite's one writer.
+        self._connection: Connection | None = None
         self._listener = None if self.is_sqlite else Listener(writer)
         self._threads = [
             threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
@@ -251,6 +255,12 @@ class Database:
 
     # The writer threads ---------------------------------------------------------------------------------------------
     def _write_forever(self) -> None:
+        try:
+            self._write_until_stopped()
+        finally:
+            self._let_go()
+
+    def _write_until_stopped(self) -> None:
         while callers := self._next_callers():
             try:
                 _writing.add(threading.get_ident())
@@ -313,16 +323,24 @@ class Database:
             self._expected = min(len(callers) + len(self._queue), MAX_BATCH)
 
     def _commit_with_retries(self, callers: list[_Caller]) -> list[Any]:
+        is_guarded = False
         for attempt in range(1, _MAX_RETRIES + 1):
             try:
-                return self._commit(callers)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
-                    return self._unavailable(callers, error)
-                # Two transactions met on the same rows: step aside for a moment, then run again from the start.
-                time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
-            except Exception as error:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
+                return self._commit(callers, is_guarded=is_guarded)
+            except _Undone as undone:
+                if not _is_lost(undone.error):
+                    if undone.is_lonely:
+                        return [undone.error]
+                    # One of many is at fault.
+                    is_guarded = True
+                    continue
+                error = undone.error
+            except Exception as failed:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
+                error = failed
+            if getattr(getattr(error, "orig", None), "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
                 return self._unavailable(callers, error)
+            # Two transactions met on the same rows: step aside for a moment, then run again from the start.
+            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
         raise AssertionError  # pragma: no cover
 
     def _unavailable(self, callers: list[_Caller], error: Exception) -> list[Any]:
@@ -336,20 +354,47 @@ class Database:
         failure.__cause__ = error
         return [failure] * len(callers)
 
-    def _commit(self, callers: list[_Caller]) -> list[Any]:
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        if not self.is_sqlite:
+            with self.engine.begin() as conn:
+                yield conn
+            return
+        # Taking a connection from the pool and giving it back costs as much as several check-ins.
+        conn = self._connection = self._connection or self.engine.connect()
+        try:
+            with conn.begin():
+                yield conn
+        except BaseException:
+            if conn.invalidated or conn.in_transaction():
+                self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        conn, self._connection = self._connection, None
+        if conn is not None:
+            conn.close()
+
+    def _commit(self, callers: list[_Caller], *, is_guarded: bool) -> list[Any]:
         """One transaction for the first of `callers`, mostly all of them; their results, in order, exceptions included.
 
         Nobody waits for what came after: check-ins are committed before other work begins, which may take long, and
-        after a piece that did take long everybody so far is answered.
+        after a piece that did take long everybody so far is answered. What a group raises that has the transaction to
+        itself comes as _Undone; is_guarded: then each of its callers is tried under a savepoint.
         """
         results: list[Any] = []
         began = time.monotonic()
-        with self.engine.begin() as conn:
+        with self._transaction() as conn:
             wakeups.take(conn)
             position = 0
             while position < len(callers):
                 group = _group_at(callers, position)
-                results.extend(self._run_group(conn, group))
+                if len(group) < len(callers):
+                    results.extend(self._run_group(conn, group))
+                elif is_guarded:
+                    results.extend(self._run_each(conn, group))
+                else:
+                    results.extend(self._run_alone(conn, group))
                 position += len(group)
                 if position < len(callers) and (
                     (group[0].batched and not callers[position].batched) or time.monotonic() - began > _LONG_S
@@ -363,6 +408,15 @@ class Database:
                 callers[0].loop.call_soon_threadsafe(self.wakeups.wake, asked)
         return results
 
+    @staticmethod
+    def _run_alone(conn: Connection, group: list[_Caller]) -> list[Any]:
+        """Run a group that has the transaction to itself. Raises _Undone."""
+        first = group[0]
+        try:
+            return list(first.fn(conn, [caller.item for caller in group])) if first.batched else [first.fn(conn)]
+        except Exception as error:
+            raise _Undone(error, is_lonely=len(group) == 1) from error
+
     def _run_group(self, conn: Connection, group: list[_Caller]) -> list[Any]:
         fn = group[0].fn
         if not group[0].batched:
@@ -370,9 +424,10 @@ class Database:
         result = self._run_guarded(conn, fn, [caller.item for caller in group])
         if not isinstance(result, Exception):
             return list(result)
-        if len(group) == 1:
-            return [result]
-        alone = [self._run_guarded(conn, fn, [caller.item]) for caller in group]
+        return [result] if len(group) == 1 else self._run_each(conn, group)
+
+    def _run_each(self, conn: Connection, group: list[_Caller]) -> list[Any]:
+        alone = [self._run_guarded(conn, caller.fn, [caller.item]) for caller in group]
         return [result if isinstance(result, Exception) else result[0] for result in alone]
 
     @staticmethod
@@ -386,13 +441,31 @@ class Database:
             if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _RETRYABLE:
                 raise
             savepoint.rollback()
-            if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
+            if _is_lost(error):
                 raise
             return error
         except Exception as error:  # noqa: BLE001 - handed to the caller that caused it, which raises it
             savepoint.rollback()
             return error
         return result
+
+
+class _Undone(Exception):
+    """What a group raised that had a transaction to itself, which is rolled back. is_lonely: it was a single caller."""
+
+    def __init__(self, error: Exception, *, is_lonely: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.is_lonely = is_lonely
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether it is the database that failed, and not what the caller asked of it."""
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    is_refused = sqlstate in _RETRYABLE or sqlstate == _READ_ONLY
+    return error.connection_invalidated or is_refused or isinstance(error, OperationalError)
 
 
 def _group_at(callers: list[_Caller], position: int) -> list[_Caller]:
