@@ -184,6 +184,12 @@ def list_bots(
     return [_bot(row) for row in conn.execute(query.order_by(B.number.desc()).limit(limit).offset(offset))]
 
 
+def bots_of(conn: Connection, project_id: str) -> list[Bot]:
+    """All bots of a project, locked, oldest first."""
+    query = select(*_BOT).where(B.project_id == project_id).order_by(B.number)
+    return [_bot(row) for row in conn.execute(query.with_for_update())]
+
+
 def count_bots(conn: Connection, project_id: str) -> int:
     """How many bots a project has."""
     return int(conn.scalar(select(func.count()).where(B.project_id == project_id)) or 0)
