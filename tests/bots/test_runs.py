@@ -11,6 +11,7 @@ from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import new_run
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs
+from lifesign.db.open import postgres_engine
 from lifesign.engine.bots import BotsClaim
 from tests.bots.asking import asked, bot, configured, key, read, settings, switched
 from tests.bots.asking_runs import PULL, beaten, claimed, finished, logs, scheduled, triggered, worked
@@ -160,6 +161,29 @@ async def test_slots_of_many_schedules_are_as_many_runs_although_two_claim_at_on
     told = await asked(lifesign, "GET", "/heartbeat/logs", bot_id=owner["uuid"], status="queued")
     assert told["total"] == 1000
     assert await lifesign.node.db.read(run_store.due_schedules, lifesign.now(), 10) == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_another_node_is_busy_with_holds_up_nothing_else(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign, lifesign=PULL)
+    await lifesign.node.db.write(_many, owner["uuid"], 250, lifesign.now())
+    lifesign.clock.set(EpochMs(lifesign.now() + 60_000))
+    loop = BotsClaim(lifesign.node.db)
+    query = {"bot_id": owner["uuid"], "status": "queued"}
+    engine = postgres_engine(lifesign.node.settings, size=1)
+
+    with engine.begin() as conn:
+        held = run_store.due_schedules(conn, lifesign.now(), 200)
+        assert len(run_store.lock_unchanged(conn, held)) == 200
+        await loop.tick(lifesign.now())
+        nothing = (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"]
+        await loop.tick(lifesign.now())
+        others = (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"]
+    engine.dispose()
+    await loop.tick(lifesign.now())
+
+    assert (nothing, others) == (0, 50)
+    assert (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"] == 250
 
 
 def _many(conn: Connection, bot_id: str, count: int, now: EpochMs) -> None:

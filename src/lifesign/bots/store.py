@@ -355,6 +355,8 @@ def watching_projects(conn: Connection) -> list[str]:
 
 def note_skips(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> None:
     """The latest slot of these schedules was skipped."""
+    if not schedule_ids:
+        return
     values = {"last_status": "skipped", "last_executed_at": now}
     conn.execute(update(bot_schedules).where(S.id.in_(list(schedule_ids))).values(values))
 
