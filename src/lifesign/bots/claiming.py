@@ -17,7 +17,7 @@ from lifesign.bots.ending import pause
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule, new_run
 from lifesign.bots.rules import GONE, Facts
 from lifesign.bots.run_store import DueSchedule, Moved
-from lifesign.bots.stopping import is_stopped, server_settings
+from lifesign.bots.stopping import halted, is_stopped
 from lifesign.bots.store import ALL_PROJECTS
 from lifesign.bots.timing import Due
 from lifesign.clock import EpochMs
@@ -35,9 +35,9 @@ class Planned(NamedTuple):
     due: Due | None
 
 
-def plan(conn: Connection, now: EpochMs, limit: int) -> list[Planned]:
-    """What is due, worked out by a reader: a schedule that slept for long takes a while."""
-    rows = run_store.due_schedules(conn, now, limit)
+def plan(conn: Connection, now: EpochMs, limit: int, *, skip: int = 0) -> list[Planned]:
+    """What is due, worked out by a reader: a schedule that slept for long takes a while. skip: so many of the first."""
+    rows = run_store.due_schedules(conn, now, limit, skip=skip)
     schedules = store.schedules_by_id(conn, [row.id for row in rows])
     found = []
     for row in rows:
@@ -59,6 +59,9 @@ def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs, *, is_halt
     """
     by_id = {each.row.id: each.due for each in planned}
     locked = run_store.lock_unchanged(conn, [each.row for each in planned])
+    if not locked:
+        # Another node was quicker, as happens to one of two all the time.
+        return 0
     schedules = store.schedules_by_id(conn, locked)
     world = _World.of(conn, list(schedules.values()), now, is_halted=is_halted)
     moved: list[Moved] = []
@@ -68,7 +71,7 @@ def claim(conn: Connection, planned: Sequence[Planned], now: EpochMs, *, is_halt
             pause(conn, schedule, "schedule_error", now)
             continue
         _claim_one(world, schedule, due)
-        moved.append(Moved(schedule.id, due.last_slot, due.next_slot, due.next_effective))
+        moved.append(_moved(schedule.id, schedule.version, due))
     run_store.move_slots(conn, moved)
     _expect(conn, schedules, moved)
     world.write()
@@ -96,8 +99,12 @@ def claim_or_pass(conn: Connection, planned: Planned, now: EpochMs, *, is_halted
         due = planned.due
         if due is None or not run_store.lock_unchanged(conn, [planned.row]):
             return 0
-        run_store.move_slots(conn, [Moved(planned.row.id, due.last_slot, due.next_slot, due.next_effective)])
+        run_store.move_slots(conn, [_moved(*planned.row, due)])
         return 1
+
+
+def _moved(schedule_id: str, version: int, due: Due) -> Moved:
+    return Moved(schedule_id, due.last_slot, due.next_slot, due.next_effective, version + 1)
 
 
 def _claim_one(world: "_World", schedule: Schedule, due: Due) -> None:
@@ -147,8 +154,8 @@ class _World:
         world = cls(conn, now)
         ids = [each.id for each in schedules]
         projects = sorted({each.project_id for each in schedules})
-        world._settings = store.settings_of_many(conn, projects)
-        world._settings[ALL_PROJECTS] = server_settings(conn, is_halted=is_halted)
+        world._settings = store.settings_of_many(conn, [*projects, ALL_PROJECTS])
+        world._settings[ALL_PROJECTS] = halted(world._settings[ALL_PROJECTS], is_halted=is_halted)
         world._bots = store.bots_by_id(conn, sorted({each.bot_id for each in schedules}))
         world._open = run_store.open_runs(conn, ids)
         world._latest = run_store.latest_runs(conn, ids)

@@ -23,6 +23,8 @@ class BotOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: tuple[str, ...] = ()
     approval_tools: tuple[str, ...] = ()
     telemetry_content: bool = False
+    has_acknowledged: bool = False
+    """Somebody who may said that these tools may be together whatever that can lead to."""
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,7 +20,11 @@ def is_stopped(settings: ProjectSettings, server: ProjectSettings) -> bool:
 
 def server_settings(conn: Connection, *, is_halted: bool) -> ProjectSettings:
     """What holds for all projects. is_halted: this server was started with all bots stopped."""
-    found = store.settings_of(conn, ALL_PROJECTS)
+    return halted(store.settings_of(conn, ALL_PROJECTS), is_halted=is_halted)
+
+
+def halted(found: ProjectSettings, *, is_halted: bool) -> ProjectSettings:
+    """Settings with everything stopped, where this server was started so."""
     return replace(found, stopped_at=EpochMs(0)) if is_halted and found.stopped_at is None else found
 
 

@@ -26,15 +26,20 @@ class BotsClaim(Idle):
         """is_halted: all bots are stopped on this server."""
         self._db = db
         self._is_halted = is_halted
+        self._passed_over = 0
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Claim what is due."""
-        planned = await self._db.read(claiming.plan, now, _BATCH)
+        planned = await self._db.read(claiming.plan, now, _BATCH, skip=self._passed_over)
+        claimed = 0
         if planned:
             claimed = await self._claimed(planned, now)
             self._db.failpoints.hit("bots_claim.after_commit")
-            if claimed and len(planned) >= _BATCH:
-                return now
+        is_full = len(planned) >= _BATCH
+        # What another node is busy with is left to it: both would go on to plan the same, and one of them in vain.
+        self._passed_over = self._passed_over + _BATCH if is_full and not claimed else 0
+        if is_full:
+            return now
         due = await self._db.read(run_store.next_due)
         return None if due is None else max(due, EpochMs(now + 1))
 
