@@ -3,6 +3,7 @@
 import re
 from typing import cast
 
+import orjson
 from fastapi import APIRouter
 from sqlalchemy import Connection
 from starlette.datastructures import State
@@ -14,7 +15,7 @@ from lifesign.auth.service import Keyring, caller_of
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import running, service
 from lifesign.heartbeats.running import Progress, Reporter
-from lifesign.http.answers import json_answer
+from lifesign.http.answers import MadeJson, json_answer
 from lifesign.http.body import parse_object, read_body, read_model
 from lifesign.http.context import Context, context_of
 from lifesign.http.describe import PAGING, operation
@@ -91,7 +92,7 @@ async def report_progress(request: Request) -> Response:
         raise
     item = Progress(_reporter(caller, ref), run_id, report, context.now())
     run: Run = await context.db.write_batched(running.progress, item)
-    return json_answer(schemas.shown(run))
+    return _reported(run)
 
 
 def direct_progress(state: State) -> DirectRoute:
@@ -110,7 +111,7 @@ def direct_progress(state: State) -> DirectRoute:
     def told(run: Run | Exception) -> Response:
         if isinstance(run, Exception):
             raise run
-        return json_answer(schemas.shown(run))
+        return _reported(run)
 
     return DirectRoute(frozenset({b"POST"}), _PLAIN_PROGRESS, _PLAIN_BYTES, work)
 
@@ -118,6 +119,10 @@ def direct_progress(state: State) -> DirectRoute:
 _PLAIN_PROGRESS = re.compile(rb"/v1/heartbeats/[A-Za-z0-9._~-]+/runs/[A-Za-z0-9._~-]+/progress")
 _BEFORE_REF, _AFTER_RUN = len("/v1/heartbeats/"), -len("/progress")
 _PLAIN_BYTES = 16_384
+
+
+def _reported(run: Run) -> Response:
+    return MadeJson(orjson.dumps(schemas.shown(run)))
 
 
 def _report_of(raw: bytes) -> Report:

@@ -80,14 +80,16 @@ class _Batch:
 
     def __init__(self, conn: Connection, items: Sequence[Progress]) -> None:
         self._conn = conn
-        refs: dict[str, set[str]] = {}
-        for item in items:
-            refs.setdefault(item.who.project_id, set()).add(item.who.ref)
-        self._ids = {
-            (project_id, ref): key
-            for project_id, wanted in refs.items()
-            for ref, key in store.ids_of_refs(conn, project_id, wanted).items()
-        }
+        slugs: dict[str, set[str]] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+        for who, *_ in items:
+            if who.ref.startswith("hb_"):
+                self._ids[who.project_id, who.ref] = who.ref
+            else:
+                slugs.setdefault(who.project_id, set()).add(who.ref)
+        for project_id, wanted in slugs.items():
+            for ref, key in store.ids_of_refs(conn, project_id, wanted).items():
+                self._ids[project_id, ref] = key
         self._heartbeats = store.lock_running(conn, set(self._ids.values()))
         self._runs: dict[str, dict[str, Run]] = {key: {} for key in self._heartbeats}
         for run in runs.open_of(conn, self._heartbeats):
@@ -98,7 +100,7 @@ class _Batch:
     def take(self, item: Progress) -> Run | Exception:
         """Apply one report; what it writes may wait until `flush`."""
         heartbeat = self._heartbeats.get(self._ids.get((item.who.project_id, item.who.ref), ""))
-        if heartbeat is None:
+        if heartbeat is None or heartbeat.project_id != item.who.project_id:
             return HeartbeatNotFound()
         if heartbeat.managed_by is not None:
             return Managed(heartbeat.minded.status, heartbeat.managed_by)

@@ -524,17 +524,27 @@ class KeptAnswer(NamedTuple):
     created_at: EpochMs
 
 
-def answers_kept(conn: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], KeptAnswer]:
-    """Answers that are kept, however old, by (heartbeat, idempotency key)."""
-    pairs = set(wanted)
-    if not pairs:
+def answers_kept(conn: Connection, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], KeptAnswer]:
+    """Answers that are kept, however old, by (heartbeat, idempotency key). Index: the primary key."""
+    wanted = set(pairs)
+    if not wanted:
         return {}
-    rows = conn.execute(
-        select(K.heartbeat_id, K.key, K.body, K.created_at).where(
-            K.heartbeat_id.in_({heartbeat for heartbeat, _ in pairs}), K.key.in_({key for _, key in pairs})
-        )
-    )
-    return {pair: KeptAnswer(row[2], row[3]) for row in rows if (pair := (row[0], row[1])) in pairs}
+    if conn.dialect.name == "sqlite":
+        # Pair by pair: of two lists it would look for each of one with each of the other.
+        rows = conn.execute(_KEPT_OF_PAIRS, {"pairs": json_rows(list(wanted))})
+    else:
+        rows = conn.execute(_KEPT, {"heartbeats": list({one for one, _ in wanted}), "keys": [key for _, key in wanted]})
+    return {pair: KeptAnswer(row[2], row[3]) for row in rows if (pair := (row[0], row[1])) in wanted}
+
+
+_ANSWER = select(K.heartbeat_id, K.key, K.body, K.created_at)
+_PAIR = json_each("pairs").c.value
+_KEPT_OF_PAIRS = _ANSWER.where(
+    K.heartbeat_id == func.json_extract(_PAIR, "$[0]"), K.key == func.json_extract(_PAIR, "$[1]")
+)
+_KEPT = _ANSWER.where(
+    K.heartbeat_id.in_(bindparam("heartbeats", expanding=True)), K.key.in_(bindparam("keys", expanding=True))
+)
 
 
 def keep_answers(conn: Connection, rows: Sequence[dict[str, Any]], stale: Iterable[tuple[str, str]]) -> None:
