@@ -57,7 +57,7 @@ def _reading(directory: Path, database_url: str | None) -> Iterator[sqlalchemy.C
 
 def _kill(server: Server) -> int:
     server.kill()
-    return server.process.returncode
+    return server.exit_code()
 
 
 def _stop(server: Server) -> int:
