@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Sequence
 from statistics import median
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, bindparam, insert, update
 
 from benchmarks.report import Figure, Goal
 from benchmarks.stage import (
@@ -97,15 +97,12 @@ def _insert_systems(conn: Connection, now: EpochMs) -> list[tuple[str, str]]:
         for n, (system_id, heartbeat_id) in enumerate(zip(ids, heartbeats, strict=True))
     ]
     conn.execute(insert(schema.systems), rows)
-    owned = schema.heartbeats.update().where(schema.heartbeats.c.slug.like("machine-%"))
-    # Each belongs to its system, as told by the heartbeat's own row.
-    owner = (
-        schema.systems.select()
-        .with_only_columns(schema.systems.c.id)
-        .where(schema.systems.c.heartbeat_id == schema.heartbeats.c.id)
-        .scalar_subquery()
-    )
-    conn.execute(owned.values(managed_by="system " + owner))
+    owned = update(schema.heartbeats).where(schema.heartbeats.c.id == bindparam("heartbeat"))
+    owners = [
+        {"heartbeat": heartbeat_id, "owner": rules.owner(system_id)}
+        for heartbeat_id, system_id in zip(heartbeats, ids, strict=True)
+    ]
+    conn.execute(owned.values(managed_by=bindparam("owner")), owners)
     return [(system_id, _basic(system_id, _SECRET)) for system_id in ids]
 
 

@@ -8,7 +8,7 @@ what it is storing, the store, and last the database; these two commit what is q
 import copy
 import functools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,7 @@ from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
+from lifesign.http.direct import DirectRoute
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
 from lifesign.incidents.fallback import SettingsAsChannelUser
@@ -130,7 +131,7 @@ from lifesign.web import diagnosis_routes as diagnosis_pages
 from lifesign.web import heartbeat_routes as heartbeat_pages
 from lifesign.web import incident_routes as incident_pages
 from lifesign.web import key_routes as key_pages
-from lifesign.web import live_routes
+from lifesign.web import live_routes, oidc_routes
 from lifesign.web import overview_routes as board_routes
 from lifesign.web import policy_routes as policy_pages
 from lifesign.web import routes as people_routes
@@ -143,6 +144,7 @@ from lifesign.web import usage_routes as usage_pages
 from lifesign.web import vitals_routes as vitals_pages
 from lifesign.web.live import Live
 from lifesign.web.passwords import Passwords
+from lifesign.web.signing import SignOn
 from lifesign.web.status_routes import StatusAnswers
 from lifesign.web.visits import VISITS_INFO, VisitSigner
 
@@ -176,6 +178,14 @@ _HOT = (
 )
 
 
+_DIRECT = (
+    heartbeat_routes.direct_check_in,
+    ping_routes.direct_ping,
+    machine_routes.direct_heartbeat,
+    run_routes.direct_progress,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One running Lifesign: everything that a process holds."""
@@ -192,8 +202,11 @@ class Node:
     courier: Courier
     driver: Driver
     bots: Executor
+    sign_on: SignOn | None
     app: ASGIApp
     api: FastAPI
+    direct: Sequence[DirectRoute]
+    """What the server answers without asking `app`, where it can."""
     new_admin_key: str | None
     """Made at this start and to be shown once; None when there was one."""
     new_setup_token: str | None
@@ -203,6 +216,8 @@ class Node:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
         await self.courier.kit.outbound.aclose()
+        if self.sign_on is not None:
+            await self.sign_on.provider.aclose()
         await self.vitals.close()
         await self.usage.close()
         await self.receiver.close()
@@ -315,6 +330,7 @@ async def open_node(
     heartbeats = HeartbeatsAsUsers(tuning_of(settings))
     api.state.turnstile = Turnstile()
     api.state.passwords = Passwords()
+    api.state.sign_on = sign_on = SignOn.of(settings, resolver)
     api.state.live = Live(db)
     api.state.status_answers = StatusAnswers()
     api.state.policy_users = heartbeats
@@ -339,8 +355,10 @@ async def open_node(
         courier,
         driver,
         bots,
+        sign_on,
         app,
         api,
+        [route(api.state) for route in _DIRECT],
         new_admin_key,
         new_setup_token,
     )
@@ -517,6 +535,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         measurement_routes.router,
         vitals_stream.router,
         people_routes.router,
+        oidc_routes.router,
         board_routes.router,
         heartbeat_pages.router,
         incident_pages.router,

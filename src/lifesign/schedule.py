@@ -100,6 +100,14 @@ def is_on_calendar(expression: str) -> bool:
     return len(expression.strip().splitlines()) != 1 or len(expression.split()) != _FIELDS
 
 
+def in_words(expression: str) -> str | None:
+    """What a cron expression means, as a sentence without its end; None of one of systemd. Raises BadSchedule."""
+    if is_on_calendar(expression):
+        return None
+    schedule, _ = _parsed(" ".join(expression.split()))
+    return schedule.explain()
+
+
 def is_due_ever(expression: str, timezone: str) -> bool:
     """Whether a schedule that was normalized has a date in this time zone."""
     try:

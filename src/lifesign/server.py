@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import cast
+from typing import Literal, cast
 
 import httptools  # noqa: F401 - required: without it uvicorn falls back to a parser several times slower
 import structlog
@@ -23,6 +23,7 @@ from lifesign.app import Node, admin_socket, open_node, operator_way_in
 from lifesign.channels.outbound import CaFileUnusable
 from lifesign.db.migrate import SchemaTooNew
 from lifesign.db.open import DataDirectoryInUse, data_directory_lock, is_postgres
+from lifesign.http.protocol import protocol_for
 from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
 from lifesign.secretfile import SecretKeyUnusable
@@ -132,10 +133,10 @@ async def _run_node(node: Node, listener: socket.socket) -> int:
 
 async def _serve_node(node: Node, listener: socket.socket) -> int:
     settings = node.settings
-    servers = [(_server(node.app), [listener])]
+    servers = [(uvicorn_server(node.app, protocol_for(node.db, node.direct)), [listener])]
     with _admin_listener(settings) as admin:
         if admin is not None:
-            servers.append((_server(operator_way_in(node)), [admin]))
+            servers.append((uvicorn_server(operator_way_in(node)), [admin]))
         stopping = _stop_on_signals()
         node.db.listen()
         node.driver.start()
@@ -162,12 +163,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp) -> _Server:
+def uvicorn_server(
+    app: ASGIApp, protocol: type[asyncio.Protocol] | Literal["httptools"] = "httptools"
+) -> uvicorn.Server:
+    """A server of uvicorn as this product runs it. protocol: of each connection."""
     return _Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=protocol,
             ws="websockets-sansio",
             # The only thing that is streamed here are numbers; spec "Vitals", section 5.4.
             ws_max_size=MAX_MESSAGE_BYTES,

@@ -11,6 +11,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 
+# Whoever can read what goes to and from a provider can sign in as anybody.
+_ISSUER = re.compile(
+    r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[^\s?#]*)?"
+)
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#]+")
 
 MAX_PORT = 65535
@@ -218,6 +223,24 @@ class Settings(BaseSettings):
     smtp_from: str = Field(default_factory=lambda: f"lifesign@{socket.gethostname()}", description="Sender of e-mails.")
     smtp_tls: Literal["starttls", "tls", "none"] = Field("starttls", description="starttls means required.")
 
+    # Signing in by OpenID Connect
+    oidc_issuer: str | None = Field(
+        None, description="Address of an OpenID provider, as it calls itself; people may sign in there."
+    )
+    oidc_client_id: str | None = Field(None, description="What the provider calls this server.")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="The secret that goes with it; unset for a public client."
+    )
+    oidc_name: str | None = Field(None, description="What the button says; the host of the issuer when unset.")
+    oidc_domains: str = Field(
+        "",
+        description="Domains of e-mail addresses, comma-separated, that may sign in, new people too; `*` for any. "
+        "When empty, only people who have an account may.",
+    )
+    oidc_role: Literal["owner", "editor", "viewer"] = Field(
+        "viewer", description="Role in the default project of somebody who signs in for the first time."
+    )
+
     # For black-box tests only
     testing: bool = Field(
         default=False, description="Allow the manual clock, its routes and failpoints; loopback only."
@@ -313,6 +336,28 @@ class Settings(BaseSettings):
                 msg = f"entry {entry!r} is no origin, such as https://app.example.org"
                 raise ValueError(msg)
         return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_issuer(cls, value: str | None) -> str | None:
+        if value is not None and not _ISSUER.fullmatch(value):
+            raise ValueError("must be an https:// address without query or fragment; http:// on the loopback only")
+        return value
+
+    @field_validator("oidc_domains")
+    @classmethod
+    def _are_domains(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            if entry != "*" and not _HOST_NAME.fullmatch(entry):
+                msg = f"entry {entry!r} is no domain, such as example.org"
+                raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _issuer_knows_its_client(self) -> "Settings":
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError("LIFESIGN_OIDC_ISSUER and LIFESIGN_OIDC_CLIENT_ID go together")
+        return self
 
     @field_validator("trusted_proxies")
     @classmethod

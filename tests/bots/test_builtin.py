@@ -21,8 +21,9 @@ from lifesign.bots import probe_store
 from lifesign.bots.runners.builtin import BuiltinRunner
 from lifesign.projects import service as projects
 from tests.bots.asking import asked, bot, configured, read, settings
+from tests.bots.asking_runs import ran
 from tests.bots.modelserver import Asked, ModelServer, model_server
-from tests.harness import SETTINGS, Json, Lifesign
+from tests.harness import SETTINGS, Json, Lifesign, MakeLifesign
 from tests.web.browser import said, signed_up
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -403,6 +404,33 @@ async def test_servers_of_tools_are_used_as_far_as_is_allowed(world: World, serv
     if server == "remote":
         came = [each for each in world.models.requests if each.path == "/mcp"]
         assert {each.headers["x-token"] for each in came} == {"remote-token"}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_program_that_has_other_labels_after_a_restart_is_not_used_and_no_model_is_asked(
+    start_lifesign: MakeLifesign, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    file = tmp_path / "data" / "bots.toml"
+    entry = '[mcp.files]\nargv = ["/bin/false"]\n'
+    file.write_text(entry)
+    async with model_server() as models:
+        provider = {"name": "local", "kind": "openai", "base_url": models.url}
+        async with start_lifesign(at=NOON) as lifesign:
+            await settings(lifesign, providers=[provider])
+            options = {"tools": ["http_get", "mcp:files/*"]}
+            made = await configured(lifesign, (await bot(lifesign, lifesign=options))["id"])
+            alone = await configured(lifesign, made["bot_id"], prompt="p", lifesign={"tools": ["http_get"]})
+
+        file.write_text(f'{entry}labels = ["private"]\n')
+        async with start_lifesign(at=NOON) as lifesign:
+            refused, done = await ran(lifesign, made), await ran(lifesign, alone)
+
+        assert (refused["status"], refused["lifesign"]["reason"]) == ("error", "trifecta")
+        assert "together read what strangers wrote" in refused["error_message"]
+        # Of the other schedule the tools are harmless; the server knows no such model.
+        assert done["lifesign"]["reason"] == "provider_error"
+        assert len(models.requests) == 1
 
 
 async def test_a_server_of_tools_that_is_away_ends_the_run(world: World) -> None:
@@ -805,7 +833,7 @@ async def test_a_dead_provider_is_looked_for_once_and_its_slots_are_skipped(worl
     made = await bot(world.lifesign, model="m", lifesign={"provider": "dead"})
     channel = await world.lifesign.webhook("http://127.0.0.1:9/", name="watchers")
     notify = {"notify": {"channels": [channel["id"]]}}
-    for n in range(20):
+    for n in range(50):
         await configured(world.lifesign, made["id"], prompt=f"p{n}", interval_minutes=1, enabled=True, lifesign=notify)
     project_id = await world.lifesign.node.db.read(projects.id_of, "default")
 
@@ -815,7 +843,7 @@ async def test_a_dead_provider_is_looked_for_once_and_its_slots_are_skipped(worl
     second = await world.lifesign.node.db.read(probe_store.probe, project_id, "127.0.0.1:9")
 
     told = await asked(world.lifesign, "GET", "/heartbeat/logs", bot_id=made["id"], per_page=100)
-    assert [each["lifesign"]["reason"] for each in told["logs"]] == ["provider_unreachable"] * 20
+    assert [each["lifesign"]["reason"] for each in told["logs"]] == ["provider_unreachable"] * 50
     assert {each["lifesign"]["count"] for each in told["logs"]} == {2}
     assert first is not None
     assert (first, first.is_reachable) == (second, False)

@@ -62,6 +62,7 @@ print(json.dumps({"type": "result", "status": "success", "response": json.dumps(
         told = json.loads(done["response"])
         assert (done["status"], done["tokens_used"], done["credits_charged"]) == ("success", 1500, 1.5)
         assert told["job"] == ["deadline", "instruction", "model", "prompt", "remaining_credits", "run_id", "slot"]
+        # The last of them is of the Python of the program.
         assert {"TRACEPARENT"} <= set(told["environ"]) <= {"PATH", "LANG", "TRACEPARENT", "LC_CTYPE"}
         assert not _is_there(told["cwd"])
         said = {each["content"].strip() for each in await transcript(lifesign, done)}
@@ -98,6 +99,54 @@ async def test_a_program_that_may_not_be_used_is_an_error(start_lifesign: MakeLi
             done = await ran(lifesign, await _by(lifesign, {"kind": "command", "command": command}))
             assert (done["status"], done["lifesign"]["reason"]) == ("error", "runner_error")
             assert done["error_message"] == f"There is no command {command!r} for this project"
+
+
+async def test_a_program_that_cannot_be_started_is_an_error_that_says_why(
+    start_lifesign: MakeLifesign, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "bots.toml").write_text(
+        f'[commands.none]\nargv = ["/nowhere/report"]\n[commands.lost]\nargv = ["/bin/true"]\ncwd = "{tmp_path}/no"\n'
+    )
+    async with start_lifesign(at=AT) as lifesign:
+        for command in ("none", "lost"):
+            done = await ran(lifesign, await _by(lifesign, {"kind": "command", "command": command}))
+
+            assert (done["status"], done["lifesign"]["reason"]) == ("error", "runner_error")
+            assert done["error_message"] == f"The command {command!r} cannot be started: No such file or directory"
+
+
+async def test_a_program_that_is_killed_is_an_error_that_names_the_signal(
+    start_lifesign: MakeLifesign, program: Program
+) -> None:
+    name = program("report", "os.kill(os.getpid(), 9)")
+    async with start_lifesign(at=AT) as lifesign:
+        done = await ran(lifesign, await _by(lifesign, {"kind": "command", "command": name}))
+
+        assert (done["lifesign"]["reason"], done["error_message"]) == (
+            "runner_error",
+            "The command was ended by signal 9",
+        )
+
+
+async def test_what_a_program_leaves_behind_ends_with_it(
+    start_lifesign: MakeLifesign, program: Program, tmp_path: Path
+) -> None:
+    child = tmp_path / "child"
+    name = program(
+        "hasty",
+        f"""
+import subprocess
+started = subprocess.Popen(["sleep", "600"], start_new_session=True)
+open({str(child)!r}, "w").write(str(started.pid))
+print(json.dumps({{"type": "result", "status": "success", "response": "Done."}}))
+""",
+    )
+    async with start_lifesign(at=AT) as lifesign:
+        done = await ran(lifesign, await _by(lifesign, {"kind": "command", "command": name}))
+
+        assert (done["status"], done["response"]) == ("success", "Done.")
+        assert not _is_alive(child.read_text())
 
 
 async def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from lifesign.bots import run_store, running, service, store
-from lifesign.bots.running import Outcome, Parked
+from lifesign.bots import ending, run_store, service, starting, store
+from lifesign.bots.outcomes import Outcome, Parked
+from lifesign.bots.records import new_run
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs
+from lifesign.db.open import postgres_engine
 from lifesign.engine.bots import BotsClaim
 from tests.bots.asking import asked, bot, configured, key, read, settings, switched
 from tests.bots.asking_runs import PULL, beaten, claimed, finished, logs, scheduled, triggered, worked
@@ -159,6 +161,29 @@ async def test_slots_of_many_schedules_are_as_many_runs_although_two_claim_at_on
     told = await asked(lifesign, "GET", "/heartbeat/logs", bot_id=owner["uuid"], status="queued")
     assert told["total"] == 1000
     assert await lifesign.node.db.read(run_store.due_schedules, lifesign.now(), 10) == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_another_node_is_busy_with_holds_up_nothing_else(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign, lifesign=PULL)
+    await lifesign.node.db.write(_many, owner["uuid"], 250, lifesign.now())
+    lifesign.clock.set(EpochMs(lifesign.now() + 60_000))
+    loop = BotsClaim(lifesign.node.db)
+    query = {"bot_id": owner["uuid"], "status": "queued"}
+    engine = postgres_engine(lifesign.node.settings, size=1)
+
+    with engine.begin() as conn:
+        held = run_store.due_schedules(conn, lifesign.now(), 200)
+        assert len(run_store.lock_unchanged(conn, held)) == 200
+        await loop.tick(lifesign.now())
+        nothing = (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"]
+        await loop.tick(lifesign.now())
+        others = (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"]
+    engine.dispose()
+    await loop.tick(lifesign.now())
+
+    assert (nothing, others) == (0, 50)
+    assert (await asked(lifesign, "GET", "/heartbeat/logs", **query))["total"] == 250
 
 
 def _many(conn: Connection, bot_id: str, count: int, now: EpochMs) -> None:
@@ -384,10 +409,8 @@ async def test_a_budget_of_nothing_skips_every_slot_and_a_new_period_begins_at_n
     assert later["lifesign"]["period_start"] == "2026-01-05T23:00:00.000Z"
 
 
-async def test_starts_at_once_reserve_no_more_than_there_is(lifesign: Lifesign) -> None:
-    limits = {"limits": {"max_credits_per_run": 6}, "overlap": "queue_one"}
-    owner = await bot(lifesign, lifesign=PULL)
-    made = await configured(lifesign, owner["id"], credit_budget=10, lifesign=limits)
+async def test_a_run_reserves_what_the_one_before_it_left(lifesign: Lifesign) -> None:
+    made = await _budgeted(lifesign)
     await triggered(lifesign, made)
     first = await claimed(lifesign)
     assert first is not None
@@ -400,6 +423,38 @@ async def test_starts_at_once_reserve_no_more_than_there_is(lifesign: Lifesign) 
     assert (reserved, first["remaining_credits"]) == (6, 6)
     assert second is not None
     assert second["remaining_credits"] == 5
+
+
+async def _budgeted(lifesign: Lifesign) -> Json:
+    """A schedule with 10 credits, of which a run takes 6."""
+    limits = {"limits": {"max_credits_per_run": 6}, "overlap": "queue_one"}
+    return await configured(lifesign, (await bot(lifesign, lifesign=PULL))["id"], credit_budget=10, lifesign=limits)
+
+
+async def test_starts_at_once_reserve_no_more_than_there_is(lifesign: Lifesign) -> None:
+    made = await _budgeted(lifesign)
+    db, now = lifesign.node.db, lifesign.now()
+    # No door lets two runs of a schedule begin at once; what two nodes hold in the same moment is not asked there.
+    waiting = await db.write(_queued, made["uuid"], 5, now)
+
+    started = await asyncio.gather(
+        *(db.write(starting.start, each, owner=f"node {n}", now=now) for n, each in enumerate(waiting))
+    )
+
+    reserved = sorted(each.run.reserved for each in started if each is not None)
+    told = await read(lifesign, made)
+    rows = await logs(lifesign, made)
+    assert reserved == [40_000, 60_000]
+    assert told["lifesign"]["credits_reserved"] == 10
+    assert [(each["status"], each["lifesign"]["reason"]) for each in rows] == [("skipped", "budget_exhausted")] * 3
+
+
+def _queued(conn: Connection, schedule_id: str, count: int, now: EpochMs) -> list[str]:
+    """Runs that wait to be started; their ids."""
+    schedule = store.schedules_by_id(conn, [schedule_id])[schedule_id]
+    runs = [new_run(schedule, "trigger", now) for _ in range(count)]
+    run_store.insert_runs(conn, runs)
+    return [each.id for each in runs]
 
 
 async def test_prices_of_the_project_decide_what_a_response_costs(lifesign: Lifesign) -> None:
@@ -677,7 +732,7 @@ async def _parked(lifesign: Lifesign, made: Json) -> Json:
     run = await claimed(lifesign)
     assert run is not None
     waits = Outcome("waiting_approval", parked=Parked("http_get", '{"url": "https://x.io"}', '{"at": 7}'))
-    await lifesign.node.db.write(running.finish, run["run_id"], run["lease_token"], waits, lifesign.now())
+    await lifesign.node.db.write(ending.finish, run["run_id"], run["lease_token"], waits, lifesign.now())
     return run
 
 
@@ -692,7 +747,9 @@ async def test_a_run_that_was_parked_goes_on_once_somebody_has_decided(lifesign:
     decision = {"run_id": run["run_id"], "approve": is_approved}
     queued = (await asked(lifesign, "POST", "/heartbeat/approve", decision))["run"]
     again = await asked(lifesign, "POST", "/heartbeat/approve", decision, expect=409)
-    started = await lifesign.node.db.write(running.start, run["run_id"], owner="test", now=lifesign.now(), door="claim")
+    started = await lifesign.node.db.write(
+        starting.start, run["run_id"], owner="test", now=lifesign.now(), door="claim"
+    )
     assert started is not None
     done = await finished(lifesign, run | {"lease_token": started.run.lease_token})
 

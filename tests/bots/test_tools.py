@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from lifesign.bots import tools
 from lifesign.bots.agent.tools import as_data, clipped
 from lifesign.bots.runners.commands import InvalidCommands, programs_in
-from tests.bots.asking import asked, bot, settings
+from tests.bots.asking import asked, bot, configured, key, settings
 from tests.harness import Lifesign, MakeLifesign
 
 NOON = "2026-01-05T12:00:00.000Z"
@@ -89,6 +89,42 @@ async def test_approval_or_an_administrator_lets_dangerous_lists_pass(lifesign: 
     knows = await bot(lifesign, lifesign={"tools": names, "acknowledge_trifecta": True})
 
     assert asks["lifesign"]["tools"] == knows["lifesign"]["tools"] == names
+
+
+WIKI = {"name": "wiki", "url": "https://wiki.test/mcp"}
+BOTH = {"tools": ["http_get", "mcp:wiki/*"]}
+
+
+async def test_labels_that_make_the_tools_of_a_bot_dangerous_are_refused_with_its_name(lifesign: Lifesign) -> None:
+    await settings(lifesign, mcp_servers=[WIKI])
+    reads = await bot(lifesign, "Reader", lifesign=BOTH)
+    await configured(lifesign, reads["id"])
+    await bot(lifesign, "Other", lifesign={"tools": ["mcp:wiki/*"]})
+    await bot(lifesign, "Asks", lifesign=BOTH | {"approval_tools": ["http_get"]})
+    private = [WIKI | {"labels": ["private"]}]
+
+    refused = await asked(lifesign, "PUT", "/settings", {"mcp_servers": private}, expect=400)
+    writer = lifesign.client(await key(lifesign, ["bots:read", "bots:write"]))
+    body = {"mcp_servers": private, "acknowledge_trifecta": True}
+    no_more = await asked(lifesign, "PUT", "/settings", body, expect=400, client=writer)
+
+    assert (refused["error"]["code"], refused["error"]["field"]) == ("trifecta", "mcp_servers")
+    assert f"the tools of 'Reader' ({reads['uuid']}, schedules: 1) would read" in refused["message"]
+    assert no_more["message"] == refused["message"]
+    kept = (await asked(lifesign, "GET", "/settings"))["settings"]["mcp_servers"]
+    assert kept == [WIKI | {"labels": ["egress", "reads_untrusted"]}]
+
+
+async def test_an_administrator_lets_labels_pass_and_the_bot_keeps_its_tools(lifesign: Lifesign) -> None:
+    await settings(lifesign, mcp_servers=[WIKI])
+    made = await bot(lifesign, lifesign=BOTH)
+
+    await settings(lifesign, mcp_servers=[WIKI | {"labels": ["private"]}], acknowledge_trifecta=True)
+    # Now that it is known, what is said about the same labels again needs no word more; other tools do.
+    await settings(lifesign, mcp_servers=[WIKI | {"labels": ["private", "egress"]}])
+    change = {"bot_id": made["id"], "lifesign": {"tools": [*BOTH["tools"], "now"]}}
+
+    assert (await asked(lifesign, "PUT", "/update", change, expect=400))["error"]["code"] == "trifecta"
 
 
 async def test_servers_of_tools_are_told_without_their_headers_which_stay(lifesign: Lifesign) -> None:

@@ -9,14 +9,14 @@ import re
 from typing import Any
 
 import schemathesis
-from schemathesis import Case, CheckContext, Response
+from schemathesis import Case, CheckContext, HookContext, Response
 from schemathesis.specs.openapi.checks import unsupported_method
 
 # Operation, field and words of a refusal that depends on what is stored, on the time, or on several fields at once.
 _BOTS = (
     r"(create|read|list|update|reset|delete)Bots?|(configure|enable|disable|trigger|preview)Heartbeat"
     r"|(listBot|getBot|deleteBot)Heartbeats?|getHeartbeat(Logs|Stats)|(list|create)Subscribers?"
-    r"|(read|change)BotSettings|(get|cancel|approve|beat|finish)Bot(Run|Transcript)|(stop|resume)Bots"
+    r"|(read|change)BotSettings|(get|cancel|approve|claim|beat|finish)Bot(Run|Transcript)|(stop|resume)Bots"
 )
 EXPLAINED = [
     # Objects of the project, by id: only the database knows.
@@ -106,6 +106,15 @@ FINE = {401, 403, 404, 405, 409, 429}
 # Of images and videos, which no schema tells from other bytes, and in which there may be no pulse.
 UNREADABLE = {415, 422}
 READERS = {"measurePulse", "analyzeVitals", "tryVitals"}
+
+
+@schemathesis.hook
+def before_call(_context: HookContext, case: "Case[Any]", _kwargs: dict[str, Any]) -> None:
+    """Cut waits that are allowed to a second: the server keeps to them, and half a minute teaches nothing more."""
+    if case.operation.path == "/v1/bot/runs/claim" and isinstance(case.body, dict):
+        wanted = str(case.body.get("wait_seconds"))
+        if wanted.isascii() and wanted.isdigit() and 1 < int(wanted) <= 30:
+            case.body = case.body | {"wait_seconds": 1}
 
 
 # Of the Vitals API, in which a path that has no such method is not there.

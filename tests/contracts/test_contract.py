@@ -21,8 +21,8 @@ import pytest
 import referencing
 from referencing.jsonschema import DRAFT202012
 
-from lifesign.bots import running
-from lifesign.bots.running import Outcome, Parked
+from lifesign.bots import ending
+from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.channels.delivery import Courier
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.diagnosis.service import Diagnoses
@@ -765,7 +765,7 @@ async def _bot_runs(lifesign: Lifesign) -> dict[str, str]:
     schedules = [await configured(lifesign, pull["id"], prompt=each) for each in ("busy", "held", "parked")]
     parked, held = [await _claimed_run(lifesign, each) for each in schedules[:0:-1]]
     waits = Outcome("waiting_approval", parked=Parked("http_get", "{}", "{}"))
-    await lifesign.node.db.write(running.finish, parked, 1, waits, lifesign.now())
+    await lifesign.node.db.write(ending.finish, parked, 1, waits, lifesign.now())
     waiting = await triggered(lifesign, schedules[0])
     return {
         "pull_bot": pull["uuid"],

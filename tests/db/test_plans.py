@@ -35,6 +35,7 @@ from lifesign.systems import store as systems
 from lifesign.systems.store import Filters, Position
 from lifesign.usage import store as usage
 from lifesign.usage.store import Position as ErrorPosition
+from lifesign.vitals import store as measurements
 from tests.conftest import DATABASES
 from tests.postgres import Databases
 
@@ -337,6 +338,17 @@ def _vitals_key(n: int) -> dict[str, Any]:
     }
 
 
+def _measurement(n: int) -> dict[str, Any]:
+    whose = {"key_id": 0, "user_id": f"usr_{n % 50}"} if n % 2 else {"key_id": 1 + n % 50, "user_id": None}
+    return {
+        "id": _id("ms", n),
+        "project_id": _PROJECT if n % 3 else "prj_other",
+        "created_at": NOW - n * 60_000,
+        "report": "{}",
+        **whose,
+    }
+
+
 def _minute(n: int) -> dict[str, Any]:
     figures = ("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count")
     return {"minute": NOW - n * 60_000, **dict.fromkeys(figures, 1), "duration_min_ms": 1, "duration_max_ms": 1}
@@ -372,6 +384,7 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "project_names": _name,
     "limited_calls": _call,
     "vitals_keys": _vitals_key,
+    "measurements": _measurement,
     "usage_minutes": _minute,
     "usage_latency": _durations,
     "usage_errors": _error,
@@ -402,6 +415,17 @@ _LATELY, _LONG_AGO = EpochMs(NOW - 600_000), EpochMs(NOW - 5990 * 60_000)
 HOT = [
     Hot("vitals: whose key", lambda c: vitals_keys.key_by_hash(c, f"{7:064x}"), "uq_vitals_keys_hash"),
     Hot("vitals: many keys", lambda c: vitals_keys.ids_by_hash(c, [f"{7:064x}", "x"]), "uq_vitals_keys_hash"),
+    Hot(
+        "vitals: measurements of a key",
+        lambda c: measurements.measurements_of(c, 7, limit=51, before=_id("ms", 900)),
+        "ix_measurements_key",
+    ),
+    Hot(
+        "vitals: a person's history",
+        lambda c: measurements.own_measurements(c, _PROJECT, "usr_7", 50),
+        "ix_measurements_user",
+    ),
+    Hot("vitals: old measurements", lambda c: measurements.delete_older(c, _LONG_AGO, 100), "ix_measurements_created"),
     Hot("vitals: places taken", lambda c: vitals_keys.taken_slots(c, "a7@x.io"), "uq_vitals_keys_slot"),
     Hot(
         "dashboard: buckets",

@@ -27,6 +27,8 @@ SHARED = {
     "user_sessions",
     "password_links",
     "sign_in_failures",
+    "identities",
+    "spent_states",
     "limited_calls",
     "rate_buckets",
     "usage_minutes",

@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from lifesign.vitals.signal.synth import Scene, synthetic
 from tests.faults.server import Server, serving
 from tests.telemetry.requests import TRACE, USUAL, body_of
 from tests.web.browser import OWNER, PASSWORD
@@ -21,6 +22,23 @@ __all__ = ["chromium"]
 
 _LONG = "x" * 200
 _GRAVE = {"serious", "critical"}
+# What the page with the camera does, with numbers that were made up.
+_MEASURE = """async ({ t, rgb }) => {
+  const { session: address, csrf } = document.getElementById("capture").dataset;
+  const answer = await fetch(address, { method: "POST", body: new URLSearchParams({ csrf, keep: "on" }) });
+  const { session } = await answer.json();
+  const socket = new WebSocket(location.origin.replace("http", "ws") + session.ws_url);
+  return new Promise((resolve, reject) => {
+    const send = (message) => socket.send(JSON.stringify(message));
+    socket.onopen = () => send({ type: "start", token: session.token });
+    socket.onclose = ({ code }) => reject(new Error(`closed with ${code}`));
+    socket.onmessage = ({ data }) => {
+      const message = JSON.parse(data);
+      if (message.type === "ready") { send({ type: "frames", seq: 0, t, rgb }); send({ type: "stop" }); }
+      if (message.type === "final") resolve(message.report.vitals.heart_rate.value);
+    };
+  });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +61,17 @@ def page(server: Server, chromium: Browser) -> Iterator[Page]:
     opened.context.close()
 
 
+def _keep_measurements(server: Server, page: Page) -> None:
+    """Two rows of history on the page with the camera."""
+    page.goto(f"{server.url}/vitals")
+    for bpm in (60, 85):
+        made = synthetic(Scene(bpm=bpm, seconds=12, fps=15))
+        told = page.evaluate(_MEASURE, {"t": made.t_ms.tolist(), "rgb": made.rgb.tolist()})
+        assert told == pytest.approx(bpm, abs=1)
+
+
 @pytest.fixture(scope="module")
-def paths(server: Server) -> list[str]:
+def paths(server: Server, page: Page) -> list[str]:
     """Every page, of things with long names that fire, are broken, or have never been seen."""
     hook = server.webhook("http://127.0.0.1:9/x")
     policy = server.ask("POST", "/v1/policies", {"name": _LONG, "steps": [{"channels": [hook]}]}, expect=201)["id"]
@@ -88,7 +115,11 @@ def paths(server: Server) -> list[str]:
     server.ask("POST", "/v1/bot/runs/heartbeat", said | {"log": _LONG})
     server.ask("POST", "/v1/bot/runs/finish", said | {"status": "error", "response": _LONG, "error_message": _LONG})
     record = f"rec_{TRACE}{1:016x}"
+    _keep_measurements(server, page)
     return [
+        "/vitals",
+        "/try",
+        "/vitals/keys",
         "/telemetry",
         f"/telemetry?q={_LONG}",
         f"/sessions/{TRACE}",

@@ -107,6 +107,30 @@ def test_an_incident_is_found_and_acknowledged_with_the_keyboard_alone(
     assert complaints == []
 
 
+def test_a_long_history_grows_as_it_is_read_and_stays_when_something_happens(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    beat = server.heartbeat("chatty")
+    for _ in range(120):
+        server.ask("POST", "/v1/heartbeats/chatty/checkin")
+    page.goto(f"{server.url}/heartbeats/{beat}")
+    events = page.locator("[data-endless] > li")
+    expect(events).to_have_count(50)
+
+    page.get_by_role("link", name="Older").scroll_into_view_if_needed()
+    expect(events).to_have_count(100, timeout=PATIENCE_MS)
+    page.mouse.wheel(0, 100_000)
+    expect(events).to_have_count(121, timeout=PATIENCE_MS)
+    expect(page.get_by_role("link", name="Older")).to_have_count(0)
+
+    server.ask("POST", "/v1/heartbeats/chatty/checkin")
+    expect(events).to_have_count(122, timeout=PATIENCE_MS)
+    seqs = events.evaluate_all("all => all.map((each) => Number(each.id.slice('event-'.length)))")
+    assert seqs == sorted(set(seqs), reverse=True)
+    assert complaints == []
+
+
 def test_steps_of_a_policy_are_moved_by_keyboard_and_by_pointer(
     server: Server, signed_in: tuple[Page, list[str]]
 ) -> None:

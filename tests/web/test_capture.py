@@ -165,6 +165,7 @@ def test_a_signed_in_person_lets_their_pulse_check_in_a_heartbeat(server: Server
         page.get_by_role("button", name="Start the camera").click()
         expect(page.get_by_text("Heartbeat not found")).to_be_visible(timeout=_PATIENCE_MS)
         page.get_by_label("Let it check in a heartbeat").fill("grandma")
+        page.get_by_label("Keep the result in my history").press("Space")
         page.get_by_role("button", name="Start the camera").click()
 
         expect(page.locator("#rate")).to_have_text(re.compile(r"^7[0-4]$"), timeout=_PATIENCE_MS)
@@ -175,7 +176,14 @@ def test_a_signed_in_person_lets_their_pulse_check_in_a_heartbeat(server: Server
             events = server.ask("GET", "/v1/heartbeats/grandma/events")["events"]
             checked_in = [each for each in events if each["type"] == "checkin"]
         page.get_by_role("button", name="Stop").click()
+        # What was just kept comes without a reload.
+        kept = page.locator("#history tbody").last.get_by_role("row")
+        expect(kept).to_have_count(1, timeout=_PATIENCE_MS)
+        rate = kept.get_by_role("cell").nth(2).inner_text()
+        page.get_by_role("button", name=re.compile("^Delete the measurement of")).press("Enter")
+        expect(page.get_by_text("Nothing was kept yet.")).to_be_visible(timeout=_PATIENCE_MS)
 
+    assert re.fullmatch(r"7[0-4]\.\d bpm", rate)
     assert checked_in[-1]["metadata"]["metadata"] == {"source": "vitals"}
 
 

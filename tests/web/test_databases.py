@@ -34,6 +34,11 @@ async def test_the_overview_filters_and_sorts(lifesign: Lifesign) -> None:
     for query in ("", "?state=firing", "?namespace=prod", "?tag=db", "?q=sil", "?sort=-due", "?kind=heartbeat"):
         assert "Silent" in said(await owner.get(f"/{query}"))
     assert "Silent" not in said(await owner.get("/?kind=system"))
+    planned = await scheduled(lifesign, prompt="Sum up the news")
+    await triggered(lifesign, planned)
+    await worked(lifesign)
+    for query in ("", "?kind=schedule", "?q=news", "?state=alive"):
+        assert "alive Night watch: Sum up the news schedule" in said(await owner.get(f"/{query}"))
     for sort in ("name", "namespace", "seen", "due", "-state"):
         assert "Alive" in said(await owner.get(f"/?sort={sort}"))
 

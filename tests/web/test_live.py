@@ -1,6 +1,7 @@
 """What open pages are told, and when: read from the stream of a node in this process, on both databases."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -14,8 +15,10 @@ from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.heartbeats import service as heartbeats
 from lifesign.web import live
+from tests.bots.asking import switched
+from tests.bots.asking_runs import beaten, claimed, finished, scheduled, triggered
 from tests.conftest import database_url
-from tests.harness import Lifesign, MakeLifesign
+from tests.harness import Json, Lifesign, MakeLifesign
 from tests.web.browser import Browser, signed_up
 
 __all__ = ["database_url"]
@@ -119,6 +122,59 @@ async def test_a_page_is_told_what_is_committed_in_its_project(lifesign: Lifesig
     assert told.kind == "changed"
     assert [made["id"], "firing"] in told.changes
     assert told.seq > first.seq
+
+
+async def test_the_pages_of_a_bot_are_told_when_a_run_is_made_begins_goes_on_and_ends(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    made = await scheduled(lifesign)
+    bot_id = made["lifesign"]["bot_uuid"]
+    page = await owner.get(f"/bots/{bot_id}")
+    came = re.search(r'data-seq="(\d+)" data-watched="([^"]+)"', page)
+    assert came is not None
+    assert came[2] == bot_id
+    async with listening(lifesign, owner, f"since={came[1]}") as stream:
+        assert (await stream.next() or Told(0, "", [])).kind in {"here", "changed"}
+
+        heard = [await _heard(stream, triggered(lifesign, made))]
+        run = await claimed(lifesign)
+        assert run is not None
+        heard.append(await _heard(stream))
+        heard.append(await _heard(stream, beaten(lifesign, run, log="Half way.")))
+        heard.append(await _heard(stream, finished(lifesign, run)))
+
+    assert f'data-watched="{bot_id}"' in await owner.get(f"/runs/{run['run_id']}")
+    assert f'<tr id="{bot_id}">' in await owner.get("/bots")
+    assert heard == [[[bot_id, kind]] for kind in ("bot_run", "bot_run", "bot_progress", "bot_run")]
+
+
+async def _heard(stream: Stream, doing: Awaitable[Json] | None = None) -> list[list[str]]:
+    """What the stream tells next, after something was done."""
+    if doing is not None:
+        await doing
+    told = await stream.next()
+    assert told is not None
+    assert told.kind == "changed"
+    return told.changes
+
+
+async def test_a_page_hears_what_comes_after_the_newest_history_was_pruned(
+    start_lifesign: MakeLifesign, database_url: str
+) -> None:
+    async with start_lifesign(at="2026-01-05T12:00:00.000Z") as lifesign:
+        owner = await signed_up(lifesign)
+        made = await scheduled(lifesign)
+        bot_id = made["lifesign"]["bot_uuid"]
+        before = await latest(lifesign)
+        async with listening(lifesign, owner, f"since={before}") as stream:
+            assert await stream.next() is not None
+
+            await lifesign.advance(2 * 60)
+            await lifesign.advance(2 * 60)
+            left = await latest(lifesign)
+            told = await _heard(stream, switched(lifesign, made, "disable"))
+
+        assert left < before
+        assert told == [[bot_id, "bot_run"]]
 
 
 async def test_a_page_that_comes_back_is_told_what_it_missed(lifesign: Lifesign) -> None:

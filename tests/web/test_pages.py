@@ -58,6 +58,21 @@ async def test_the_next_deadlines_are_shown_before_anything_is_made(lifesign: Li
     assert await lifesign.ask("GET", "/v1/heartbeats") == {"heartbeats": []}
 
 
+async def test_a_schedule_of_cron_is_told_in_words(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    schedule = {"mode": "scheduled", "schedule": "*/15 9-17  * * 1-5", "timezone": "Europe/Berlin"}
+
+    preview = said(await owner.post("/heartbeats/new", FORM | schedule | {"preview": "1"}, expect=200))
+    place = await owner.post("/heartbeats/new", FORM | schedule)
+    calendar = {"mode": "scheduled", "schedule": "Mon *-*-* 02:00", "timezone": "UTC", "preview": "1"}
+    other = said(await owner.post("/heartbeats/new", FORM | calendar, expect=200))
+
+    words = "Every 15th minute from 09:00 through 17:59 on Monday through Friday"
+    assert f"Next deadlines {words}, Europe/Berlin." in preview
+    assert f"*/15 9-17 * * 1-5 ({words}), Europe/Berlin" in said(await owner.get(place))
+    assert "Next deadlines Mon 2026-01-12 02:00:00 UTC" in other
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -152,6 +167,55 @@ async def test_a_long_history_has_pages(lifesign: Lifesign) -> None:
 
     assert (first.count("Checked in"), second.count("Checked in")) == (50, 5)
     assert "Made" in said(second)
+
+
+async def test_a_page_of_the_history_leads_to_the_one_after_it(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    made = await lifesign.heartbeat("Job")
+    for _ in range(55):
+        await lifesign.check_in(made["id"])
+
+    page, ids = await owner.get(f"/heartbeats/{made['id']}"), []
+    while True:
+        ids += re.findall(r'<li class="[^"]*" id="event-(\d+)">', page)
+        found = re.search(r'rel="next" href="([^"]+)" data-more', page)
+        if found is None:
+            break
+        page = await owner.get(found[1])
+
+    assert [int(each) for each in ids] == sorted({int(each) for each in ids}, reverse=True)
+    assert len(ids) == 56
+
+
+async def test_how_long_runs_take_is_drawn_and_told(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    made = await lifesign.heartbeat("Job")
+    path = f"/v1/heartbeats/{made['id']}/runs"
+    assert "How long its runs take" not in await owner.get(f"/heartbeats/{made['id']}")
+    for number, (seconds, ok) in enumerate([(60, True), (120, True), (90, False), (30, True)]):
+        await lifesign.ask("POST", path, {"runId": f"r{number}"}, expect=201)
+        await lifesign.advance(seconds)
+        await lifesign.ask("POST", f"{path}/r{number}/finish", {"ok": ok})
+    await lifesign.ask("POST", path, {"runId": "open"}, expect=201)
+
+    page = await owner.get(f"/heartbeats/{made['id']}")
+
+    told = said(page)
+    assert (
+        "Last 4 runs; of 3 that ended well half took at most 1m 0s (p50, the solid line), 95 % at most 2m 0s "
+        "(p95, dashed), the longest 2m 0s." in told
+    )
+    rows = re.findall(r"<tr><td>[^<]*</td><td>([^<]*)</td><td>([^<]*)</td></tr>", page)
+    assert rows == [("1m 0s", "finished"), ("2m 0s", "finished"), ("1m 30s", "failed"), ("30.0 s", "finished")]
+    assert [
+        (look, height) for look, height in re.findall(r'<rect class="(\w+)"[^>]* width="18" height="([\d.]+)">', page)
+    ] == [
+        ("alive", "22.0"),
+        ("alive", "44.0"),
+        ("firing", "33.0"),
+        ("alive", "11.0"),
+    ]
+    assert re.findall(r'class="mark (p\d+)" d="M0 ([\d.]+)H96"', page) == [("p50", "26.0"), ("p95", "4.0")]
 
 
 # Incidents ----------------------------------------------------------------------------------------------------------

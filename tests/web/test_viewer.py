@@ -77,6 +77,7 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
         "status_id": found[1],
         "slug": "shown",
         "key_id": key["id"],
+        "measurement_id": "ms_none",
         "window_id": announced["id"],
         "heartbeat_id": made["id"],
         "incident_id": incident["id"],
@@ -139,6 +140,8 @@ _NOT_PAGES = {
     "/static/vitals/{digest}/{name}",
     "/setup/{token}",
     "/signin",
+    "/signin/oidc",
+    "/signin/oidc/callback",
     "/events/stream",
 }
 

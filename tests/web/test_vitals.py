@@ -1,10 +1,15 @@
 """The pages of vitals as they are sent: who may see them, what they may load, and keys that are shown once."""
 
 import hashlib
+import json
 import re
+from typing import Any
 
+from lifesign.vitals.signal.synth import Scene, synthetic
 from tests.harness import Lifesign, MakeLifesign
-from tests.web.browser import browser, executed_by, said, signed_up
+from tests.usage.builders import new_email, take_key
+from tests.vitals.sockets import connected
+from tests.web.browser import Browser, browser, executed_by, said, signed_up
 
 DISCLAIMER = "Wellness estimate from camera images. Not a medical device. Not for diagnosis, treatment or emergencies."
 WANTED = {"name": "Jane Smith", "email": "jane@healthapp.example", "company": "", "use_case": ""}
@@ -77,6 +82,115 @@ async def test_the_files_of_others_are_those_that_were_chosen(lifesign: Lifesign
         assert hashlib.sha256(plain.content).hexdigest() == hashes["vision_wasm_internal.wasm"]
         assert plain.headers["content-type"] == "application/wasm"
         assert (await client.get(f"{place[1]}/LICENSE")).status_code == 404
+
+
+# History ------------------------------------------------------------------------------------------------------------
+async def _measure(lifesign: Lifesign, person: Browser, *, bpm: float = 72.0, seconds: int = 12, **fields: str) -> Any:
+    """A stream as the page makes it, to its end; the report."""
+    await person.get("/vitals")
+    made = json.loads(await person.post("/vitals/session", fields, expect=201))["session"]
+    recording = synthetic(Scene(bpm=bpm, seconds=seconds, fps=15))
+    async with connected(lifesign) as socket:
+        socket.start(made["token"])
+        socket.frames(recording, 0, len(recording.t_ms))
+        socket.say({"type": "stop"})
+        report = (await socket.hear("final"))["report"]
+        await socket.end()
+    await lifesign.advance(60)
+    return report
+
+
+def _rows(page: str) -> list[str]:
+    table = re.search(r'<section class="panel" id="history".*?</section>', page, re.DOTALL)
+    assert table is not None
+    body = re.search(r"<table data-rows>.*?<tbody>(.*?)</tbody>", table[0], re.DOTALL)
+    return [said(each) for each in re.findall(r"<tr>.*?</tr>", body[1], re.DOTALL)] if body else []
+
+
+async def test_what_a_person_keeps_is_their_history_newest_first_with_a_chart(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    assert "Nothing was kept yet. Choose" in said(await owner.get("/vitals"))
+
+    first = await _measure(lifesign, owner, bpm=60, keep="on")
+    await _measure(lifesign, owner, bpm=80)
+    second = await _measure(lifesign, owner, bpm=90, keep="on")
+    page = await owner.get("/vitals")
+
+    rows = _rows(page)
+    rates = [each["vitals"]["heart_rate"]["value"] for each in (second, first)]
+    assert [re.findall(r"([\d.]+) bpm", each) for each in rows] == [[str(rate)] for rate in rates]
+    assert [round(rate / 10) for rate in rates] == [9, 6]
+    [chart] = re.findall(r'<svg class="chart".*?</svg>', page, re.DOTALL)
+    assert 'aria-label="Heart rates that were kept, 60 to 90 bpm (UTC)"' in chart
+    # In the order of time, as charts are; the highest fills it.
+    assert re.findall(r"<title>.*?: (\d+) bpm</title>", chart) == ["60", "90"]
+    assert [float(each) for each in re.findall(r'height="([\d.]+)"><title>', chart)] == [29.3, 44.0]
+    assert executed_by(page) == []
+
+
+async def test_a_history_is_nobody_elses(lifesign: Lifesign) -> None:
+    owner, editor = await signed_up(lifesign), await signed_up(lifesign, "eve@example.org", role="editor")
+    await _measure(lifesign, owner, keep="on")
+    [path] = re.findall(r'action="(/vitals/measurements/\w+/delete)"', await owner.get("/vitals"))
+    measurement_id = path.split("/")[3]
+
+    assert _rows(await editor.get("/vitals")) == []
+    await editor.post(path, expect=404)
+    async with lifesign.client(None) as client:
+        client.headers["X-API-Key"] = (await take_key(client, new_email())).json()["api_key"]["key"]
+        assert (await client.get("/api/vitals/measurements")).json()["measurements"] == []
+        assert (await client.get(f"/api/vitals/measurements/{measurement_id}")).status_code == 404
+        assert (await client.delete(f"/api/vitals/measurements/{measurement_id}")).status_code == 404
+    assert len(_rows(await owner.get("/vitals"))) == 1
+
+
+async def test_what_was_kept_can_be_deleted_and_goes_by_itself(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(vitals_retention_days=2) as lifesign:
+        owner = await signed_up(lifesign)
+        oldest = await _measure(lifesign, owner, bpm=60, keep="on")
+        await _measure(lifesign, owner, bpm=90, keep="on")
+        newest, *_ = re.findall(r'action="(/vitals/measurements/\w+/delete)"', await owner.get("/vitals"))
+
+        assert await owner.post(newest) == "/vitals#history"
+        [left] = _rows(await owner.get("/vitals"))
+        assert f" {oldest['vitals']['heart_rate']['value']} bpm " in left
+        await owner.post(newest, expect=404)
+
+        await lifesign.advance(3 * 86_400)
+        assert "Nothing was kept yet." in said(await owner.get("/vitals"))
+
+
+async def test_a_measurement_without_a_heart_rate_is_not_kept(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+
+    report = await _measure(lifesign, owner, seconds=4, keep="on")
+
+    assert report["vitals"]["heart_rate"]["reason"] == "too_short"
+    assert _rows(await owner.get("/vitals")) == []
+
+
+async def test_a_viewer_keeps_nothing_and_sees_what_they_kept_before(lifesign: Lifesign) -> None:
+    editor = await signed_up(lifesign, "eve@example.org", role="editor")
+    await _measure(lifesign, editor, keep="on")
+    [path] = re.findall(r'action="(/vitals/measurements/\w+/delete)"', await editor.get("/vitals"))
+    viewer = await signed_up(lifesign, "eve@example.org", role="viewer")
+    other = await signed_up(lifesign, "vic@example.org", role="viewer")
+
+    page = await viewer.get("/vitals")
+    await viewer.post("/vitals/session", {"keep": "on"}, expect=403)
+    await viewer.post(path, expect=403)
+
+    assert len(_rows(page)) == 1
+    assert "Delete" not in said(page)
+    assert "Keep the result" not in said(page)
+    assert "Keeping a measurement takes an editor" in said(await other.get("/vitals"))
+
+
+async def test_the_trial_has_no_history(lifesign: Lifesign) -> None:
+    page = await browser(lifesign).get("/try")
+
+    assert "History" not in said(page)
+    assert "Keep the result" not in said(page)
 
 
 # Keys ---------------------------------------------------------------------------------------------------------------

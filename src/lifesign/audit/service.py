@@ -64,6 +64,11 @@ def name(actor: Actor, via: Via | None = None) -> None:
         deed.via = via or deed.via
 
 
+def write_down(conn: Connection, actor: Actor, *, via: Via, method: str, path: str, now: EpochMs) -> None:
+    """A line for a request that is not watched, in the transaction of what it does."""
+    store.append(conn, actor, via=via, method=method, path=path, at=now)
+
+
 @contextmanager
 def unnoted() -> Iterator[None]:
     """What is written meanwhile is bookkeeping, and may be followed by a refusal: it leaves no line."""

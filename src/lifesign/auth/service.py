@@ -19,6 +19,7 @@ from lifesign.auth.rules import (
     KeyUnknown,
     Kind,
     MissingScope,
+    Unauthorized,
     WrongKeyKind,
 )
 from lifesign.auth.store import Key
@@ -62,14 +63,32 @@ class Keyring:
         token = rules.bearer_token(authorization)
         token_hash = rules.token_hash(token)
         now = self._clock.now()
-        known = self._cached.get(token_hash)
-        good_for_ms = 0 if is_fresh else _SHARED_CACHE_MS
-        if known is None or not (self._db.is_sqlite or 0 <= now - known.read_at < good_for_ms):
+        known = self._remembered(token_hash, now, good_for_ms=0 if is_fresh else _SHARED_CACHE_MS)
+        if known is None:
             known = await self._read(token_hash, now)
         if known.expires_at is not None and rules.is_expired(known.expires_at, now):
             raise KeyExpired(known.expires_at)
         self._used[known.caller.key_id] = now
         return known.caller
+
+    def known_caller(self, authorization: bytes | None) -> Caller | None:
+        """The same where it can be told without asking the database and without refusing anybody; else None."""
+        try:
+            token_hash = rules.token_hash(rules.bearer_token(authorization))
+        except Unauthorized:
+            return None
+        now = self._clock.now()
+        known = self._remembered(token_hash, now, good_for_ms=_SHARED_CACHE_MS)
+        if known is None or (known.expires_at is not None and rules.is_expired(known.expires_at, now)):
+            return None
+        self._used[known.caller.key_id] = now
+        return known.caller
+
+    def _remembered(self, token_hash: bytes, now: EpochMs, *, good_for_ms: int) -> _Cached | None:
+        known = self._cached.get(token_hash)
+        if known is None or not (self._db.is_sqlite or 0 <= now - known.read_at < good_for_ms):
+            return None
+        return known
 
     async def caller_by_id(self, project_id: str, key_id: str) -> Caller:
         """The caller whose key was shown before; asks the database every time. Raises KeyRevoked, KeyExpired."""

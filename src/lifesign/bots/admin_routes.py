@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lifesign.auth.service import operator
-from lifesign.bots import running
+from lifesign.bots import stopping
 from lifesign.bots.calls import watchers_of
 from lifesign.bots.watching import Watchers
 from lifesign.http.answers import json_answer
@@ -32,7 +32,7 @@ async def stop_all(request: Request) -> Response:
     reason = body.reason[:500] if "reason" in body.given() else None
     context = context_of(request)
     count = await context.db.write(
-        running.stop_server, _operators_watchers(request), reason, cancels=body.cancel_running, now=context.now()
+        stopping.stop_server, _operators_watchers(request), reason, cancels=body.cancel_running, now=context.now()
     )
     log.warning("bots.all_stopped", cancelled=count)
     return json_answer({"stopped": 1, "cancelled": count})
@@ -41,7 +41,7 @@ async def stop_all(request: Request) -> Response:
 async def resume_all(request: Request) -> Response:
     """Let runs begin again, where the project itself did not stop them."""
     context = context_of(request)
-    await context.db.write(running.resume_server, _operators_watchers(request), context.now())
+    await context.db.write(stopping.resume_server, _operators_watchers(request), context.now())
     log.info("bots.all_resumed")
     return json_answer({"stopped": 0})
 

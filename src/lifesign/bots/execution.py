@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from lifesign.bots import budget, reports, run_store, running
+from lifesign.bots import budget, ending, outcomes, reports, run_store, running
 from lifesign.bots.budget import Usage
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.records import Run
 from lifesign.bots.rules import ENDED, LeaseLost
 from lifesign.bots.runners.contract import Runner, Totals
-from lifesign.bots.running import LEASE_MS, Outcome, Started
+from lifesign.bots.running import LEASE_MS
+from lifesign.bots.starting import Started
 from lifesign.bots.tracing import Tracer
 from lifesign.bots.watching import Watcher
 from lifesign.channels.outbound import OutboundClient
@@ -282,7 +284,7 @@ class Executor:
         for attempt in range(_FINISH_TRIES):
             try:
                 ended = await self._db.write(
-                    running.finish, run.id, run.lease_token, running.redacted(outcome), self._clock.now()
+                    ending.finish, run.id, run.lease_token, outcomes.redacted(outcome), self._clock.now()
                 )
                 break
             except StorageUnavailable:

@@ -4,13 +4,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from lifesign.bots import budget, reports, run_store, running, store
+from lifesign.bots import budget, ending, outcomes, reports, run_store, running, starting, store
 from lifesign.bots.bodies import Fields
 from lifesign.bots.execution import grown
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.records import Run
 from lifesign.bots.rules import BotRunNotFound, LeaseLost, MissingField
 from lifesign.bots.runners.contract import INVALID, Result, Totals, result_of, totals_of
-from lifesign.bots.running import LEASE_MS, Outcome, Started
+from lifesign.bots.running import LEASE_MS
+from lifesign.bots.starting import Started
 from lifesign.clock import EpochMs
 
 _TRIES = 20
@@ -32,7 +34,7 @@ def claim(
 ) -> Started | None:
     """The next run that waits for an outside worker, under a lease; None when there is none."""
     for waiting in run_store.startable(conn, now, _TRIES, is_pull=True, project_id=project_id, bot_id=bot_id):
-        started = running.start(conn, waiting.id, owner=owner, now=now, door="claim", is_halted=is_halted)
+        started = starting.start(conn, waiting.id, owner=owner, now=now, door="claim", is_halted=is_halted)
         if started is not None:
             return started
     return None
@@ -41,7 +43,7 @@ def claim(
 def held(conn: Connection, hold: Hold, now: EpochMs) -> Run:
     """The run that is held so, with a lease that has not ended. Raises BotRunNotFound, LeaseLost."""
     if hold.token is not None:
-        run = run_store.run_by_token(conn, running.token_hash(hold.token))
+        run = run_store.run_by_token(conn, starting.token_hash(hold.token))
         if run is None or (hold.run_id and run.id != hold.run_id):
             raise LeaseLost
     else:
@@ -83,7 +85,7 @@ def finish(conn: Connection, hold: Hold, fields: Fields, body: Any, now: EpochMs
     outcome = result.outcome
     if run.cancel_reason is not None:
         outcome = Outcome("cancelled", run.cancel_reason, outcome.response)
-    return running.finish(conn, run.id, run.lease_token, running.redacted(outcome), now)
+    return ending.finish(conn, run.id, run.lease_token, outcomes.redacted(outcome), now)
 
 
 def _totals(fields: Fields) -> Totals | None:
@@ -100,6 +102,6 @@ def _spend(conn: Connection, run: Run, totals: Totals, now: EpochMs) -> None:
     bot = store.bots_by_id(conn, [run.bot_id]).get(run.bot_id)
     if usage is None or bot is None:
         return
-    tariff = running.tariff_of(store.settings_of(conn, run.project_id), bot)
+    tariff = starting.tariff_of(store.settings_of(conn, run.project_id), bot)
     units = budget.cost(usage, run.model, tariff, None)
     running.book(conn, run.id, run.lease_token, usage, units=units, now=now)

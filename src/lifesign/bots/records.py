@@ -9,6 +9,7 @@ from lifesign.bots.budget import UNITS_PER_CREDIT, PeriodKind
 from lifesign.bots.rules import DEFAULT_PLAN, Approval, Overlap, RunKind, RunStatus
 from lifesign.bots.timing import CatchUp, Options, Timing, slots_after
 from lifesign.clock import EpochMs
+from lifesign.ids import new_id
 
 
 # Any, in these: JSON whose shape `bodies` has checked.
@@ -22,6 +23,8 @@ class BotOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: tuple[str, ...] = ()
     approval_tools: tuple[str, ...] = ()
     telemetry_content: bool = False
+    has_acknowledged: bool = False
+    """Somebody who may said that these tools may be together whatever that can lead to."""
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -192,3 +195,52 @@ class Run:
     parked_until: EpochMs | None
     is_approved: int | None
     created_at: EpochMs
+
+
+def new_run(schedule: Schedule, kind: RunKind, now: EpochMs) -> Run:
+    """A run that waits to be started."""
+    return Run(
+        id=new_id("run", now),
+        project_id=schedule.project_id,
+        bot_id=schedule.bot_id,
+        schedule_id=schedule.id,
+        member_id=schedule.member_id,
+        kind=kind,
+        status="queued",
+        reason=None,
+        slot=None,
+        effective_at=now,
+        first_slot=None,
+        last_slot=None,
+        count=1,
+        missed_count=0,
+        place_until=None,
+        prompt=schedule.prompt,
+        runner=None,
+        model=None,
+        tools=None,
+        response=None,
+        error_message=None,
+        started_at=None,
+        finished_at=None,
+        duration_ms=None,
+        input_tokens=0,
+        output_tokens=0,
+        requests=0,
+        tool_calls=0,
+        credits=0,
+        is_estimated=0,
+        reserved=0,
+        period_start=None,
+        deadline_at=None,
+        lease_owner=None,
+        lease_until=None,
+        lease_token=0,
+        cancel_reason=None,
+        token_hash=None,
+        idem_key=None,
+        notice=None,
+        parked_until=None,
+        is_approved=None,
+        created_at=now,
+    )

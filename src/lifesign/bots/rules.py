@@ -3,6 +3,7 @@
 Source: spec/bots.md, sections 1 to 8.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -43,6 +44,7 @@ COUNTING: Final = frozenset(
         "runner_error",
         "precheck_failed",
         "lost",
+        "trifecta",
     }
 )
 """Errors that count towards a pause."""
@@ -111,11 +113,14 @@ class Trifecta(InvalidField):
 
     code = "trifecta"
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, bots: Sequence[str] = ()) -> None:
+        """bots: whose tools these would become; none: those that were sent."""
+        whose = "these tools" if not bots else f"the tools of {' and '.join(bots)} would"
+        acknowledge = "acknowledge_trifecta" if bots else "lifesign.acknowledge_trifecta"
         super().__init__(
             field,
-            "together these tools read what strangers wrote, see private data and can send it away; put those that "
-            "send into approval_tools, or set lifesign.acknowledge_trifecta with a key that has bots:admin",
+            f"together {whose} read what strangers wrote, see private data and can send it away; put those that "
+            f"send into approval_tools, or set {acknowledge} with a key that has bots:admin",
         )
 
 

@@ -12,7 +12,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import bearer_token
-from lifesign.bots import looking, outside, rules, run_schemas, run_store, running, schemas, service, store
+from lifesign.bots import (
+    claiming,
+    ending,
+    looking,
+    outside,
+    rules,
+    run_schemas,
+    run_store,
+    running,
+    schemas,
+    service,
+    starting,
+    stopping,
+    store,
+)
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import MAX_BODY_BYTES, Call, Paging, call_of, next_cursor, paging_of, ref_of
 from lifesign.bots.execution import Executor
@@ -83,7 +97,7 @@ async def trigger_heartbeat(request: Request) -> Response:
     ref, schedule_id = call.bot_ref(), call.text_id("heartbeat_id")
     is_async = Fields(call.query).flag("async")
     run = await context_of(request).db.write(
-        running.trigger, call.ask, ref, schedule_id, idem_key=_idem_key(request), is_halted=_is_halted(request)
+        claiming.trigger, call.ask, ref, schedule_id, idem_key=_idem_key(request), is_halted=_is_halted(request)
     )
     log.info("bot_run.triggered", project_id=call.project_id, run_id=run.id, key_id=call.caller.key_id)
     if is_async:
@@ -228,7 +242,7 @@ async def read_stats(request: Request) -> Response:
 async def cancel_run(request: Request) -> Response:
     """End a run: one that waits at once, one that goes on within 5 s."""
     call = await call_of(request, "bots:run")
-    run = await context_of(request).db.write(running.cancel, call.project_id, call.text_id("run_id"), call.now)
+    run = await context_of(request).db.write(ending.cancel, call.project_id, call.text_id("run_id"), call.now)
     log.info("bot_run.cancelled", project_id=call.project_id, run_id=run.id, key_id=call.caller.key_id)
     if run.status in rules.ENDED:
         executor_of(request).ends.tell(run.id)
@@ -248,7 +262,7 @@ async def approve_run(request: Request) -> Response:
     if is_approved is None:
         raise MissingField("approve")
     run = await context_of(request).db.write(
-        running.approve, call.project_id, found.id, is_approved=is_approved, now=call.now
+        ending.approve, call.project_id, found.id, is_approved=is_approved, now=call.now
     )
     log.info(
         "bot_run.decided",
@@ -266,7 +280,7 @@ async def stop_bots(request: Request) -> Response:
     call = await call_of(request, "bots:admin")
     cancels = call.fields.flag("cancel_running")
     reason = call.fields.text("reason", 500)
-    count = await context_of(request).db.write(running.stop_project, call.ask, reason, cancels=cancels is not False)
+    count = await context_of(request).db.write(stopping.stop_project, call.ask, reason, cancels=cancels is not False)
     log.warning("bots.stopped", project_id=call.project_id, key_id=call.caller.key_id, cancelled=count)
     return json_answer({"stopped": 1, "cancelled": count})
 
@@ -277,7 +291,7 @@ async def stop_bots(request: Request) -> Response:
 async def resume_bots(request: Request) -> Response:
     """Let runs begin again; slots that passed are not caught up."""
     call = await call_of(request, "bots:admin")
-    await context_of(request).db.write(running.resume_project, call.ask)
+    await context_of(request).db.write(stopping.resume_project, call.ask)
     log.info("bots.resumed", project_id=call.project_id, key_id=call.caller.key_id)
     return json_answer({"stopped": 0})
 
@@ -338,7 +352,7 @@ async def _held_by(request: Request) -> tuple[Hold, Fields, dict[str, Any]]:
     token = None if header is None else bearer_token(header).decode("latin-1")
     own = None
     if token is not None:
-        own = await context_of(request).db.read(run_store.run_by_token, running.token_hash(token))
+        own = await context_of(request).db.read(run_store.run_by_token, starting.token_hash(token))
     if own is not None:
         body = await _object(request)
         return Hold(str(body.get("run_id") or ""), token=token), Fields(body), body

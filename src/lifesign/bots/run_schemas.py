@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from lifesign.bots.budget import credits_of
 from lifesign.bots.records import Run
 from lifesign.bots.runners.contract import job_of
-from lifesign.bots.running import Started
 from lifesign.bots.schemas import Id, Json, Pagination, ProjectRef
+from lifesign.bots.starting import Started
 from lifesign.bots.statistics import TYPES
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.http.fields import optional

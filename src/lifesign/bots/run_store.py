@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
 
 from lifesign.bots.records import Run
 from lifesign.clock import EpochMs
@@ -16,7 +16,7 @@ from lifesign.db.schema import (
     bot_schedules,
     bot_transcripts,
 )
-from lifesign.db.sql import insert_if_new, insert_many, word
+from lifesign.db.sql import insert_if_new, insert_many, update_many, word
 
 R = bot_runs.c
 S = bot_schedules.c
@@ -53,10 +53,10 @@ class DueSchedule(NamedTuple):
     version: int
 
 
-def due_schedules(conn: Connection, now: EpochMs, limit: int) -> list[DueSchedule]:
+def due_schedules(conn: Connection, now: EpochMs, limit: int, *, skip: int = 0) -> list[DueSchedule]:
     """Schedules with a slot that is due, longest due first. Index: ix_bot_schedules_due."""
     query = select(S.id, S.version).where(S.next_run_at.is_not(None), S.next_run_at <= now)
-    return [DueSchedule(*row) for row in conn.execute(query.order_by(S.next_run_at).limit(limit))]
+    return [DueSchedule(*row) for row in conn.execute(query.order_by(S.next_run_at).limit(limit).offset(skip))]
 
 
 def next_due(conn: Connection) -> EpochMs | None:
@@ -80,17 +80,12 @@ class Moved(NamedTuple):
     last_slot: EpochMs
     next_slot: EpochMs | None
     next_run_at: EpochMs | None
+    version: int
 
 
 def move_slots(conn: Connection, moved: Sequence[Moved]) -> None:
     """Note where the slots of schedules stand, which are locked."""
-    if not moved:
-        return
-    names = ("last_slot", "next_slot", "next_run_at")
-    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
-    change = update(bot_schedules).where(S.id == bindparam("of")).values(values | {"version": S.version + 1})
-    # Many at once: one way to the database and back for all of them.
-    conn.execute(change, [{"of": each.id} | {f"new_{name}": getattr(each, name) for name in names} for each in moved])
+    update_many(conn, bot_schedules, [each._asdict() for each in moved])
 
 
 # Open runs ----------------------------------------------------------------------------------------------------------

@@ -492,6 +492,7 @@ class SettingsChange(ProjectRef):
     budget_period: Literal["month", "week", "day"] | None = optional()
     billing_timezone: str | None = optional()
     notify_channels: list[str] | None = optional()
+    acknowledge_trifecta: bool | None = optional("Let bots use tools that the new labels make dangerous together.")
 
 
 _ERRORS = {

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import bodies, budget, rules, run_store, store, timing, tools, watching
+from lifesign.bots import activity, bodies, budget, rules, run_store, store, timing, tools, watching
 from lifesign.bots.bodies import Fields
 from lifesign.bots.records import (
     Bot,
@@ -28,6 +28,7 @@ from lifesign.bots.rules import (
     ScheduleNotFound,
     Trifecta,
 )
+from lifesign.bots.store import Tally
 from lifesign.bots.timing import Timing
 from lifesign.bots.watching import Watchers
 from lifesign.channels import config as channel_config
@@ -41,6 +42,7 @@ from lifesign.schedule import BadSchedule
 
 BOTS_SECRETS = "bots"
 _RUNNER_SECRET = "runner.secret"  # noqa: S105 - the name of a place
+_NAMED = 5
 _BOT_FIELDS = ("name", "model", "instruction", "max_reply_tokens", "top", "is_online", "is_scheduling")
 
 
@@ -96,8 +98,38 @@ def change_settings(conn: Connection, ask: Ask, fields: Fields) -> ProjectSettin
     plan = wanted.pop("plan", before.plan)
     after = replace(before, plan=plan, options=_with(before.options, wanted))
     if after != before:
+        _require_no_new_trifecta(conn, ask, fields, before=before, after=after)
         store.save_settings(conn, after, ask.now)
     return after
+
+
+def _require_no_new_trifecta(
+    conn: Connection, ask: Ask, fields: Fields, *, before: ProjectSettings, after: ProjectSettings
+) -> None:
+    """Other labels of servers must not make of a bot's tools what would be refused if they were sent now."""
+    labels, earlier = labels_by_server(after, ask.offers), labels_by_server(before, ask.offers)
+    if labels == earlier:
+        return
+    found = [
+        each
+        for each in store.bots_of(conn, ask.project_id)
+        if is_unsafe(each.options, each.options.tools, labels)
+        and not is_unsafe(each.options, each.options.tools, earlier)
+    ]
+    if found and not (ask.is_admin and fields.flag("acknowledge_trifecta")):
+        schedules = store.tallies(conn, [each.id for each in found])
+        raise Trifecta("mcp_servers", [_named(each, schedules.get(each.id)) for each in found[:_NAMED]])
+    for each in found:
+        store.save_bot(conn, replace(each, options=_with(each.options, {"has_acknowledged": True})))
+
+
+def _named(bot: Bot, tally: Tally | None) -> str:
+    return f"{bot.name!r} ({bot.id}, schedules: {0 if tally is None else tally.schedules})"
+
+
+def is_unsafe(options: BotOptions, names: Sequence[str], labels: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a bot must not use these tools together. labels: of each server of tools."""
+    return not options.has_acknowledged and tools.is_trifecta(names, options.approval_tools, labels)
 
 
 def _with(options: Any, changes: Mapping[str, Any]) -> Any:  # Any: one of the structs of options
@@ -216,6 +248,7 @@ def update_bot(conn: Connection, ask: Ask, ref: str | int, fields: Fields) -> tu
         return before, before
     after = replace(after, updated_at=max(ask.now, before.updated_at))
     store.save_bot(conn, after)
+    activity.edited(conn, after.project_id, after.id, ask.now)
     if after.is_scheduling != before.is_scheduling:
         for schedule in store.schedules_of(conn, after.id):
             if schedule.is_enabled:
@@ -247,10 +280,11 @@ def _bot_options(ask: Ask, settings: ProjectSettings, bot: Bot, extra: Mapping[s
             parts = tools.parted(tool)
             if parts is not None and parts[0] not in labels:
                 raise told.refuse(name, f"unknown server of tools {parts[0]!r}")
-    is_acknowledged = ask.is_admin and told.flag("acknowledge_trifecta")
-    is_changed = bool({"tools", "approval_tools"} & set(extra))
-    if is_changed and not is_acknowledged and tools.is_trifecta(options.tools, options.approval_tools, labels):
-        raise Trifecta("lifesign.tools")
+    is_acknowledged = ask.is_admin and bool(told.flag("acknowledge_trifecta"))
+    if is_acknowledged or {"tools", "approval_tools"} & set(extra):
+        options = _with(options, {"has_acknowledged": is_acknowledged})
+        if is_unsafe(options, options.tools, labels):
+            raise Trifecta("lifesign.tools")
     return options
 
 
@@ -389,6 +423,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if after != before:
             after = _watched(conn, ask, bot, replace(after, updated_at=ask.now))
             store.save_schedule(conn, after)
+    activity.edited(conn, bot.project_id, bot.id, ask.now)
     wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
 
@@ -480,6 +515,7 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
         after = replace(switched(before, ask, is_enabled=is_enabled), updated_at=ask.now)
         after = _watched(conn, ask, bot, after)
         store.save_schedule(conn, after)
+        activity.edited(conn, bot.project_id, bot.id, ask.now)
         wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
 
@@ -593,6 +629,7 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
     until = EpochMs(ask.now + rules.LAST_WORDS_MS)
     run_store.ask_to_cancel(conn, {"schedule_id": schedule_id}, "deleted", last_words_until=until)
     store.delete_schedule(conn, schedule_id)
+    activity.edited(conn, bot.project_id, bot.id, ask.now)
     wake_after_commit(conn, "bots_run")
 
 

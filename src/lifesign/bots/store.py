@@ -184,6 +184,12 @@ def list_bots(
     return [_bot(row) for row in conn.execute(query.order_by(B.number.desc()).limit(limit).offset(offset))]
 
 
+def bots_of(conn: Connection, project_id: str) -> list[Bot]:
+    """All bots of a project, locked, oldest first."""
+    query = select(*_BOT).where(B.project_id == project_id).order_by(B.number)
+    return [_bot(row) for row in conn.execute(query.with_for_update())]
+
+
 def count_bots(conn: Connection, project_id: str) -> int:
     """How many bots a project has."""
     return int(conn.scalar(select(func.count()).where(B.project_id == project_id)) or 0)
@@ -349,6 +355,8 @@ def watching_projects(conn: Connection) -> list[str]:
 
 def note_skips(conn: Connection, schedule_ids: Collection[str], now: EpochMs) -> None:
     """The latest slot of these schedules was skipped."""
+    if not schedule_ids:
+        return
     values = {"last_status": "skipped", "last_executed_at": now}
     conn.execute(update(bot_schedules).where(S.id.in_(list(schedule_ids))).values(values))
 

@@ -1,19 +1,22 @@
 """Readers, and a writer that commits many callers at once.
 
-SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, each
-caller under a savepoint, so that one caller's error undoes only its own work. PostgreSQL: a few writer threads, one
+SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, and
+one caller's error undoes only its own work: by savepoints, or, where one kind of work has the transaction to itself, by
+trying each caller alone afterwards. PostgreSQL: a few writer threads, one
 transaction per caller (the server groups the commits itself). Both: callers of `write_batched` with one function are
 handed to it together, so that the hottest statements run once for many.
 """
 
 import asyncio
 import contextlib
+import functools
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -36,8 +39,9 @@ MAX_BATCH = 500
 MAX_QUEUE = 20_000
 LENGTHY = 2
 """How many reads of `read_at_length` are at work at a time."""
-# How long callers are gathered for one commit, at most.
-_GATHER_S = 0.002
+# How long callers are gathered for one commit, at most; and no longer than one comes in each of these.
+_GATHER_S = 0.01
+_GAP_S = 0.001
 # A transaction that has taken this long is committed, whoever else waits.
 _LONG_S = 0.02
 _RETRYABLE = {"40001", "40P01"}
@@ -88,7 +92,7 @@ def is_writing() -> bool:
 # Any, here and below: one queue holds the callers of every function; `write` and `write_batched` restore the types.
 @dataclass(slots=True)
 class _Caller:
-    future: "asyncio.Future[Any]"
+    done: Callable[[Any], None]
     loop: asyncio.AbstractEventLoop
     fn: Callable[..., Any]
     item: Any
@@ -124,6 +128,8 @@ class Database:
         self.refusal: str | None = None
         """Why nothing may be written for now; reading goes on."""
         self._expected = 1
+        # Of SQLite's one writer.
+        self._connection: Connection | None = None
         self._listener = None if self.is_sqlite else Listener(writer)
         self._threads = [
             threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
@@ -200,18 +206,33 @@ class Database:
         """
         return cast("R", await self._enqueue(fn, item, batched=True))
 
+    def post_batched(
+        self,
+        fn: Callable[[Connection, Sequence[T]], Sequence[R | Exception]],
+        item: T,
+        done: Callable[[R | Exception], None],
+    ) -> None:
+        """Like `write_batched`, for who has no task to wait in: `done` gets the result, or the exception, on the loop.
+
+        Raises WriterBusy, StorageUnavailable; `done` is not called then.
+        """
+        self._put(_Caller(done, asyncio.get_running_loop(), fn, item, batched=True))
+
     async def _enqueue(self, fn: Callable[..., Any], item: object, *, batched: bool) -> object:  # Any: see _Caller
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        self._put(_Caller(functools.partial(_resolve, future), loop, fn, item, batched))
+        return await future
+
+    def _put(self, caller: _Caller) -> None:
         with self._ready:
             if self.refusal is not None:
                 raise StorageUnavailable(self.refusal)
             if self._stopping or len(self._queue) >= MAX_QUEUE:
                 raise WriterBusy
-            self._queue.append(_Caller(future, loop, fn, item, batched))
+            self._queue.append(caller)
             if len(self._queue) in {1, self._expected}:
                 self._ready.notify()
-        return await future
 
     def listen(self) -> None:
         """Be woken by what other nodes commit, until `close`. SQLite has no other nodes."""
@@ -234,6 +255,12 @@ class Database:
 
     # The writer threads ---------------------------------------------------------------------------------------------
     def _write_forever(self) -> None:
+        try:
+            self._write_until_stopped()
+        finally:
+            self._let_go()
+
+    def _write_until_stopped(self) -> None:
         while callers := self._next_callers():
             try:
                 _writing.add(threading.get_ident())
@@ -272,7 +299,7 @@ class Database:
             return callers
 
     def _gathered(self) -> bool:
-        """Wait until there are callers: as many as are expected, or as many as come within 2 ms. False: look again.
+        """Wait until there are callers: as many as are expected, or as many as keep coming. False: look again.
 
         Those who were answered by the last commit are mostly about to call again. Begun without them, the next commit
         would have to share Python's lock with the handling of their requests, which costs both more than they gain:
@@ -283,8 +310,9 @@ class Database:
                 return False
             self._ready.wait()
         gather_until = time.monotonic() + _GATHER_S
-        while not self._stopping and len(self._queue) < self._expected:
-            if not self._ready.wait(max(0.0, gather_until - time.monotonic())):
+        while not self._stopping and len(self._queue) < self._expected and time.monotonic() < gather_until:
+            already = len(self._queue)
+            if not self._ready.wait(_GAP_S) and len(self._queue) == already:
                 break
         # Another writer may have been quicker.
         return bool(self._queue)
@@ -295,16 +323,24 @@ class Database:
             self._expected = min(len(callers) + len(self._queue), MAX_BATCH)
 
     def _commit_with_retries(self, callers: list[_Caller]) -> list[Any]:
+        is_guarded = False
         for attempt in range(1, _MAX_RETRIES + 1):
             try:
-                return self._commit(callers)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
-                    return self._unavailable(callers, error)
-                # Two transactions met on the same rows: step aside for a moment, then run again from the start.
-                time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
-            except Exception as error:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
+                return self._commit(callers, is_guarded=is_guarded)
+            except _Undone as undone:
+                if not _is_lost(undone.error):
+                    if undone.is_lonely:
+                        return [undone.error]
+                    # One of many is at fault.
+                    is_guarded = True
+                    continue
+                error = undone.error
+            except Exception as failed:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
+                error = failed
+            if getattr(getattr(error, "orig", None), "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
                 return self._unavailable(callers, error)
+            # Two transactions met on the same rows: step aside for a moment, then run again from the start.
+            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
         raise AssertionError  # pragma: no cover
 
     def _unavailable(self, callers: list[_Caller], error: Exception) -> list[Any]:
@@ -318,20 +354,47 @@ class Database:
         failure.__cause__ = error
         return [failure] * len(callers)
 
-    def _commit(self, callers: list[_Caller]) -> list[Any]:
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        if not self.is_sqlite:
+            with self.engine.begin() as conn:
+                yield conn
+            return
+        # Taking a connection from the pool and giving it back costs as much as several check-ins.
+        conn = self._connection = self._connection or self.engine.connect()
+        try:
+            with conn.begin():
+                yield conn
+        except BaseException:
+            if conn.invalidated or conn.in_transaction():
+                self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        conn, self._connection = self._connection, None
+        if conn is not None:
+            conn.close()
+
+    def _commit(self, callers: list[_Caller], *, is_guarded: bool) -> list[Any]:
         """One transaction for the first of `callers`, mostly all of them; their results, in order, exceptions included.
 
         Nobody waits for what came after: check-ins are committed before other work begins, which may take long, and
-        after a piece that did take long everybody so far is answered.
+        after a piece that did take long everybody so far is answered. What a group raises that has the transaction to
+        itself comes as _Undone; is_guarded: then each of its callers is tried under a savepoint.
         """
         results: list[Any] = []
         began = time.monotonic()
-        with self.engine.begin() as conn:
+        with self._transaction() as conn:
             wakeups.take(conn)
             position = 0
             while position < len(callers):
                 group = _group_at(callers, position)
-                results.extend(self._run_group(conn, group))
+                if len(group) < len(callers):
+                    results.extend(self._run_group(conn, group))
+                elif is_guarded:
+                    results.extend(self._run_each(conn, group))
+                else:
+                    results.extend(self._run_alone(conn, group))
                 position += len(group)
                 if position < len(callers) and (
                     (group[0].batched and not callers[position].batched) or time.monotonic() - began > _LONG_S
@@ -345,6 +408,15 @@ class Database:
                 callers[0].loop.call_soon_threadsafe(self.wakeups.wake, asked)
         return results
 
+    @staticmethod
+    def _run_alone(conn: Connection, group: list[_Caller]) -> list[Any]:
+        """Run a group that has the transaction to itself. Raises _Undone."""
+        first = group[0]
+        try:
+            return list(first.fn(conn, [caller.item for caller in group])) if first.batched else [first.fn(conn)]
+        except Exception as error:
+            raise _Undone(error, is_lonely=len(group) == 1) from error
+
     def _run_group(self, conn: Connection, group: list[_Caller]) -> list[Any]:
         fn = group[0].fn
         if not group[0].batched:
@@ -352,9 +424,10 @@ class Database:
         result = self._run_guarded(conn, fn, [caller.item for caller in group])
         if not isinstance(result, Exception):
             return list(result)
-        if len(group) == 1:
-            return [result]
-        alone = [self._run_guarded(conn, fn, [caller.item]) for caller in group]
+        return [result] if len(group) == 1 else self._run_each(conn, group)
+
+    def _run_each(self, conn: Connection, group: list[_Caller]) -> list[Any]:
+        alone = [self._run_guarded(conn, caller.fn, [caller.item]) for caller in group]
         return [result if isinstance(result, Exception) else result[0] for result in alone]
 
     @staticmethod
@@ -368,13 +441,31 @@ class Database:
             if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _RETRYABLE:
                 raise
             savepoint.rollback()
-            if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
+            if _is_lost(error):
                 raise
             return error
         except Exception as error:  # noqa: BLE001 - handed to the caller that caused it, which raises it
             savepoint.rollback()
             return error
         return result
+
+
+class _Undone(Exception):
+    """What a group raised that had a transaction to itself, which is rolled back. is_lonely: it was a single caller."""
+
+    def __init__(self, error: Exception, *, is_lonely: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.is_lonely = is_lonely
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether it is the database that failed, and not what the caller asked of it."""
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    is_refused = sqlstate in _RETRYABLE or sqlstate == _READ_ONLY
+    return error.connection_invalidated or is_refused or isinstance(error, OperationalError)
 
 
 def _group_at(callers: list[_Caller], position: int) -> list[_Caller]:
@@ -394,12 +485,19 @@ def _group_at(callers: list[_Caller], position: int) -> list[_Caller]:
 def _answer(callers: list[_Caller], results: list[Any]) -> None:  # Any: see _Caller
     def settle() -> None:
         for caller, result in zip(callers, results, strict=True):
-            if caller.future.done():
-                continue
-            if isinstance(result, Exception):
-                caller.future.set_exception(result)
-            else:
-                caller.future.set_result(result)
+            try:
+                caller.done(result)
+            except Exception:  # the others are to be answered all the same
+                log.exception("database.answer_lost")
 
     with contextlib.suppress(RuntimeError):  # the event loop is gone, and with it whoever asked
         callers[0].loop.call_soon_threadsafe(settle)
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:  # Any: see _Caller
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -2,20 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Wait:
-    """task: None once it is over."""
+class Wait:
+    """on_expired: None once it is over."""
 
-    task: "asyncio.Task[Any] | None"  # Any: whatever it returns
+    on_expired: Callable[[], object] | None
     until: float
-    is_expired: bool = False
 
 
 class Patience:
@@ -23,37 +22,53 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._waits: deque[_Wait] = deque()
+        self._waits: deque[Wait] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, work: Awaitable[T]) -> T:
         """What `work` returns. Raises TimeoutError when that takes too long; `work` is then canceled."""
-        loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        wait = _Wait(task, loop.time() + self._seconds)
-        self._waits.append(wait)
-        if self._timer is None:
-            self._timer = loop.call_at(wait.until, self._expire, loop)
+        is_expired = False
+
+        def expire() -> None:
+            nonlocal is_expired
+            is_expired = True
+            if task is not None:
+                task.cancel()
+
+        wait = self.begin(expire)
         try:
             return await work
         except asyncio.CancelledError:
-            if wait.is_expired and task is not None and task.uncancel() == 0:
+            if is_expired and task is not None and task.uncancel() == 0:
                 raise TimeoutError from None
             raise
         finally:
-            wait.task = None
-            while self._waits and self._waits[0].task is None:
-                self._waits.popleft()
+            self.over(wait)
+
+    def begin(self, on_expired: Callable[[], object]) -> Wait:
+        """Call `on_expired` when it takes too long until `over` is called."""
+        loop = asyncio.get_running_loop()
+        wait = Wait(on_expired, loop.time() + self._seconds)
+        self._waits.append(wait)
+        if self._timer is None:
+            self._timer = loop.call_at(wait.until, self._expire, loop)
+        return wait
+
+    def over(self, wait: Wait) -> None:
+        """What was waited for has come, or nobody waits any more."""
+        wait.on_expired = None
+        while self._waits and self._waits[0].on_expired is None:
+            self._waits.popleft()
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the waits that are too long: the first ones, as all may take the same time."""
         self._timer = None
         while self._waits:
             first = self._waits[0]
-            if first.task is not None and first.until > loop.time():
+            if first.on_expired is not None and first.until > loop.time():
                 self._timer = loop.call_at(first.until, self._expire, loop)
                 return
             self._waits.popleft()
-            if first.task is not None:
-                first.is_expired = True
-                first.task.cancel()
+            if first.on_expired is not None:
+                first.on_expired()

@@ -191,6 +191,26 @@ sign_in_failures = Table(
     Index("ix_sign_in_failures_at", "at"),
 )
 
+# Who somebody is at an OpenID provider; an address of e-mail can go to somebody else there, a subject cannot.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("uq_identities_user", "user_id", "issuer", unique=True),
+)
+
+# Ways back from an OpenID provider that were taken, each of which can be taken once.
+spent_states = Table(
+    "spent_states",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Index("ix_spent_states_at", "at"),
+)
+
 # Pages that everybody may see, of heartbeats that somebody chose.
 status_pages = Table(
     "status_pages",
@@ -1114,13 +1134,15 @@ measurements = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("project_id", Text, nullable=False),
-    # Of a key of the Vitals API.
+    # Of a key of the Vitals API; 0, which is none's, where it is a person's own.
     Column("key_id", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     # JSON, without the traces it was made from.
     Column("report", Text, nullable=False),
+    Column("user_id", Text),
     Index("ix_measurements_key", "key_id", "id"),
     Index("ix_measurements_created", "created_at"),
+    Index("ix_measurements_user", "user_id", "project_id", "id"),
 )
 
 # Engine -------------------------------------------------------------------------------------------------------------

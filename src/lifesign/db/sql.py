@@ -204,7 +204,7 @@ def word(text: str) -> ColumnElement[str]:
     return literal_column(f"'{text}'")
 
 
-def contains(conn: Connection, within: "Column[Any]", text: str) -> ColumnElement[bool]:
+def contains(conn: Connection, within: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Rows that contain `text`, to the letter: LIKE ignores case on SQLite and needs escapes on both."""
     find = func.instr if conn.dialect.name == "sqlite" else func.strpos
     return find(within, text) > 0

@@ -2,7 +2,7 @@
 
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import run_store, running
+from lifesign.bots import claiming, ending, run_store, starting
 from lifesign.bots.execution import Executor
 from lifesign.clock import EpochMs
 from lifesign.db import Database
@@ -26,27 +26,32 @@ class BotsClaim(Idle):
         """is_halted: all bots are stopped on this server."""
         self._db = db
         self._is_halted = is_halted
+        self._passed_over = 0
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Claim what is due."""
-        planned = await self._db.read(running.plan, now, _BATCH)
+        planned = await self._db.read(claiming.plan, now, _BATCH, skip=self._passed_over)
+        claimed = 0
         if planned:
             claimed = await self._claimed(planned, now)
             self._db.failpoints.hit("bots_claim.after_commit")
-            if claimed and len(planned) >= _BATCH:
-                return now
+        is_full = len(planned) >= _BATCH
+        # What another node is busy with is left to it: both would go on to plan the same, and one of them in vain.
+        self._passed_over = self._passed_over + _BATCH if is_full and not claimed else 0
+        if is_full:
+            return now
         due = await self._db.read(run_store.next_due)
         return None if due is None else max(due, EpochMs(now + 1))
 
-    async def _claimed(self, planned: list[running.Planned], now: EpochMs) -> int:
+    async def _claimed(self, planned: list[claiming.Planned], now: EpochMs) -> int:
         try:
-            return await self._db.write(running.claim, planned, now, is_halted=self._is_halted)
+            return await self._db.write(claiming.claim, planned, now, is_halted=self._is_halted)
         except IntegrityError:
             # A slot of one of them was started already, by a node that lost its database right then: one by one, so
             # that the others are not held up.
             count = 0
             for each in planned:
-                count += await self._db.write(running.claim_or_pass, each, now, is_halted=self._is_halted)
+                count += await self._db.write(claiming.claim_or_pass, each, now, is_halted=self._is_halted)
             return count
 
 
@@ -70,7 +75,7 @@ class BotsRun:
         if self._is_stopping:
             return None
         for run_id in await self._db.read(run_store.waited_enough, now, _BATCH):
-            if await self._db.write(running.end_waiting, run_id, now):
+            if await self._db.write(ending.end_waiting, run_id, now):
                 self._executor.ends.tell(run_id)
         metrics.BOT_RUNS_STARTED.inc(await self._start_some(now))
         dues = [await self._db.read(run_store.next_queued, now), await self._db.read(run_store.next_wait_end)]
@@ -79,7 +84,7 @@ class BotsRun:
 
     async def _start_some(self, now: EpochMs) -> int:
         started = 0
-        full = await self._db.read(running.full_projects, now)
+        full = await self._db.read(starting.full_projects, now)
         for waiting in await self._db.read(run_store.startable, now, _BATCH, except_projects=full):
             if len(self._executor) >= _AT_ONCE:
                 break
@@ -88,7 +93,7 @@ class BotsRun:
 
     async def _start(self, waiting: run_store.Waiting, now: EpochMs) -> bool:
         started = await self._db.write(
-            running.start, waiting.id, owner=self._node_id, now=now, has_token=True, is_halted=self._is_halted
+            starting.start, waiting.id, owner=self._node_id, now=now, has_token=True, is_halted=self._is_halted
         )
         if started is None:
             self._executor.ends.tell(waiting.id)
@@ -120,7 +125,7 @@ class BotsReap(Idle):
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """End what was lost."""
         for run_id in await self._db.read(run_store.expired_leases, now, _BATCH):
-            ended = await self._db.write(running.reap, run_id, now)
+            ended = await self._db.write(ending.reap, run_id, now)
             if ended is not None:
                 metrics.BOT_RUNS_LOST.inc()
                 await self._executor.has_ended(ended)

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -22,12 +20,10 @@ from lifesign.clock import Clock
 from lifesign.envelopes import error_response, telemetry, vitals
 from lifesign.envelopes.failures import INTERNAL, failure_of
 from lifesign.http.context import context_of
+from lifesign.http.protocol import FAILED, REQUEST_ID_HEADER, request_id_of
 
 log = structlog.get_logger("lifesign.http")
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_HEADER = b"x-request-id"
-_random = random.Random()  # noqa: S311 - see _request_id
 _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
 _COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat", "/v1/traces")
@@ -84,9 +80,11 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        header = (_HEADER, request_id.encode())
+        sent_id = request_id_of(scope["headers"])
+        request_id = sent_id.decode("ascii")
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        header = (REQUEST_ID_HEADER, sent_id)
         began = time.perf_counter()
         status = 0
         is_closing = False
@@ -134,6 +132,8 @@ class Edge:
             )
 
     def _app_for(self, scope: Scope) -> ASGIApp:
+        if FAILED in scope["state"]:
+            return _failed
         if "\x00" in scope["path"] and not scope["path"].startswith(_NAMED_BY_OTHERS):
             # No object has such a name, and PostgreSQL cannot even be asked for it.
             return _nowhere
@@ -162,6 +162,11 @@ def _without_body(send: Send) -> Send:
     return send_head
 
 
+async def _failed(scope: Scope, _receive: Receive, _send: Send) -> None:
+    error: Exception = scope["state"][FAILED]
+    raise error
+
+
 async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise HTTPException(404)
 
@@ -172,14 +177,6 @@ def _path_to_log(scope: Scope) -> str:
     hidden = next((f"{prefix}..." for prefix in _TELLING if path.startswith(prefix)), path)
     hidden = _SECRET.sub("<secret>", hidden)
     return _PING_ID.sub("<uuid>", hidden) if _MANAGEMENT.match(hidden) else hidden
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == _HEADER and _REQUEST_ID.fullmatch(value):
-            return cast("bytes", value).decode("ascii")
-    # A name, not a secret: asking the system for randomness takes a twentieth of a check-in.
-    return f"req_{_random.getrandbits(128):032x}"
 
 
 def _via(scope: Scope) -> Via:

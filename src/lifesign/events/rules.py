@@ -39,6 +39,9 @@ EventType = Literal[
 ]
 
 
+ActivityType = Literal["bot_run", "bot_progress"]
+"""Of what moves beside heartbeats, for pages that are open (`bots/activity.py`). Not told by the API."""
+
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 
 
@@ -47,5 +50,5 @@ class Event(NamedTuple):
 
     project_id: str
     heartbeat_id: str
-    type: EventType
+    type: EventType | ActivityType
     metadata: Mapping[str, Any] | str = "{}"  # Any: JSON

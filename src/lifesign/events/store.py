@@ -30,6 +30,8 @@ class Change(NamedTuple):
     project_id: str
     heartbeat_id: str
     type: str
+    id: str
+    """Of the event: a number may be that of another, once the newest was pruned."""
 
 
 def latest_seq(conn: Connection) -> int:
@@ -39,7 +41,7 @@ def latest_seq(conn: Connection) -> int:
 
 def changes_since(conn: Connection, after: int, *, limit: int) -> list[Change]:
     """What happened after an event, in all projects, in order. Index: the primary key."""
-    query = select(events.c.seq, events.c.project_id, events.c.heartbeat_id, events.c.type)
+    query = select(events.c.seq, events.c.project_id, events.c.heartbeat_id, events.c.type, events.c.id)
     return [Change(*row) for row in conn.execute(query.where(events.c.seq > after).order_by(events.c.seq).limit(limit))]
 
 

@@ -3,11 +3,23 @@
 SQL of the table `heartbeats`; `state_of` says of one heartbeat what the statements say of all.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Connection, and_, case, false, func, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import heartbeats
@@ -17,7 +29,7 @@ from lifesign.heartbeats.rules import BOT_OWNER, Heartbeat
 State = Literal["firing", "snoozed", "late", "acknowledged", "never_seen", "alive", "paused", "done"]
 STATES: tuple[State, ...] = get_args(State)
 """Worst first."""
-Kind = Literal["heartbeat", "system", "diagnosis"]
+Kind = Literal["heartbeat", "system", "schedule", "diagnosis"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Sort = Literal["state", "name", "namespace", "seen", "due"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -37,7 +49,7 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A page of heartbeats, by id in order; how many of those that are looked for are in which state."""
+    """A page of lines, by id in order; how many of those that are looked for are in which state."""
 
     ids: list[str]
     counts: dict[State, int]
@@ -89,6 +101,21 @@ def _rank(now: EpochMs) -> ColumnElement[int]:
     )
 
 
+# Any: rows of several columns.
+def lines(conn: Connection, project_id: str, wanted: Wanted, now: EpochMs) -> Select[Any]:
+    """The heartbeats that are looked for, in whatever state, as lines of the board. Index: ix_heartbeats_project."""
+    return select(
+        H.id.label("id"),
+        _rank(now).label("rank"),
+        func.lower(H.name).label("name"),
+        func.coalesce(H.namespace, "").label("namespace"),
+        func.coalesce(H.last_checkin_at, literal(0, BigInteger)).label("seen"),
+        # What is expected of nobody comes last.
+        func.coalesce(H.next_deadline, literal(2**62, BigInteger)).label("due"),
+        func.coalesce(H.fires_at, literal(2**62, BigInteger)).label("fires"),
+    ).where(*_conditions(conn, project_id, wanted))
+
+
 def board(
     conn: Connection,
     project_id: str,
@@ -99,17 +126,23 @@ def board(
     is_descending: bool,
     limit: int,
     offset: int,
+    others: Select[Any] | None = None,
 ) -> Board:
-    """The heartbeats that are looked for. Two statements, whatever there is. Index: ix_heartbeats_project."""
-    rank = _rank(now)
-    conditions = _conditions(conn, project_id, wanted)
-    counted = select(rank.label("rank"), func.count()).where(*conditions).group_by("rank")
+    """A page of what is looked for. Two statements, whatever there is.
+
+    others: lines of what beats besides heartbeats, with the columns of `lines`.
+    """
+    own = lines(conn, project_id, wanted, now)
+    every = (own if others is None else union_all(own, others)).subquery("every")
+    counted = select(every.c.rank, func.count()).group_by(every.c.rank)
     counts = {STATES[place]: count for place, count in conn.execute(counted)}
-    query = select(H.id).where(*conditions)
+    query = select(every.c.id)
     if wanted.state is not None:
-        query = query.where(rank == STATES.index(wanted.state))
-    query = query.order_by(*_order(sort, rank, is_descending=is_descending)).limit(limit).offset(offset)
-    return Board(list(conn.scalars(query)), counts)
+        query = query.where(every.c.rank == STATES.index(wanted.state))
+    chosen = every.c["rank" if sort == "state" else sort]
+    first = chosen.desc() if is_descending else chosen.asc()
+    page = query.order_by(first, every.c.fires, every.c.id).limit(limit).offset(offset)
+    return Board(list(conn.scalars(page)), counts)
 
 
 def _conditions(conn: Connection, project_id: str, wanted: Wanted) -> list[ColumnElement[bool]]:
@@ -121,6 +154,8 @@ def _conditions(conn: Connection, project_id: str, wanted: Wanted) -> list[Colum
             found.append(H.managed_by.like("system %"))
         case "diagnosis":
             found.append(H.managed_by == "diagnosis")
+        case "schedule":
+            found.append(false())
         case None:
             pass
     if wanted.namespace:
@@ -132,21 +167,6 @@ def _conditions(conn: Connection, project_id: str, wanted: Wanted) -> list[Colum
         searched = wanted.search.casefold()
         found.append(or_(contains(conn, H.search, searched), contains(conn, H.id, searched)))
     return found
-
-
-# Any: columns of several types.
-def _order(sort: Sort, rank: ColumnElement[int], *, is_descending: bool) -> Sequence[ColumnElement[Any]]:
-    by: dict[Sort, ColumnElement[Any]] = {
-        "state": rank,
-        "name": func.lower(H.name),
-        "namespace": func.coalesce(H.namespace, ""),
-        "seen": func.coalesce(H.last_checkin_at, 0),
-        # What is expected of nobody comes last.
-        "due": func.coalesce(H.next_deadline, 2**62),
-    }
-    chosen = by[sort]
-    first = chosen.desc() if is_descending else chosen.asc()
-    return (first, func.coalesce(H.fires_at, 2**62), H.id)
 
 
 def namespaces_of(conn: Connection, project_id: str, limit: int) -> list[str]:

@@ -1,15 +1,17 @@
 """HTTP of heartbeats. The check-in is a plain Starlette route: a model for each request would triple its cost."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fastapi import APIRouter
 from sqlalchemy import Connection
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import Caller
-from lifesign.auth.service import caller_of
+from lifesign.auth.service import Keyring, caller_of
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.db.failpoints import Failpoints
 from lifesign.events.rules import EVENT_TYPES
@@ -20,8 +22,9 @@ from lifesign.heartbeats.past import MAX_DAYS, Period
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import MadeJson, json_answer, no_content, without_absent
 from lifesign.http.body import parse_object, read_body, read_model
-from lifesign.http.context import base_url, context_of, header_of
+from lifesign.http.context import Context, base_url, context_of, header_of
 from lifesign.http.describe import FILTER_TEXT, PAGING, operation
+from lifesign.http.direct import Asked, DirectRoute, Work
 from lifesign.http.paging import is_id, page_body, page_of, query_flag
 from lifesign.http.validation import validate
 from lifesign.incidents.rules import Incident
@@ -443,7 +446,7 @@ async def check_in(request: Request) -> Response:
     try:
         raw = await read_body(request)
         healthy, metadata = _parsed(raw) if raw else (True, None)
-        key = _idempotency_key(request)
+        key = _checked_key(header_of(request, _IDEMPOTENCY_KEY))
     except InvalidInput:
         # A missing heartbeat is told before a bad body; only a bad body pays for looking.
         await context.db.read(service.get, caller.project_id, ref)
@@ -452,11 +455,42 @@ async def check_in(request: Request) -> Response:
     item = CheckIn(caller.project_id, caller.key_id, ref, healthy, metadata, context.now(), key)
     check_ins = cast("CheckIns", request.app.state.check_ins)
     answer: Answer = await context.db.write_batched(check_ins.record, item)
+    return _recorded(context, answer)
+
+
+def direct_check_in(state: State) -> DirectRoute:
+    """The same for requests that are plainly right."""
+    context = cast("Context", state.context)
+    keyring, check_ins = cast("Keyring", state.keyring), cast("CheckIns", state.check_ins)
+
+    def work(asked: Asked) -> Work | None:
+        caller = keyring.known_caller(asked.header(b"authorization"))
+        if caller is None or not caller.allows("checkins:write"):
+            return None
+        ref = asked.path[_BEFORE_REF:_AFTER_REF]
+        healthy, metadata = _parsed(asked.body) if asked.body else (True, None)
+        key = _checked_key(asked.header(_IDEMPOTENCY_KEY))
+        item = CheckIn(caller.project_id, caller.key_id, ref, healthy, metadata, context.now(), key)
+        return Work(check_ins.record, item, told)
+
+    def told(answer: Answer | Exception) -> Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return _recorded(context, answer)
+
+    return DirectRoute(frozenset({b"POST"}), _PLAIN_CHECK_IN, _PLAIN_BYTES, work)
+
+
+def _recorded(context: Context, answer: Answer) -> Response:
     context.db.failpoints.hit("checkin.after_commit")
     return MadeJson(answer.body, *_REPLAYED) if answer.is_replay else MadeJson(answer.body)
 
 
 _REPLAYED = ((b"idempotent-replayed", b"true"),)
+_IDEMPOTENCY_KEY = b"idempotency-key"
+_PLAIN_CHECK_IN = re.compile(rb"/v1/heartbeats/[A-Za-z0-9._~-]+/checkin")
+_BEFORE_REF, _AFTER_REF = len("/v1/heartbeats/"), -len("/checkin")
+_PLAIN_BYTES = 16_384
 
 
 def _parsed(raw: bytes) -> tuple[bool, str | None]:
@@ -467,8 +501,7 @@ def _parsed(raw: bytes) -> tuple[bool, str | None]:
     return body.healthy, bodies.json_text(body.metadata)
 
 
-def _idempotency_key(request: Request) -> str | None:
-    sent = header_of(request, b"idempotency-key")
+def _checked_key(sent: bytes | None) -> str | None:
     if sent is None:
         return None
     key = sent.decode("latin-1")

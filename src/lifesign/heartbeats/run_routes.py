@@ -1,19 +1,24 @@
 """HTTP of runs: begun, reported on, ended, listed."""
 
+import re
+from typing import cast
+
 from fastapi import APIRouter
 from sqlalchemy import Connection
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import Caller
-from lifesign.auth.service import caller_of
+from lifesign.auth.service import Keyring, caller_of
 from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import running, service
 from lifesign.heartbeats.running import Progress, Reporter
 from lifesign.http.answers import json_answer
 from lifesign.http.body import parse_object, read_body, read_model
-from lifesign.http.context import context_of
+from lifesign.http.context import Context, context_of
 from lifesign.http.describe import PAGING, operation
+from lifesign.http.direct import Asked, DirectRoute, Work
 from lifesign.http.paging import is_id, page_body, page_of
 from lifesign.http.validation import validate
 from lifesign.incidents.service import tuning_of
@@ -79,7 +84,7 @@ async def report_progress(request: Request) -> Response:
     ref, run_id = request.path_params["idOrSlug"], request.path_params["runId"]
     try:
         raw = await read_body(request)
-        report = schemas.report_of(validate(schemas.Progress, parse_object(raw, required=False))) if raw else Report()
+        report = _report_of(raw)
     except InvalidInput:
         # A missing run is told before a bad body; only a bad body pays for looking.
         await context.db.read(running.get, caller.project_id, ref, run_id)
@@ -87,6 +92,38 @@ async def report_progress(request: Request) -> Response:
     item = Progress(_reporter(caller, ref), run_id, report, context.now())
     run: Run = await context.db.write_batched(running.progress, item)
     return json_answer(schemas.shown(run))
+
+
+def direct_progress(state: State) -> DirectRoute:
+    """The same for requests that are plainly right."""
+    context, keyring = cast("Context", state.context), cast("Keyring", state.keyring)
+
+    def work(asked: Asked) -> Work | None:
+        caller = keyring.known_caller(asked.header(b"authorization"))
+        if caller is None or not caller.allows("checkins:write"):
+            return None
+        ref, _, run_id = asked.path[_BEFORE_REF:_AFTER_RUN].partition("/runs/")
+        return Work(
+            running.progress, Progress(_reporter(caller, ref), run_id, _report_of(asked.body), context.now()), told
+        )
+
+    def told(run: Run | Exception) -> Response:
+        if isinstance(run, Exception):
+            raise run
+        return json_answer(schemas.shown(run))
+
+    return DirectRoute(frozenset({b"POST"}), _PLAIN_PROGRESS, _PLAIN_BYTES, work)
+
+
+_PLAIN_PROGRESS = re.compile(rb"/v1/heartbeats/[A-Za-z0-9._~-]+/runs/[A-Za-z0-9._~-]+/progress")
+_BEFORE_REF, _AFTER_RUN = len("/v1/heartbeats/"), -len("/progress")
+_PLAIN_BYTES = 16_384
+
+
+def _report_of(raw: bytes) -> Report:
+    if not raw:
+        return Report()
+    return schemas.report_of(validate(schemas.Progress, parse_object(raw, required=False)))
 
 
 @router.post(

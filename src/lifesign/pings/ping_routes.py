@@ -1,21 +1,25 @@
 """HTTP of ping URLs: plain Starlette, as hot as check-ins, and answered in plain text."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import structlog
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from lifesign import schedule
 from lifesign.auth.rules import Caller, Unauthorized
 from lifesign.auth.service import Keyring
+from lifesign.clock import EpochMs
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.bodies import MAX_TAGS, MAX_TAGS_CHARACTERS
 from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import HeartbeatNotFound
-from lifesign.http.context import context_of, header_of
+from lifesign.http.context import Context, context_of, header_of
+from lifesign.http.direct import Asked, DirectRoute, Work
 from lifesign.http.fields import is_tag
 from lifesign.pings import rules
 from lifesign.pings.rules import MAX_BODY_BYTES, MAX_UA, NOT_FOUND, PING_SCOPES, PingRefused, Target
@@ -48,18 +52,91 @@ async def ping(request: Request) -> Response:
     if request.method == "OPTIONS":
         return TextAnswer(204, b"")
     context = context_of(request)
-    settings = context.settings
     try:
         item = await _read(request)
         pings = cast("Pings", request.app.state.pings)
         pinged: Pinged = await pings.patience.wait(context.db.write_batched(pings.record, item))
     except PingRefused as refused:
-        return TextAnswer(refused.status, str(refused).encode())
+        return _refused(refused)
+    return _taken(context, pinged)
+
+
+def direct_ping(state: State) -> DirectRoute:
+    """The same for pings that are plainly right."""
+    context = cast("Context", state.context)
+    keyring, pings = cast("Keyring", state.keyring), cast("Pings", state.pings)
+    body_limit = context.settings.ping_body_limit or MAX_BODY_BYTES
+
+    def work(asked: Asked) -> Work | None:
+        target = rules.target_of(asked.path.removeprefix("/ping/"))
+        if target is None or target.is_bad:
+            return None
+        caller = None
+        if target.key is not None:
+            caller = keyring.known_caller(b"Bearer " + target.key.encode())
+            if caller is None or caller.scopes != PING_SCOPES:
+                return None
+        sender = _sender_of(asked.headers, asked.scheme, asked.peer)
+        body = asked.body[:body_limit]
+        item = _ping_of(target, caller, sender, method=asked.method, body=body, stamp=context.now())
+        return Work(pings.record, item, told)
+
+    def told(pinged: Pinged | Exception) -> Response:
+        if isinstance(pinged, PingRefused):
+            return _refused(pinged)
+        if isinstance(pinged, Exception):
+            raise pinged
+        return _taken(context, pinged)
+
+    methods = frozenset(each.encode() for each in METHODS - {"OPTIONS"})
+    return DirectRoute(methods, _PLAIN_PING, _PLAIN_BYTES, work, lambda: pings.patience)
+
+
+_PLAIN_PING = re.compile(rb"/ping/[A-Za-z0-9._~/-]+")
+_PLAIN_BYTES = 65_536
+
+
+def _refused(refused: PingRefused) -> Response:
+    return TextAnswer(refused.status, str(refused).encode())
+
+
+def _taken(context: Context, pinged: Pinged) -> Response:
     context.db.failpoints.hit("checkin.after_commit")
-    told = [(b"ping-body-limit", b"%d" % settings.ping_body_limit)] if settings.ping_body_limit else []
+    limit = context.settings.ping_body_limit
+    told = [(b"ping-body-limit", b"%d" % limit)] if limit else []
     if pinged.is_repeat:
         told.append((b"ping-duplicate", b"1"))
     return TextAnswer(201, b"Created", *told) if pinged.is_created else TextAnswer(200, b"OK", *told)
+
+
+def _ping_of(
+    target: Target,
+    caller: Caller | None,
+    sender: "_Sender",
+    *,
+    method: str,
+    body: bytes,
+    stamp: EpochMs,
+    rid: str | None = None,
+    creation: Definition | None = None,
+) -> Ping:
+    return Ping(
+        ping_id=target.ping_id,
+        project_id="" if caller is None else caller.project_id,
+        slug=target.slug or "",
+        key_id="" if caller is None else caller.key_id,
+        action=target.action,
+        is_bare=target.action == "success" and target.exit_status is None,
+        exit_status=target.exit_status,
+        rid=rid,
+        scheme=sender.scheme,
+        method=method,
+        remote_addr=sender.remote_addr,
+        ua=sender.ua,
+        body=body,
+        stamp=stamp,
+        creation=creation,
+    )
 
 
 async def _read(request: Request) -> Ping:
@@ -81,24 +158,10 @@ async def _read(request: Request) -> Ping:
         # What is not there is told before what is wrong; only what is wrong pays for looking.
         await _require(request, target, caller, is_made=creates)
         raise
-    sender = _sender_of(request)
-    return Ping(
-        ping_id=target.ping_id,
-        project_id="" if caller is None else caller.project_id,
-        slug=target.slug or "",
-        key_id="" if caller is None else caller.key_id,
-        action=target.action,
-        is_bare=target.action == "success" and target.exit_status is None,
-        exit_status=target.exit_status,
-        rid=rid,
-        scheme=sender.scheme,
-        method=request.method,
-        remote_addr=sender.remote_addr,
-        ua=sender.ua,
-        body=body,
-        stamp=context.now(),
-        creation=creation,
-    )
+    scope = request.scope
+    sender = _sender_of(scope["headers"], scope["scheme"], scope["client"][0] if scope.get("client") else "")
+    stamp = context.now()
+    return _ping_of(target, caller, sender, method=request.method, body=body, stamp=stamp, rid=rid, creation=creation)
 
 
 def _run_id(target: Target, query: Mapping[str, str]) -> str | None:
@@ -146,16 +209,15 @@ class _Sender(NamedTuple):
     ua: str
 
 
-def _sender_of(request: Request) -> _Sender:
-    forwarded, scheme, ua = None, request.scope["scheme"], ""
-    for name, value in request.scope["headers"]:
+def _sender_of(headers: Sequence[tuple[bytes, bytes]], scheme: str, peer: str) -> _Sender:
+    forwarded, ua = None, ""
+    for name, value in headers:
         if name == b"user-agent":
             ua = value.decode("latin-1")[:MAX_UA]
         elif name == b"x-forwarded-for":
             forwarded = value.decode("latin-1")
         elif name == b"x-forwarded-proto" and value in {b"http", b"https"}:
             scheme = value.decode()
-    peer = request.scope["client"][0] if request.scope.get("client") else ""
     return _Sender(scheme, rules.remote_address(forwarded, peer), ua)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from sqlalchemy import Connection
@@ -83,6 +83,53 @@ def measurement(conn: Connection, key_id: int, measurement_id: str) -> Measureme
 def delete(conn: Connection, key_id: int, measurement_id: str) -> None:
     """Forget one measurement of a key. Raises MeasurementNotFound."""
     if not store.delete_measurement(conn, key_id, measurement_id):
+        raise MeasurementNotFound
+
+
+# A person's own -----------------------------------------------------------------------------------------------------
+class Kept(NamedTuple):
+    """The numbers of a measurement that a person kept; a vital that was refused is None."""
+
+    id: str
+    at: EpochMs
+    seconds: float
+    heart_rate: float | None
+    confidence: float
+    respiration_rate: float | None
+    rmssd: float | None
+
+
+def keep_own(
+    conn: Connection, project_id: str, user_id: str, report: dict[str, Any], now: EpochMs
+) -> Measurement:  # Any: JSON
+    """Keep a report for the person whose pulse it tells of."""
+    own = Measurement(new_id(PREFIX, now), store.NO_KEY, now, orjson.dumps(report).decode())
+    store.insert_measurement(conn, own, project_id, user_id)
+    return own
+
+
+def own_history(conn: Connection, project_id: str, user_id: str, limit: int) -> list[Kept]:
+    """What a person kept for themselves, the newest first."""
+    return [_kept(each) for each in store.own_measurements(conn, project_id, user_id, limit)]
+
+
+def _kept(measurement: Measurement) -> Kept:
+    report = orjson.loads(measurement.report)
+    vitals = report["vitals"]
+    return Kept(
+        measurement.id,
+        measurement.created_at,
+        report["duration_ms"] / 1000,
+        vitals["heart_rate"]["value"],
+        vitals["heart_rate"]["confidence"],
+        vitals["respiration_rate"]["value"],
+        vitals["rmssd"]["value"],
+    )
+
+
+def delete_own(conn: Connection, project_id: str, user_id: str, measurement_id: str) -> None:
+    """Forget one of those. Raises MeasurementNotFound."""
+    if not store.delete_own_measurement(conn, project_id, user_id, measurement_id):
         raise MeasurementNotFound
 
 

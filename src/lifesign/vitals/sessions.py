@@ -21,12 +21,16 @@ _REMEMBERED_MS = 600_000
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a stream is to be. heartbeat: id of what it checks in, with the key that may, when `watch` is set."""
+    """What a stream is to be. heartbeat: id of what it checks in, with the key that may, when `watch` is set.
+
+    user_id: for whom the report is kept when no key asked for the stream.
+    """
 
     mode: str = "rest"
     method: str = "pos"
     max_s: int = 120
     is_kept: bool = False
+    user_id: str = ""
     watch: Watch | None = None
     watch_project_id: str = ""
     watch_key_id: str = ""

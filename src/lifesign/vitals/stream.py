@@ -295,9 +295,16 @@ class _Connection:
         return Sender(self.context.db, self.context.clock, check_ins)
 
     async def _keep(self, session: Session, report: Json) -> None:
-        if session.wish.is_kept and session.key_id is not None:
+        wish, now = session.wish, self.context.now()
+        if not wish.is_kept:
+            return
+        if session.key_id is not None:
             owner = _Owner(session.key_id, session.project_id)
-            kept = await self.context.db.write(service.keep, owner, report, self.context.now())
+            kept = await self.context.db.write(service.keep, owner, report, now)
+            session.measurement_id = kept.id
+        elif wish.user_id and report["vitals"]["heart_rate"]["value"] is not None:
+            # A person's history is of what was measured; why nothing was is on the page already.
+            kept = await self.context.db.write(service.keep_own, session.project_id, wish.user_id, report, now)
             session.measurement_id = kept.id
 
 

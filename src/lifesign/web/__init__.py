@@ -1,7 +1,7 @@
 """The web interface: people, how they sign in, what they may do in which project, and the pages they see.
 
-Owns the tables `users`, `memberships`, `user_sessions`, `password_links`, `sign_in_failures` and `status_pages`. Pages
-call the services of the other slices, as the APIs do. Spec "Web interface".
+Owns the tables `users`, `memberships`, `user_sessions`, `password_links`, `sign_in_failures`, `identities`,
+`spent_states` and `status_pages`. Pages call the services of the other slices, as the APIs do. Spec "Web interface".
 
 A page of another slice: a module `..._routes.py` with a `router`, made with `pages.page`, whose templates extend
 `base.html.j2` and use the macros of `macros.html.j2`, where each is described (states, tiles, strips, charts, tables,

@@ -2,20 +2,23 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import looking, rules, running, service
+from lifesign.bots import looking, rules, service, stopping
 from lifesign.bots.bodies import Fields
 from lifesign.bots.budget import credits_of
 from lifesign.bots.calls import ask_of, ref_of
-from lifesign.bots.looking import SeenBot
+from lifesign.bots.looking import Listed, SeenBot
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
 from lifesign.bots.rules import BotsRefusal
 from lifesign.bots.service import Ask, Shown
+from lifesign.clock import EpochMs
+from lifesign.events import service as events
 from lifesign.faults import invalid
 from lifesign.http.context import base_url, context_of
 from lifesign.http.paging import is_id
@@ -35,7 +38,6 @@ _RUNS: Final = 50
 _IN_CALENDAR: Final = 30
 _REASON: Final = 500
 _LONGEST_NUMBER: Final = 9
-_LOOK_S: Final = 10
 _BAR: Final = 200
 _HINT_PERCENT: Final = 80
 _is_run, is_schedule = is_id("run"), is_id("sch")
@@ -93,9 +95,7 @@ async def show_all(request: Request) -> Response:
     context = context_of(request)
     asked = request.query_params.get("before", "")
     before = int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= _LONGEST_NUMBER else None
-    listed = await context.db.read(
-        looking.bots, person.shown.project_id, limit=_BOTS, before=before, schedules=_IN_CALENDAR + 1
-    )
+    seq, listed = await context.db.read(_listed, person.shown.project_id, before)
     zone = listed.settings.options.billing_timezone
     days = week.days_from(context.now(), zone)
     # A schedule that runs every minute, by cron, has many slots to walk to.
@@ -125,7 +125,13 @@ async def show_all(request: Request) -> Response:
         is_filtered=before is not None,
         may=may_of(person),
         base=base_url(request),
+        seq=seq,
     )
+
+
+def _listed(conn: Connection, project_id: str, before: int | None) -> tuple[int, Listed]:
+    seq = events.latest_seq(conn)
+    return seq, looking.bots(conn, project_id, limit=_BOTS, before=before, schedules=_IN_CALENDAR + 1)
 
 
 def _calendar(schedules: Sequence[Schedule], days: Sequence[week.Day], zone: str) -> list[list[Cell]]:
@@ -146,7 +152,7 @@ async def stop(request: Request) -> Response:
     """Let no run of the project begin, and cancel those that go on if that is wanted."""
     person, form = await form_for(request, "bots:admin")
     await context_of(request).db.write(
-        running.stop_project,
+        stopping.stop_project,
         asking(request, person),
         form.get("reason")[:_REASON] or None,
         cancels=bool(form.get("cancel_running")),
@@ -158,7 +164,7 @@ async def stop(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """Let runs begin again."""
     person, _ = await form_for(request, "bots:admin")
-    await context_of(request).db.write(running.resume_project, asking(request, person))
+    await context_of(request).db.write(stopping.resume_project, asking(request, person))
     return to("/bots")
 
 
@@ -287,16 +293,17 @@ async def _page_of(request: Request, person: Person, bot_id: str, *, secret: str
     status = next((each for each in rules.STATUSES if each == query.get("status")), None)
     schedule_id = found if is_schedule(found := query.get("schedule", "")) else None
     before = found if _is_run(found := query.get("before", "")) else None
-    seen: SeenBot = await context.db.read(
-        looking.bot,
+    seq, seen = await context.db.read(
+        _seen,
         person.shown.project_id,
         ref_of(bot_id),
+        context.now(),
         status=status,
         schedule_id=schedule_id,
         before=before,
-        limit=_RUNS,
-        now=context.now(),
     )
+    # The answer that shows a secret has the address of the form, which is not to be asked for again.
+    live: dict[str, Any] = {} if secret else {"seq": seq, "watched": seen.bot.id}  # Any: values of a template
     look, word = bot_state(seen.bot, seen.settings)
     return page(
         request,
@@ -319,9 +326,25 @@ async def _page_of(request: Request, person: Person, bot_id: str, *, secret: str
         is_filtered=before is not None or status is not None or schedule_id is not None,
         secret=secret,
         may=may_of(person),
-        # The answer that shows a secret has the address of the form, which is not to be asked for again.
-        **({} if secret else {"asks_every_s": _LOOK_S}),
+        **live,
     )
+
+
+def _seen(
+    conn: Connection,
+    project_id: str,
+    ref: str | int,
+    now: EpochMs,
+    *,
+    status: str | None,
+    schedule_id: str | None,
+    before: str | None,
+) -> tuple[int, SeenBot]:
+    seq = events.latest_seq(conn)
+    found = looking.bot(
+        conn, project_id, ref, status=status, schedule_id=schedule_id, before=before, limit=_RUNS, now=now
+    )
+    return seq, found
 
 
 def _line(shown: Shown, bot: Bot) -> Line:

@@ -5,14 +5,16 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 from fastapi import APIRouter
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import looking, rules, running
+from lifesign.bots import ending, looking, rules
 from lifesign.bots.execution import Executor
 from lifesign.bots.looking import SeenRun
 from lifesign.bots.records import Run
 from lifesign.clock import EpochMs
+from lifesign.events import service as events
 from lifesign.faults import invalid
 from lifesign.http.context import context_of
 from lifesign.http.paging import is_id
@@ -23,7 +25,6 @@ from lifesign.web.routes import to
 
 router = APIRouter(include_in_schema=False)
 
-_LOOK_S: Final = 2
 _LONGEST: Final = 20_000
 _is_run = is_id("run")
 _KINDS: Final = {"scheduled": "by its schedule", "catch_up": "caught up", "trigger": "by hand"}
@@ -55,7 +56,7 @@ async def show(request: Request, run_id: str) -> Response:
     if not _is_run(run_id):
         raise rules.BotRunNotFound
     context = context_of(request)
-    seen: SeenRun = await context.db.read(looking.run, person.shown.project_id, run_id)
+    seq, seen = await context.db.read(_seen, person.shown.project_id, run_id)
     run = seen.run
     look, word = RUNS[run.status]
     is_open = run.status in rules.OPEN
@@ -79,8 +80,13 @@ async def show(request: Request, run_id: str) -> Response:
         is_open=is_open,
         is_ending=is_open and run.cancel_reason is not None,
         may=may_of(person),
-        **({"asks_every_s": _LOOK_S} if is_open else {}),
+        seq=seq,
+        watched=run.bot_id,
     )
+
+
+def _seen(conn: Connection, project_id: str, run_id: str) -> tuple[int, SeenRun]:
+    return events.latest_seq(conn), looking.run(conn, project_id, run_id)
 
 
 def _said(entry: Mapping[str, Any], waits_with: str | None) -> Said:  # Any: JSON that a runner wrote
@@ -132,7 +138,7 @@ async def cancel(request: Request, run_id: str) -> Response:
     """End a run: one that waits at once, one that goes on within 5 s."""
     person, _ = await form_for(request, "bots:run")
     context = context_of(request)
-    run: Run = await context.db.write(running.cancel, person.shown.project_id, _known(run_id), context.now())
+    run: Run = await context.db.write(ending.cancel, person.shown.project_id, _known(run_id), context.now())
     if run.status in rules.ENDED:
         cast("Executor", request.app.state.bots).ends.tell(run.id)
     return to(f"/runs/{run.id}")
@@ -147,7 +153,7 @@ async def decide(request: Request, run_id: str) -> Response:
         raise invalid("decision", "must be approve or decline")
     context = context_of(request)
     run: Run = await context.db.write(
-        running.approve, person.shown.project_id, _known(run_id), is_approved=is_approved, now=context.now()
+        ending.approve, person.shown.project_id, _known(run_id), is_approved=is_approved, now=context.now()
     )
     return to(f"/runs/{run.id}")
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import bodies, rules, running, service, timing
+from lifesign.bots import bodies, claiming, rules, service, timing
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import ref_of
 from lifesign.bots.records import Bot, Schedule
@@ -152,7 +152,7 @@ async def trigger(request: Request, bot_id: str, schedule_id: str) -> Response:
     bot, schedule = await _schedule(request, person, bot_id, schedule_id)
     context = context_of(request)
     run = await context.db.write(
-        running.trigger, asking(request, person), bot.id, schedule.id, is_halted=context.settings.bots_stopped
+        claiming.trigger, asking(request, person), bot.id, schedule.id, is_halted=context.settings.bots_stopped
     )
     return to(f"/runs/{run.id}")
 

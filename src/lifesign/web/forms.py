@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from lifesign import schedule
 from lifesign.clock import EpochMs
 from lifesign.faults import InvalidInput
 from lifesign.heartbeats import rules as heartbeats
@@ -86,6 +87,11 @@ def faults_of(error: InvalidInput) -> dict[str, str]:
         else:
             found.setdefault("", f"{fault.field} {fault.message}")
     return found
+
+
+def in_words(definition: Definition) -> str | None:
+    """When a schedule of cron is due, as people say it; None of anything else."""
+    return None if definition.schedule is None else schedule.in_words(definition.schedule)
 
 
 def next_deadlines(definition: Definition, now: EpochMs) -> list[EpochMs]:

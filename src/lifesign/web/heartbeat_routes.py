@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import Caller
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, rfc3339
 from lifesign.events import service as events
 from lifesign.events.service import StoredEvent
 from lifesign.faults import InvalidInput, invalid
@@ -25,13 +25,17 @@ from lifesign.http.validation import validate
 from lifesign.incidents import policies
 from lifesign.incidents.rules import Policy
 from lifesign.incidents.service import tuning_of
-from lifesign.web import forms, service
+from lifesign.runs import service as runs
+from lifesign.runs.rules import Run
+from lifesign.web import charts, forms, service
 from lifesign.web.access import Form, changing_form, person_of
+from lifesign.web.charts import Chart, Length
 from lifesign.web.overview_routes import LOOKS
 from lifesign.web.pages import page
 from lifesign.web.routes import to
 from lifesign.web.rules import Person, RoleRefused
 from lifesign.web.strips import WIDTH, Strip, strip_of
+from lifesign.web.telemetry_routes import took
 from lifesign.web.telling import Told, actor_in, told
 
 router = APIRouter(include_in_schema=False)
@@ -40,6 +44,10 @@ _EVENTS = 50
 _DAYS = 90
 _POLICIES = 1000
 _LONGEST_SEQ = 18
+_RUNS = 50
+_NS_PER_MS = 1_000_000
+# How the end of a run looks; what is not here did not say how it went.
+_ENDS: Mapping[str, str] = {"finished": "alive", "failed": "firing", "stalled": "firing", "overdue": "firing"}
 _SNOOZES = (("15 minutes", "900"), ("1 hour", "3600"), ("4 hours", "14400"), ("1 day", "86400"), ("1 week", "604800"))
 _BLANK: Mapping[str, str] = dict.fromkeys(forms.FIELDS, "") | {
     "mode": "recurring",
@@ -151,6 +159,7 @@ async def _form_page(
         policies=known,
         deadlines=[] if definition is None else forms.next_deadlines(definition, context.now()),
         zone=None if definition is None else definition.timezone,
+        meant=None if definition is None else forms.in_words(definition),
     )
 
 
@@ -166,6 +175,7 @@ class Seen:
     days: list[Day]
     events: list[Told]
     has_older: bool
+    runs: Chart | None
     seq: int
 
 
@@ -196,6 +206,7 @@ async def show(request: Request, heartbeat_id: str) -> Response:
         kind=board.kind_of(heartbeat),
         interval=forms.duration_of(heartbeat.interval_ms),
         grace=forms.duration_of(heartbeat.grace_ms),
+        meant=forms.in_words(_definition(heartbeat)),
         base=base_url(request),
         ref=heartbeat.slug or heartbeat.id,
         width=WIDTH,
@@ -222,8 +233,33 @@ def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None,
         heartbeats.days(conn, caller.project_id, heartbeat.id, count=_DAYS, now=now),
         told_of(conn, rows[:_EVENTS]),
         len(rows) > _EVENTS,
+        _lengths(conn, heartbeat.id),
         seq,
     )
+
+
+def _lengths(conn: Connection, heartbeat_id: str) -> Chart | None:
+    """How long the last runs took, oldest first; None when none has ended."""
+    listed = runs.list_runs(conn, heartbeat_id, limit=_RUNS, before=None, status=None)
+    taken = [_length(each, each.duration_ms) for each in reversed(listed) if each.duration_ms is not None]
+    if not taken:
+        return None
+    told = runs.durations(conn, heartbeat_id)
+    marks = {} if told is None else {"p50": told.median, "p95": told.p95}
+    words = f"Last {len(taken)} runs" if len(taken) > 1 else "One run"
+    if told is not None:
+        words += f"; of {told.count} that ended well half took at most {_took(told.median)} (p50, the solid line), "
+        words += f"95 % at most {_took(told.p95)} (p95, dashed), the longest {_took(told.longest)}"
+    return charts.lengths(taken, marks, words)
+
+
+def _length(run: Run, ms: int) -> Length:
+    told = (rfc3339(run.started_at)[:16].replace("T", " ") + " UTC", _took(ms), run.status)
+    return Length(ms, _ENDS.get(run.status, "idle"), f"{told[0]}: {told[1]}, {told[2]}", told)
+
+
+def _took(ms: int) -> str:
+    return took(ms * _NS_PER_MS)
 
 
 def told_of(conn: Connection, rows: list[StoredEvent]) -> list[Told]:

@@ -38,10 +38,12 @@ class Live:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._overlap = 0 if db.is_sqlite else _OVERLAP
+        # The last one is always read again: SQLite gives its number to another when it was pruned.
+        self._back = max(self._overlap, 1)
         self._kept: deque[Change] = deque(maxlen=_KEPT)
         # How many were ever appended: a page's place is among these, since numbers of rows may come out of order.
         self._count = 0
-        self._seen: set[int] = set()
+        self._seen: set[Change] = set()
         # Those that became visible after one with a later number: a page that begins at that one has not seen them.
         self._late: deque[Change] = deque(maxlen=_OVERLAP)
         self._head = self._floor = 0
@@ -118,8 +120,8 @@ class Live:
         self._kept.clear()
         self._late.clear()
         self._head = self._floor = head = await self._db.read(events.latest_seq)
-        known = await self._db.read(events.changes_since, head - self._overlap, limit=_KEPT) if self._overlap else []
-        self._seen = {each.seq for each in known if each.seq <= head}
+        known = await self._db.read(events.changes_since, head - self._back, limit=_KEPT)
+        self._seen = {each for each in known if each.seq <= head}
 
     def _stop(self) -> None:
         for task in (self._reading, self._started):
@@ -139,13 +141,16 @@ class Live:
                 log.exception("live.failed")
 
     async def _read(self) -> None:
-        found = await self._db.read(events.changes_since, self._head - self._overlap, limit=_KEPT)
-        new = [each for each in found if each.seq not in self._seen]
+        found = await self._db.read(events.changes_since, self._head - self._back, limit=_KEPT)
+        if self._head and not found:
+            await self._look_where_the_end_is()
+            return
+        new = [each for each in found if each not in self._seen]
         if not new:
             return
         self._late.extend(each for each in new if each.seq < self._head)
         self._head = max(self._head, *(each.seq for each in new))
-        self._seen = {each.seq for each in found if each.seq > self._head - self._overlap} | {self._head}
+        self._seen = {each for each in found if each.seq > self._head - self._back}
         self._kept.extend(new)
         self._count += len(new)
         oldest = min(each.seq for each in self._kept)

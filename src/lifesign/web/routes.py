@@ -14,6 +14,7 @@ from lifesign.web.access import Form, form_of, passwords_of, person_of, persons_
 from lifesign.web.pages import HEADERS, STATIC, page
 from lifesign.web.rules import LinkUnknown, LinkUsed, TooManyPasswords
 from lifesign.web.service import Invitation
+from lifesign.web.signing import sign_in_page
 
 log = structlog.get_logger("lifesign.web")
 
@@ -111,7 +112,7 @@ async def _password_faults(request: Request, form: Form, email: str) -> dict[str
 @router.get("/signin")
 async def show_sign_in(request: Request) -> Response:
     """The form in which one signs in."""
-    return await _sign_in_page(request, email="", place=rules.safe_place(request.query_params.get("next", "/")))
+    return await sign_in_page(request, email="", place=rules.safe_place(request.query_params.get("next", "/")))
 
 
 @router.post("/signin")
@@ -125,32 +126,18 @@ async def sign_in(request: Request) -> Response:
         user = await context.db.write(service.begin_sign_in, typed.casefold(), network, context.now())
     except TooManyPasswords as error:
         log.warning("sign_in.slowed", retry_after_s=error.retry_after_s)
-        refused = await _sign_in_page(request, email=typed, place=place, fault=str(error), status=429)
+        refused = await sign_in_page(request, email=typed, place=place, fault=str(error), status=429)
         refused.headers["Retry-After"] = str(error.retry_after_s)
         return refused
     is_right = await passwords_of(request).is_it(None if user is None else user.password_hash, password)
     if user is None or not is_right:
         log.info("sign_in.refused", user_id=user and user.id)
-        return await _sign_in_page(request, email=typed, place=place, fault="E-mail or password is wrong", status=400)
+        return await sign_in_page(request, email=typed, place=place, fault="E-mail or password is wrong", status=400)
     session = await context.db.write(service.finish_sign_in, user, network, _browser(request), context.now())
-    log.info("sign_in.accepted", user_id=user.id)
+    log.info("sign_in.accepted", user_id=user.id, way="password")
     response = to(place)
     access.keep_signed_in(request, response, session)
     return response
-
-
-async def _sign_in_page(request: Request, *, email: str, place: str, fault: str = "", status: int = 200) -> Response:
-    has_users = await context_of(request).db.read(service.has_users)
-    return page(
-        request,
-        "signin",
-        None,
-        status,
-        email=email[: rules.MAX_EMAIL],
-        place=place,
-        fault=fault,
-        has_users=has_users,
-    )
 
 
 @router.post("/signout")
@@ -208,12 +195,14 @@ async def _account_page(request: Request, faults: dict[str, str]) -> Response:
     person = await person_of(request)
     context = context_of(request)
     sessions = await context.db.read(service.sessions_of, person.user_id, context.now())
+    kept = await context.db.read(service.password_hash_of, person)
     return page(
         request,
         "account",
         person,
         400 if faults else 200,
         sessions=sessions,
+        has_password=kept is not None,
         faults=faults,
         min_password=rules.MIN_PASSWORD,
         max_password=rules.MAX_PASSWORD,

@@ -4,16 +4,20 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from lifesign.audit import service as audit
+from lifesign.audit.rules import Actor
 from lifesign.auth.rules import token_hash
 from lifesign.clock import EpochMs
 from lifesign.db.sql import one_at_a_time
 from lifesign.faults import invalid
 from lifesign.ids import new_id
 from lifesign.projects import service as projects
-from lifesign.web import rules, store
+from lifesign.web import oidc, rules, store
+from lifesign.web.oidc import Identity
 from lifesign.web.rules import (
     LinkUnknown,
     LinkUsed,
@@ -119,6 +123,8 @@ def reset_user(conn: Connection, email: str, now: EpochMs) -> tuple[Listed, str]
     user = _user(conn, email)
     store.delete_sessions(conn, user.id, but=None)
     store.delete_failures(conn, _account(user.email))
+    # Or somebody whose address went to another person could not be let in by an operator.
+    store.delete_identities(conn, user.id)
     return _listed(conn, [user])[0], _invite(conn, user.id, rules.RESET_MS, now)
 
 
@@ -196,6 +202,58 @@ def _open_session(conn: Connection, user_id: str, browser: str, now: EpochMs) ->
     return token
 
 
+# OpenID Connect -----------------------------------------------------------------------------------------------------
+class Newcomers(NamedTuple):
+    """What becomes of those who sign in for the first time and have no account. role: in the default project."""
+
+    are_welcome: bool
+    role: Role
+
+
+def spend_state(conn: Connection, state: str, now: EpochMs) -> None:
+    """Take a way back from the provider, which nobody can take again. Raises SignInFailed."""
+    store.delete_old_states(conn, EpochMs(now - oidc.ATTEMPT_MS), _FORGOTTEN_AT_ONCE)
+    if not store.insert_spent_state(conn, token_hash(state), now):
+        raise oidc.spent()
+
+
+def sign_in_by_identity(
+    conn: Connection, issuer: str, identity: Identity, *, newcomers: Newcomers, browser: str, path: str, now: EpochMs
+) -> tuple[str, str]:
+    """Who this is here, and the token of a new session. Raises SignInFailed.
+
+    Somebody who was here before is known by the subject, whatever their address is by now.
+    """
+    # Before the owner's account there may be no other: its link would count as used.
+    one_at_a_time(conn, "web.setup")
+    if not store.has_users(conn):
+        raise oidc.too_early()
+    user = store.user_by_identity(conn, issuer, identity.subject)
+    if user is None:
+        user = _introduced(conn, issuer, identity, newcomers=newcomers, now=now)
+    memberships = tuple(store.memberships_of(conn, [user.id]).get(user.id, ()))
+    if memberships:
+        actor = Actor(memberships[0].project_id, user.id, f"user:{user.email}")
+        audit.write_down(conn, actor, via="page", method="GET", path=path, now=now)
+    store.delete_expired_sessions(conn, now, _FORGOTTEN_AT_ONCE)
+    return user.id, _open_session(conn, user.id, browser, now)
+
+
+def _introduced(conn: Connection, issuer: str, identity: Identity, *, newcomers: Newcomers, now: EpochMs) -> User:
+    """The account that somebody has from now on who signs in for the first time."""
+    user = store.user_by_email(conn, identity.email)
+    if user is None:
+        if not newcomers.are_welcome:
+            raise oidc.without_account(identity.email)
+        user = User(new_id("usr", now), identity.email, None, now)
+        store.insert_user(conn, user)
+        store.set_membership(conn, user.id, projects.ensure_default(conn, now), newcomers.role, now)
+    if not store.insert_identity(conn, issuer, identity.subject, user_id=user.id, now=now):
+        raise oidc.taken(identity.email)
+    return user
+
+
+# Sessions -----------------------------------------------------------------------------------------------------------
 def person(conn: Connection, token: str, now: EpochMs) -> Person | None:
     """Who is signed in with this token; None: nobody. Raises NoProject."""
     found = store.session_by_hash(conn, token_hash(token), now)

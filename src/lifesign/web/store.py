@@ -1,4 +1,7 @@
-"""SQL of the tables `users`, `memberships`, `user_sessions`, `password_links` and `sign_in_failures`."""
+"""SQL of the tables of people: who they are, where they belong, how they sign in.
+
+`users`, `memberships`, `user_sessions`, `password_links`, `sign_in_failures`, `identities` and `spent_states`.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, func, select, update
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import memberships, password_links, projects, sign_in_failures, user_sessions, users
+from lifesign.db.schema import (
+    identities,
+    memberships,
+    password_links,
+    projects,
+    sign_in_failures,
+    spent_states,
+    user_sessions,
+    users,
+)
 from lifesign.db.sql import insert_if_new
 from lifesign.web.rules import Membership, Role
 
@@ -16,6 +28,8 @@ M = memberships.c
 S = user_sessions.c
 L = password_links.c
 F = sign_in_failures.c
+N = identities.c
+T = spent_states.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +256,34 @@ def delete_old_failures(conn: Connection, before: EpochMs, limit: int) -> None:
     seqs = list(conn.scalars(select(F.seq).where(F.at <= before).order_by(F.at).limit(limit)))
     if seqs:
         conn.execute(delete(sign_in_failures).where(F.seq.in_(seqs)))
+
+
+# OpenID Connect -----------------------------------------------------------------------------------------------------
+def user_by_identity(conn: Connection, issuer: str, subject: str) -> User | None:
+    """Who this is here."""
+    query = select(*_USER).join(identities, N.user_id == U.id).where(N.issuer == issuer, N.subject == subject)
+    row = conn.execute(query).first()
+    return None if row is None else User(*row)
+
+
+def insert_identity(conn: Connection, issuer: str, subject: str, *, user_id: str, now: EpochMs) -> bool:
+    """Remember who this is here; False when the user is somebody else there already. Index: uq_identities_user."""
+    row = {"issuer": issuer, "subject": subject, "user_id": user_id, "created_at": now}
+    return insert_if_new(conn, identities, row, unique=("user_id", "issuer"))
+
+
+def delete_identities(conn: Connection, user_id: str) -> None:
+    """Forget who somebody is elsewhere. Index: uq_identities_user."""
+    conn.execute(delete(identities).where(N.user_id == user_id))
+
+
+def insert_spent_state(conn: Connection, state_hash: bytes, now: EpochMs) -> bool:
+    """A way back was taken; False when it had been before."""
+    return insert_if_new(conn, spent_states, {"hash": state_hash, "at": now}, unique=("hash",))
+
+
+def delete_old_states(conn: Connection, before: EpochMs, limit: int) -> None:
+    """Forget ways back that are too old to be taken again. Index: ix_spent_states_at."""
+    hashes = list(conn.scalars(select(T.hash).where(T.at <= before).order_by(T.at).limit(limit)))
+    if hashes:
+        conn.execute(delete(spent_states).where(T.hash.in_(hashes)))

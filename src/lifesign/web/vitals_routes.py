@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from lifesign.auth.vitals import rules as key_rules
 from lifesign.auth.vitals.rules import USE_CASES, KeyLimitReached, WishRefused
@@ -17,13 +17,15 @@ from lifesign.http.peer import network_of
 from lifesign.projects.rules import RateLimited
 from lifesign.usage import service as usage
 from lifesign.vitals import rules as vitals_rules
+from lifesign.vitals import service as vitals
 from lifesign.vitals import watching
 from lifesign.vitals.extras import require_vitals
-from lifesign.vitals.rules import ExtraMissing, WatchedNotFound, WatchInvalid
-from lifesign.vitals.service import Vitals
+from lifesign.vitals.rules import ExtraMissing, MeasurementNotFound, WatchedNotFound, WatchInvalid
+from lifesign.vitals.service import Kept, Vitals
 from lifesign.vitals.sessions import LONGEST_S, STREAM_PATH, Wish
-from lifesign.web import capture
-from lifesign.web.access import Form, form_of, person_of, persons_form
+from lifesign.web import capture, charts
+from lifesign.web.access import Form, changing_form, form_of, person_of, persons_form
+from lifesign.web.charts import Chart
 from lifesign.web.pages import HEADERS, page
 from lifesign.web.rules import Person, RoleRefused
 
@@ -41,6 +43,7 @@ _POLICY = (
 _CAMERA = {"Content-Security-Policy": _POLICY, "Permissions-Policy": "camera=(self), microphone=()"}
 _STREAM_S = 120
 _EVERY_S = 30
+_HISTORY = 50
 _MADE, _REFUSED, _TOO_MANY = 201, 400, 429
 
 
@@ -82,9 +85,46 @@ async def _capture_page(request: Request, person: Person | None) -> Response:
     except ExtraMissing as error:
         missing = str(error)
     place = await run_in_threadpool(capture.place)
-    shown = page(request, "vitals", person, place=place, missing=missing, every_s=_EVERY_S, section="/vitals")
+    context = context_of(request)
+    history: list[Kept] = []
+    if person is not None:
+        history = await context.db.read(vitals.own_history, person.shown.project_id, person.user_id, _HISTORY)
+    shown = page(
+        request,
+        "vitals",
+        person,
+        place=place,
+        missing=missing,
+        every_s=_EVERY_S,
+        history=history,
+        chart=_chart(history),
+        kept_days=context.settings.vitals_retention_days,
+        section="/vitals",
+    )
     shown.headers.update(_CAMERA)
     return shown
+
+
+def _chart(history: list[Kept]) -> Chart | None:
+    """Heart rates in the order of time; None where there is none."""
+    rates = [(rfc3339(each.at), round(each.heart_rate)) for each in reversed(history) if each.heart_rate is not None]
+    if not rates:
+        return None
+    low, high = min(rate for _, rate in rates), max(rate for _, rate in rates)
+    columns = [(f"{at[:10]} {at[11:16]}", {"bpm": rate}) for at, rate in rates]
+    return charts.bars(columns, {"bpm": "idle"}, f"Heart rates that were kept, {low} to {high} bpm (UTC)")
+
+
+@router.post("/vitals/measurements/{measurement_id}/delete")
+async def delete_measurement(request: Request, measurement_id: str) -> Response:
+    """Forget a measurement that the person kept."""
+    person, _ = await changing_form(request)
+    db = context_of(request).db
+    try:
+        await db.write(vitals.delete_own, person.shown.project_id, person.user_id, measurement_id)
+    except MeasurementNotFound as error:
+        raise HTTPException(404) from error
+    return RedirectResponse("/vitals#history", 303)
 
 
 @router.post("/vitals/session")
@@ -104,15 +144,17 @@ async def open_session(request: Request) -> Response:
 
 
 async def _wish(request: Request, person: Person, form: Form) -> Wish:
-    heartbeat = form.get("heartbeat")
-    if not heartbeat:
-        return Wish(max_s=_STREAM_S)
-    if not person.may_change:
+    heartbeat, is_kept = form.get("heartbeat"), bool(form.get("keep"))
+    if (heartbeat or is_kept) and not person.may_change:
         raise RoleRefused(person.shown.role)
+    if not heartbeat:
+        return Wish(max_s=_STREAM_S, is_kept=is_kept, user_id=person.user_id)
     watch = vitals_rules.watch_in({"heartbeat": heartbeat, "every_s": _EVERY_S})
     await watching.require_known(request, person.caller, watch)
     return Wish(
         max_s=LONGEST_S,
+        is_kept=is_kept,
+        user_id=person.user_id,
         watch=watch,
         watch_project_id=person.caller.project_id,
         watch_key_id=person.caller.key_id,

@@ -5,7 +5,6 @@ It is told over a Unix socket: `fork <run> <directory>` with the run's own socke
 """
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
@@ -13,14 +12,13 @@ import selectors
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import NoReturn
+
+from lifesign.bots.agent.keeper import adopts_orphans, dies_with_parent, end_orphans, kill_group
 
 MEMORY_BYTES = 1024**3
 READY = b"ready\n"
 _FILES = 256
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _BUFFER = 65_536
 
 
@@ -45,7 +43,7 @@ def main(kind: str, control_fd: int) -> None:
     # Up to here a fault is for whoever starts the server; from here on it may hold what a model was told.
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is all that is wanted
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
-    _control_process(_PR_SET_CHILD_SUBREAPER, 1)
+    adopts_orphans()
     control.sendall(READY)
     _Host(control, woken).serve()
 
@@ -77,7 +75,9 @@ class _Host:
             return
         finally:
             for pid in self._runs.values():
-                _kill(pid)
+                kill_group(pid)
+            # Nobody knows them any more, nor what they have begun.
+            end_orphans()
 
     def _listen(self) -> bool:
         """Do what the server says; False when it is gone."""
@@ -91,7 +91,7 @@ class _Host:
             if word == "fork":
                 self._fork(run, self._sockets.pop(0), more[0])
             elif word == "kill" and run in self._runs:
-                _kill(self._runs[run])
+                kill_group(self._runs[run])
         return True
 
     def _fork(self, run: str, channel: int, directory: str) -> None:
@@ -108,42 +108,12 @@ class _Host:
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 continue
-            _kill(pid)
+            kill_group(pid)
             _, status = os.waitpid(pid, 0)
             del self._runs[run]
-            self._end_orphans()
+            # What it left in groups of their own became children of this one.
+            end_orphans(frozenset(self._runs.values()))
             self._control.sendall(f"ended {run} {os.waitstatus_to_exitcode(status)}\n".encode())
-
-    def _end_orphans(self) -> None:
-        """End what a run left behind in groups of their own: such processes became children of this one."""
-        known = set(self._runs.values())
-        try:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        except OSError:
-            return
-        for pid in map(int, children):
-            if pid not in known:
-                _kill(pid)
-                os.waitpid(pid, 0)
-
-
-def _kill(pid: int) -> None:
-    # Before the process has made its group there is only itself.
-    for end in (os.killpg, os.kill):
-        try:
-            end(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-        return
-
-
-def dies_with_parent() -> None:
-    """The kernel ends this process when its parent ends, however that happens."""
-    _control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _control_process(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _become(channel: int, directory: str, inherited: list[int]) -> NoReturn:

@@ -1,6 +1,6 @@
 """Servers of tools that speak the Model Context Protocol: at a URL, or programs of the operator.
 
-A program belongs to the process group of the run, so that it ends with the run whatever it does.
+A program has a keeper, so that it ends with the run, with all that it has begun, whatever becomes of the run.
 """
 
 import asyncio
@@ -19,13 +19,12 @@ from mcp.shared.message import SessionMessage
 from mcp.types import CallToolResult, PaginatedRequestParams, TextContent, jsonrpc_message_adapter
 from pydantic_ai.tools import ToolDefinition
 
-from lifesign.bots.agent.host import dies_with_parent
+from lifesign.bots.agent.keeping import kept
 from lifesign.bots.agent.messages import McpServer
 from lifesign.bots.agent.network import Network
 from lifesign.bots.agent.tools import ToolFailed
 
 _CONNECT_S: Final = 15.0
-_CLOSE_S: Final = 0.5
 _LONGEST_NAME: Final = 64
 _MOST_TOOLS: Final = 200
 _LONGEST_LINE: Final = 8 * 1024 * 1024
@@ -156,16 +155,10 @@ async def _session(server: McpServer, network: Network) -> AsyncIterator[ClientS
 @asynccontextmanager
 async def _program(server: McpServer) -> AsyncIterator[Any]:  # Any: streams, as the library names them
     """A program that speaks the protocol on its standard streams: a message a line."""
-    process = await asyncio.create_subprocess_exec(
-        *server.argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=server.env,
-        cwd=server.cwd,
-        limit=_LONGEST_LINE,
-        preexec_fn=dies_with_parent,
+    program = await kept(
+        server.argv, cwd=server.cwd, env=server.env, stderr=asyncio.subprocess.DEVNULL, limit=_LONGEST_LINE
     )
+    process = program.process
     heard, told = process.stdout, process.stdin
     if heard is None or told is None:
         raise ToolFailed("the program has no standard streams")
@@ -194,12 +187,7 @@ async def _program(server: McpServer) -> AsyncIterator[Any]:  # Any: streams, as
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        # What it started may hold its streams open, and would be waited for; it ends with the run.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await process.wait()
+        await program.ended()
 
 
 def _message(line: bytes) -> SessionMessage | None:

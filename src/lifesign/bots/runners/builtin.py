@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from lifesign import schedule as zones
-from lifesign.bots import budget, notices, reports, run_store, running, tools
+from lifesign.bots import budget, notices, outcomes, reports, run_store, service, tools
 from lifesign.bots.agent.messages import (
     Allowed,
     Ask,
@@ -38,13 +38,14 @@ from lifesign.bots.agent.messages import (
     ToProcess,
 )
 from lifesign.bots.budget import LEAST_OUTPUT_TOKENS, Usage, affordable_output, estimated_tokens
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.providers import Place, Preflight, Providers, Servers
 from lifesign.bots.records import Bot, Schedule
 from lifesign.bots.reports import Report, report_of
 from lifesign.bots.runners.contract import INVALID, Progress
 from lifesign.bots.runners.hosts import HostFailed, Hosts, RunProcess
 from lifesign.bots.runners.spans import Spans
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.channels.rules import SecretUnreadable
 from lifesign.channels.targets import GuardPolicy
 from lifesign.clock import Clock, EpochMs, rfc3339
@@ -55,6 +56,7 @@ from lifesign.prices import Prices, TokenCounts
 log = structlog.get_logger("lifesign.bots")
 
 RUNTIME_MISSING: Final = 'Language models need more packages (pip install "lifesign[agents]")'
+_UNSAFE: Final = "By new labels its tools together read what strangers wrote, see private data and can send it away"
 _RUNTIME: Final = ("pydantic_ai", "openai", "anthropic", "mcp")
 _MOST_MESSAGES: Final = 5
 _MOST_EXCHANGES: Final = 20
@@ -128,6 +130,8 @@ class BuiltinRunner:
         if place is None:
             words = "There is no provider of models: set one in the settings of the project's bots"
             return Outcome("error", "no_model", error_message=words)
+        if self._is_unsafe(started):
+            return Outcome("error", "trifecta", error_message=_UNSAFE)
         if started.run.kind != "trigger" and not await self._preflight.reaches(started.run.project_id, place.provider):
             await self._preflight.skipped(started.schedule, place.provider)
             return Outcome("skipped", "provider_unreachable")
@@ -147,6 +151,12 @@ class BuiltinRunner:
                 return Outcome("error", "runner_error", error_message=str(error))
             finally:
                 await world.spans.write()
+
+    def _is_unsafe(self, started: Started) -> bool:
+        """Whether what servers of tools can do has changed since the tools were chosen, in the operator's file too."""
+        own = service.Offers(mcp_labels=self._servers.labels_for(started.run.project_id))
+        labels = service.labels_by_server(started.settings, own)
+        return service.is_unsafe(started.bot.options, json.loads(started.run.tools or "[]"), labels)
 
     async def _job(self, started: Started, place: Place) -> Job:
         run, bot = started.run, started.bot
@@ -274,7 +284,7 @@ class _Attendance:
         messages = json.dumps(self._clean(json.loads(parked.messages)))
         state = json.dumps({"call_id": parked.call_id, "messages": messages})
         arguments = json.dumps(self._clean(parked.arguments), ensure_ascii=False)
-        return Outcome("waiting_approval", parked=running.Parked(parked.tool, arguments, state))
+        return Outcome("waiting_approval", parked=outcomes.Parked(parked.tool, arguments, state))
 
     # Money ----------------------------------------------------------------------------------------------------------
     def _allowance(self, ask: Ask) -> ToProcess:

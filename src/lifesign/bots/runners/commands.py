@@ -3,14 +3,13 @@
 The same file names programs that are servers of tools for the builtin runner.
 
 Which programs there are stands in the operator's file `bots.toml`. None is started by a shell; each gets a process
-group and a directory of its own, and nothing of the group outlives the run.
+group and a directory of its own, and nothing that it begins outlives the run, or the server.
 """
 
 import asyncio
 import contextlib
 import os
 import re
-import signal
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from lifesign.bots.agent.keeping import Kept, kept
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.runners.contract import (
     INVALID,
     MAX_ANSWER_BYTES,
@@ -31,7 +32,7 @@ from lifesign.bots.runners.contract import (
     totals_of,
     traceparent,
 )
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.bots.tools import LABELS
 
 log = structlog.get_logger("lifesign.bots")
@@ -175,20 +176,19 @@ class CommandRunner:
         if command is None:
             return Outcome("error", "runner_error", error_message=f"There is no command {name!r} for this project")
         with tempfile.TemporaryDirectory(prefix="lifesign-run-", ignore_cleanup_errors=True) as directory:
+            env = _environment(command, started)
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *command.argv,
-                    cwd=command.cwd or directory,
-                    env=_environment(command, started),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True,
+                program = await kept(
+                    command.argv, cwd=command.cwd or directory, env=env, stderr=asyncio.subprocess.PIPE
                 )
             except OSError as error:
-                words = f"The command {name!r} cannot be started: {error.strerror or error}"
-                return Outcome("error", "runner_error", error_message=words)
-            return await _attended(process, started, progress)
+                return _not_started(name, error.strerror or str(error))
+            outcome = await _attended(program, started, progress)
+            return outcome if program.failure is None else _not_started(name, program.failure)
+
+
+def _not_started(name: str, why: str) -> Outcome:
+    return Outcome("error", "runner_error", error_message=f"The command {name!r} cannot be started: {why}")
 
 
 def passed_on(command: Command) -> dict[str, str]:
@@ -200,17 +200,18 @@ def _environment(command: Command, started: Started) -> dict[str, str]:
     return passed_on(command) | {"TRACEPARENT": traceparent(started.run.id)}
 
 
-async def _attended(process: asyncio.subprocess.Process, started: Started, progress: Progress) -> Outcome:
+async def _attended(program: Kept, started: Started, progress: Progress) -> Outcome:
+    process = program.process
     lines = _Lines(progress)
     errors = bytearray()
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_feed(process, started))
             group.create_task(_last_bytes(process, errors))
-            group.create_task(lines.read(process))
+            group.create_task(lines.read(program))
         code = await process.wait()
     finally:
-        await asyncio.shield(_end_group(process))
+        await asyncio.shield(_end(program))
         if errors:
             with contextlib.suppress(Exception):
                 await asyncio.shield(progress.say("system", errors.decode("utf-8", "replace"), name="stderr"))
@@ -248,20 +249,14 @@ async def _last_bytes(process: asyncio.subprocess.Process, kept: bytearray) -> N
         del kept[:-_STDERR_BYTES]
 
 
-async def _end_group(process: asyncio.subprocess.Process) -> None:
-    """Leave nothing of the process group: asked first, killed 2 s later; what outlives its leader is killed at once."""
-    if process.returncode is None:
-        _signal(process.pid, signal.SIGTERM)
+async def _end(program: Kept) -> None:
+    """Leave nothing of a program: asked first, killed 2 s later; what outlives it is killed at once."""
+    if program.process.returncode is None:
+        program.ask_to_end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TERM_S):
-                await process.wait()
-    _signal(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+                await program.process.wait()
+    await program.ended()
 
 
 class _Lines:
@@ -272,14 +267,15 @@ class _Lines:
         self.result: Result | None = None
         self.is_too_long = False
 
-    async def read(self, process: asyncio.subprocess.Process) -> None:
+    async def read(self, program: Kept) -> None:
         """Take line by line, until the end or until it is too much."""
         rest, size = b"", 0
+        process = program.process
         while process.stdout is not None and (chunk := await process.stdout.read(65_536)):
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 self.is_too_long = True
-                _signal(process.pid, signal.SIGKILL)
+                program.kill()
                 return
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:

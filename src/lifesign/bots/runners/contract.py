@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import msgspec
 
 from lifesign.bots.budget import Usage, credits_of
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.reports import report_of
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.clock import rfc3339
 
 MAX_ANSWER_BYTES = 1_048_576

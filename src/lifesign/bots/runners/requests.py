@@ -5,8 +5,9 @@ from collections.abc import Callable
 import msgspec
 
 from lifesign.bots import service
+from lifesign.bots.outcomes import Outcome
 from lifesign.bots.runners.contract import INVALID, MAX_ANSWER_BYTES, Progress, job_of, result_of, traceparent
-from lifesign.bots.running import Outcome, Started
+from lifesign.bots.starting import Started
 from lifesign.channels.outbound import OutboundClient, clean_text
 from lifesign.channels.secrets import SecretBox
 from lifesign.channels.sender import HttpReply, HttpRequest

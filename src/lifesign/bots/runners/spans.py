@@ -12,7 +12,7 @@ import structlog
 
 from lifesign.bots.agent.messages import Called, Said, Spent
 from lifesign.bots.runners.contract import trace_of
-from lifesign.bots.running import Started
+from lifesign.bots.starting import Started
 from lifesign.bots.tracing import SCOPE, SERVICE
 from lifesign.clock import Clock
 from lifesign.telemetry.otlp.spans import Span

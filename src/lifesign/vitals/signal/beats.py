@@ -93,7 +93,7 @@ def usable_intervals(intervals_s: FloatArray, params: Params) -> BoolArray:
     half = _LOCAL // 2
     padded = np.pad(intervals_s, half, constant_values=np.nan)
     around = np.lib.stride_tricks.sliding_window_view(padded, _LOCAL)
-    local = np.array([np.median(each[~np.isnan(each)]) for each in around])
+    local = np.nanmedian(around, axis=1)
     is_possible = (intervals_s >= params.interval_min_s) & (intervals_s <= params.interval_max_s)
     usable: BoolArray = is_possible & (np.abs(intervals_s - local) <= params.interval_change * local)
     return usable

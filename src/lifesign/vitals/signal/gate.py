@@ -79,8 +79,8 @@ def first_reason(found: set[Reason]) -> Reason | None:
 
 def confidence(measured: Measured, params: Params) -> float:
     """How far a value that passed may be believed, 0 to 1.  Source: spec "Vitals", section 3."""
-    clear = float(np.clip((measured.snr_db + 1) / 7, 0, 1))
-    regular = float(np.clip((measured.autocorrelation - 0.3) / 0.5, 0, 1))
+    clear = min(max((measured.snr_db + 1) / 7, 0.0), 1.0)
+    regular = min(max((measured.autocorrelation - 0.3) / 0.5, 0.0), 1.0)
     still = max(0.0, 1 - measured.motion / 0.3)
     value = (0.4 * clear + 0.35 * regular + 0.25 * measured.agreement) * still * (1 - measured.loss)
     return min(value, params.single_roi_cap) if measured.rois < params.min_rois else value

@@ -15,26 +15,56 @@ from lifesign.vitals.signal.params import FloatArray, Method, Mode, Params
 _TINY = 1e-12
 _DETREND_HZ = 30.0
 _OF_NYQUIST = 0.95
-# Pairs of channels: each with itself, then red with green, red with blue, green with blue.
-_FIRST, _SECOND = np.array([0, 1, 2, 0, 0, 1]), np.array([0, 1, 2, 1, 2, 2])
+# The channel that follows each: green, blue, red.
+_AFTER = np.array([1, 2, 0])
+
+
+def sums_over(values: FloatArray, width: int) -> FloatArray:
+    """Sums of `width` values in a row, along the last axis; fewer by `width` - 1 than the values.
+
+    Sums of twice as many are sums of two sums: some additions of whole rows take less than half the time of one running
+    sum, in which every addition waits for the one before, and lose fewer digits.
+    """
+    if width == 1:
+        return values.copy()
+    # As one long row: sums that go over the end of a row are of no use, and leaving them out would cost more.
+    row = np.ascontiguousarray(values).reshape(-1)
+    one, other = np.empty_like(row), np.empty_like(row)
+    held, length, size = row, 1, len(row)
+    for digit in f"{width:b}"[1:]:
+        size -= length
+        np.add(held[:size], held[length : length + size], out=one[:size])
+        length *= 2
+        if digit == "1":
+            size -= 1
+            np.add(one[:size], row[length : length + size], out=one[:size])
+            length += 1
+        held, one, other = one, other, one
+    sums: FloatArray = held.reshape(values.shape)[..., : values.shape[-1] - width + 1]
+    return sums
+
+
+def _means_over(values: FloatArray, width: int) -> FloatArray:
+    return sums_over(values, width) * (1.0 / width)
 
 
 def running_mean(values: FloatArray, width: int) -> FloatArray:
     """The mean over `width` frames around each frame, along the last axis; over those that there are near the ends."""
-    half = width // 2
-    count = values.shape[-1]
-    at = np.arange(count)
-    first, last = np.maximum(at - half, 0), np.minimum(at - half + width, count)
-    sums = _running_sums(values)
-    mean: FloatArray = (sums.take(last, axis=-1) - sums.take(first, axis=-1)) / (last - first)
+    half, count = width // 2, values.shape[-1]
+    wide = np.zeros((*values.shape[:-1], count + width - 1))
+    wide[..., half : half + count] = values
+    mean = sums_over(wide, width)
+    mean /= _held(count, half, width)
     return mean
 
 
-def _running_sums(values: FloatArray) -> FloatArray:
-    """Sums of everything before each frame, and after the last one, along the last axis."""
-    sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
-    np.cumsum(values, axis=-1, out=sums[..., 1:])
-    return sums
+@lru_cache(maxsize=64)
+def _held(count: int, before: int, width: int) -> FloatArray:
+    """How many of `width` frames, from so many before each of `count` on, there are."""
+    at = np.arange(count)
+    held: FloatArray = (np.minimum(at - before + width, count) - np.maximum(at - before, 0)).astype(np.float64)
+    held.flags.writeable = False
+    return held
 
 
 def normalized(rgb: FloatArray, rate_hz: float, params: Params) -> FloatArray:
@@ -138,26 +168,40 @@ def _pos(colours: FloatArray, rate_hz: float, _band: tuple[float, float], params
     """
     count = colours.shape[-1]
     width = min(count, max(2, round(params.running_mean_s * rate_hz)))
+    # Three arrays instead of one of nine: what takes more than 128 KiB is fetched from the system and given back to it
+    # each time, which takes longer than the arithmetic.
     change = colours - 1.0
-    sums = np.zeros((len(change) + len(_FIRST), *change.shape[1:-1], count + 1))
-    np.cumsum(change, axis=-1, out=sums[:3, ..., 1:])
-    np.cumsum(change[_FIRST] * change[_SECOND], axis=-1, out=sums[3:, ..., 1:])
-    means = (sums[..., width:] - sums[..., :-width]) / width
-    centre = means[:3]
-    scale = np.maximum(1.0 + centre, _TINY)
-    covariance = (means[3:] - centre[_FIRST] * centre[_SECOND]) / (scale[_FIRST] * scale[_SECOND])
-    red, green, blue, red_green, red_blue, green_blue = covariance
-    first = np.maximum(green + blue - 2 * green_blue, 0.0)
-    second = np.maximum(green + blue + 4 * red + 2 * green_blue - 4 * (red_green + red_blue), 0.0)
+    centre = _means_over(change, width)
+    scale = 1.0 / np.maximum(1.0 + centre, _TINY)
+    red, green, blue = (_means_over(change * change, width) - centre * centre) * (scale * scale)
+    # Of red with green, green with blue, and blue with red.
+    after = change.take(_AFTER, axis=0)
+    covariance = _means_over(change * after, width) - centre * centre.take(_AFTER, axis=0)
+    red_green, green_blue, blue_red = covariance * (scale * scale.take(_AFTER, axis=0))
+    both, twice = green + blue, 2 * green_blue
+    first = np.maximum(both - twice, 0.0)
+    second = np.maximum(both + twice + 4 * (red - red_green - blue_red), 0.0)
     alpha = np.sqrt(np.divide(first, second, out=np.zeros_like(first), where=second > _TINY**2))
-    weights = np.zeros((3, *alpha.shape[:-1], alpha.shape[-1] + 1))
-    np.cumsum(np.stack([-2 * alpha, 1 + alpha, alpha - 1]) / scale, axis=-1, out=weights[..., 1:])
-    # Of the windows that hold a frame: the first, and the one after the last.
-    at = np.arange(count)
-    begin, end = np.maximum(at - width + 1, 0), np.minimum(at + 1, count - width + 1)
-    covering = (weights.take(end, axis=-1) - weights.take(begin, axis=-1)) / (end - begin)
-    pulse: FloatArray = -(covering * colours).sum(axis=0)
+    # Of the windows that hold a frame: beyond both ends there are none.
+    weights = np.zeros((3, *alpha.shape[:-1], count + width - 1))
+    own = weights[..., width - 1 : count]
+    np.multiply(alpha, -2.0, out=own[0])
+    np.add(alpha, 1.0, out=own[1])
+    np.subtract(alpha, 1.0, out=own[2])
+    own *= scale
+    covering = sums_over(weights, width)
+    covering *= colours
+    pulse: FloatArray = (covering[0] + covering[1] + covering[2]) / -_covered(count, width)
     return pulse
+
+
+@lru_cache(maxsize=64)
+def _covered(count: int, width: int) -> FloatArray:
+    """How many windows of `width` hold each of `count` frames."""
+    at = np.arange(count)
+    covered: FloatArray = (np.minimum(at + 1, count - width + 1) - np.maximum(at - width + 1, 0)).astype(np.float64)
+    covered.flags.writeable = False
+    return covered
 
 
 def _chrom(colours: FloatArray, rate_hz: float, band: tuple[float, float], params: Params) -> FloatArray:

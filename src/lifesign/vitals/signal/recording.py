@@ -352,8 +352,8 @@ class Recording:
 
     def _basics(self, raw: Samples, part: slice, usable: BoolArray, *, step: float, seconds: float) -> dict[str, Any]:
         valid = self._is_valid[part]
-        rgb = raw.rgb[part][valid]
-        seen = rgb[:, usable] if usable.any() else rgb
+        rgb = raw.rgb[part] if valid.all() else raw.rgb[part][valid]
+        seen = rgb[:, usable] if usable.any() and not usable.all() else rgb
         brightness = _mean_seen(gate.luminance_of(seen))
         wanted = max(1, round(seconds * _MS / step))
         expected = max(wanted, len(valid))
@@ -362,7 +362,8 @@ class Recording:
             clipped = float(raw.clipped[part].mean())
         else:
             # A region that is off is not clipped: nothing compares with NaN.
-            clipped = float((seen >= _CLIPPED_AT).any(axis=2).mean())
+            bright = seen >= _CLIPPED_AT
+            clipped = float(bright.any(axis=2).mean()) if bright.any() else 0.0
         face = None if raw.face is None else median(raw.face[part][valid])
         return {
             "motion": self._motion(raw, part, brightness),
@@ -388,9 +389,12 @@ class Recording:
 
 def _mean_seen(values: FloatArray) -> FloatArray:
     """The mean of each row over what is no NaN; where nothing is, the one of the row before."""
+    mean: FloatArray = values.mean(axis=1)
     there = ~np.isnan(values)
+    if there.all():
+        return mean
     count = there.sum(axis=1)
-    mean: FloatArray = np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1)
+    mean = np.where(there, values, 0.0).sum(axis=1) / np.maximum(count, 1)
     if count.all():
         return mean
     known = np.flatnonzero(count)

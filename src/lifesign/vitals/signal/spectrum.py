@@ -1,5 +1,6 @@
 """Where the power of a window lies: spectra of the regions, fused, with peaks, octaves and self-similarity."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ _SNR_FLOOR_DB = -30.0
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The frequencies of a spectrum. taper: (frames, 1); band: indices first and last + 1 of the band."""
+    """The frequencies of a spectrum. taper: (frames,); band: indices first and last + 1 of the band."""
 
     taper: FloatArray
     size: int
@@ -55,7 +56,7 @@ def grid_of(count: int, rate_hz: float, band: tuple[float, float], bin_bpm: floa
     size = fft.next_fast_len(max(count, int(np.ceil(rate_hz * 60 / bin_bpm))), real=True)
     step = rate_hz / size
     first, last = int(np.ceil(band[0] / step)), int(np.floor(band[1] / step)) + 1
-    taper = np.hanning(count + 2)[1:-1, None]
+    taper = np.hanning(count + 2)[1:-1]
     taper.flags.writeable = False
     return Grid(taper, size, step, first, last)
 
@@ -66,8 +67,10 @@ def spectrum_of(pulse: FloatArray, rate_hz: float, band: tuple[float, float], pa
     Source: spec "Vitals", section 2, "Spectrum".
     """
     grid = grid_of(len(pulse), rate_hz, band, params.bin_bpm)
-    shaped = (pulse - pulse.mean(axis=0)) * grid.taper
-    power = np.abs(fft.rfft(shaped, grid.size, axis=0)[grid.first : grid.last].T) ** 2
+    own = np.ascontiguousarray(pulse.T)
+    shaped = (own - own.mean(axis=1, keepdims=True)) * grid.taper
+    found = fft.rfft(shaped, grid.size)[:, grid.first : grid.last]
+    power = found.real**2 + found.imag**2
     rois = power / np.maximum(power.sum(axis=1, keepdims=True), _TINY)
     snr = np.array([snr_db(each, grid, grid.first + int(each.argmax()), params) for each in rois])
     weights = np.maximum(params.min_weight, 10 ** (snr / 10))
@@ -87,7 +90,7 @@ def snr_db(power: FloatArray, grid: Grid, index: int, params: Params) -> float:
     rest = float(power.sum()) - near
     if near <= 0:
         return _SNR_FLOOR_DB
-    return float(10 * np.log10(near / max(rest, near * 1e-6)))
+    return 10 * math.log10(near / max(rest, near * 1e-6))
 
 
 def peaks_of(spectrum: Spectrum, most: int) -> list[Peak]:
@@ -107,10 +110,10 @@ def _refined(spectrum: Spectrum, index: int) -> Peak:
     power, grid = spectrum.power, spectrum.grid
     shift = 0.0
     if 0 < index < len(power) - 1:
-        left, middle, right = np.log(np.maximum(power[index - 1 : index + 2], _TINY))
+        left, middle, right = (math.log(max(each, _TINY)) for each in power[index - 1 : index + 2].tolist())
         bend = left - 2 * middle + right
-        shift = 0.0 if bend >= 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
-    return Peak((grid.first + index + shift) * grid.step_hz, float(np.sqrt(power[index])))
+        shift = 0.0 if bend >= 0 else min(max(0.5 * (left - right) / bend, -0.5), 0.5)
+    return Peak((grid.first + index + shift) * grid.step_hz, math.sqrt(power[index]))
 
 
 def amplitude_at(spectrum: Spectrum, hz: float, reach_hz: float) -> float:
@@ -123,9 +126,10 @@ def amplitude_at(spectrum: Spectrum, hz: float, reach_hz: float) -> float:
 
 def fused(pulse: FloatArray, weights: FloatArray) -> FloatArray:
     """One pulse out of those of the regions, each brought to unit variance first."""
-    spread = pulse.std(axis=0)
-    scaled: FloatArray = (pulse - pulse.mean(axis=0)) / np.where(spread > _TINY, spread, 1.0)
-    one: FloatArray = scaled @ weights
+    own = np.ascontiguousarray(pulse.T)
+    centred = own - own.mean(axis=1, keepdims=True)
+    spread = np.sqrt((centred * centred).mean(axis=1))
+    one: FloatArray = (weights / np.where(spread > _TINY, spread, 1.0)) @ centred
     return one
 
 

@@ -177,11 +177,54 @@ for (const box of document.querySelectorAll(".copied")) {
   box.append(button);
 }
 
-// Live: the server tells which heartbeats something was committed about; the page then asks for itself anew, and the
+// A list without an end: when the link to what is older comes near, that page is fetched and put below.
+const NEAR_PX = 800;
+const more = new IntersectionObserver(
+  (seen) => seen.filter((each) => each.isIntersecting).forEach((each) => lengthen(each.target)),
+  { rootMargin: `0px 0px ${NEAR_PX}px` },
+);
+
+async function lengthen(link) {
+  const part = link.closest("[data-live]");
+  const list = part?.querySelector("[data-endless]");
+  if (!list || list.ariaBusy === "true") return;
+  list.ariaBusy = "true";
+  const answer = await fetch(link.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  const fresh = answer?.ok && !answer.redirected ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  list.ariaBusy = null;
+  // What could not be had is a press on the link away.
+  if (!fresh || !list.isConnected) return;
+  list.append(...(fresh.querySelector("[data-endless]")?.children ?? []));
+  list.dataset.endless = "grown";
+  const next = fresh.querySelector("a[data-more]");
+  more.unobserve(link);
+  link.replaceWith(...(next ? [next] : []));
+  if (next) more.observe(next);
+  tellAll();
+}
+
+function watchEnds() {
+  document.querySelectorAll("a[data-more]").forEach((link) => more.observe(link));
+}
+
+// Of a list that has grown only what is new is taken; false: too much happened, and it begins anew.
+function grewAbove(part, other) {
+  const list = part.querySelector("[data-endless=grown]");
+  const fresh = other.querySelector("[data-endless]");
+  if (!list || !fresh) return false;
+  const unknown = [...fresh.children].filter((each) => !document.getElementById(each.id));
+  if (unknown.length === fresh.children.length) return false;
+  list.prepend(...unknown);
+  return true;
+}
+
+watchEnds();
+
+// Live: the server tells which heartbeats, and bots, something was committed about; the page then asks for itself anew, and the
 // parts that are marked are put in the place of the old ones.
 const { seq, watched } = document.body.dataset;
 // Of these only the row of the heartbeat itself changes.
-const QUIET = new Set(["checkin", "log", "ignored", "run_started", "run_finished", "notify_sent", "step_notified"]);
+const QUIET = new Set(["checkin", "log", "ignored", "run_started", "run_finished", "notify_sent", "step_notified", "bot_run", "bot_progress"]);
 const QUIET_MS = 2000;
 const RETRY_MS = 3000;
 
@@ -200,7 +243,7 @@ function isBusy(part) {
 function put(fresh) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const other = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
-    if (!other || isBusy(part)) continue;
+    if (!other || isBusy(part) || grewAbove(part, other)) continue;
     const chosen = part.querySelector("tr.chosen")?.id;
     const opened = part.contains(document.activeElement) ? document.activeElement.closest("tr")?.id : undefined;
     part.replaceWith(other);
@@ -209,6 +252,7 @@ function put(fresh) {
   }
   document.title = fresh.title;
   tellAll();
+  watchEnds();
 }
 
 async function refresh() {

@@ -288,6 +288,8 @@ class Measurement {
   async session() {
     const { session, csrf } = this.view.section.dataset;
     const fields = new URLSearchParams(csrf ? { csrf, heartbeat: byId("heartbeat")?.value.trim() ?? "" } : {});
+    this.isKept = csrf !== undefined && byId("keep")?.checked === true;
+    if (this.isKept) fields.set("keep", "on");
     const answer = await fetch(session, { method: "POST", body: fields });
     const told = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Error(told.message ?? "The server makes no session now; reload the page and try again.");
@@ -321,6 +323,7 @@ class Measurement {
     if (message.type === "error") this.fail(message.message || "Something went wrong.");
     if (message.type === "final") {
       view.showResult(message.report);
+      if (this.isKept) view.renewHistory();
       this.end("Done.");
     }
   }
@@ -497,6 +500,15 @@ class View {
     byId("confidence").textContent = value === null ? "–" : `${Math.round(confidence * 100)} %`;
     const words = value === null ? `${REASONS[reason] ?? reason}.` : "";
     if (byId("reason").textContent !== words) byId("reason").textContent = words;
+  }
+
+  // The server draws it; what it just kept comes with it.
+  async renewHistory() {
+    const answer = await fetch("/vitals").catch(() => null);
+    if (!answer?.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const drawn = page.getElementById("history");
+    if (drawn) byId("history").replaceWith(drawn);
   }
 
   showResult({ vitals }) {
