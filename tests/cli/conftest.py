@@ -1,6 +1,5 @@
 """A server of its own process, the command as a process, and a stand-in server that answers as a test says."""
 
-import functools
 import http.server
 import json
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.forked import Forks
+from tests.forked import forks
 
 _STOP_S = 25.0
 COMMAND = (sys.executable, "-m", "lifesign")
@@ -47,13 +46,8 @@ def environment(**changes: str) -> dict[str, str]:
 
 def lifesign_command(*arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Ran:
     """Run `lifesign` to its end."""
-    code, out, err = _forks().run(arguments, environment(**(env or {})), stdin, timeout_s=60)
+    code, out, err = forks().run(arguments, environment(**(env or {})), stdin, timeout_s=60)
     return Ran(code, out, err.decode())
-
-
-@functools.cache
-def _forks() -> Forks:
-    return Forks(environment())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +76,29 @@ class Server:
 @contextmanager
 def running_server(data_dir: Path, **changes: str) -> Iterator[Server]:
     """A server until the block ends, on a free port unless LIFESIGN_PORT is among `changes`, which are variables."""
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", changes.get("LIFESIGN_PORT", "0"), "--data-dir", str(data_dir)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(LIFESIGN_ALLOW_PRIVATE_TARGETS="true", **changes),
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        url, key = "", changes.get("LIFESIGN_ADMIN_KEY", "")
-        while not (url and key):
-            line = process.stdout.readline()
-            assert line, f"the server ended before it was ready, with {process.wait(_STOP_S)}"
-            if line.startswith("listening on "):
-                url = line.split()[2]
-            if line.startswith("admin key: "):
-                key = line.split()[2]
-        yield Server(url, key, data_dir, process.pid)
-    finally:
-        process.terminate()
+    arguments = ["serve", "--port", changes.get("LIFESIGN_PORT", "0"), "--data-dir", str(data_dir)]
+    reading, writing = os.pipe()
+    with open(reading) as output:  # noqa: PTH123 - a pipe has no path
+        with open(writing, "wb") as out, Path(os.devnull).open("r+b") as nothing:  # noqa: PTH123 - as above
+            env = environment(LIFESIGN_ALLOW_PRIVATE_TARGETS="true", **changes)
+            process = forks().start(arguments, env, (nothing, out, nothing))
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+            url, key = "", changes.get("LIFESIGN_ADMIN_KEY", "")
+            while not (url and key):
+                line = output.readline()
+                assert line, f"the server ended before it was ready, with {process.wait(_STOP_S)}"
+                if line.startswith("listening on "):
+                    url = line.split()[2]
+                if line.startswith("admin key: "):
+                    key = line.split()[2]
+            yield Server(url, key, data_dir, process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import cast
 
 import httpx2
 
+from tests.forked import Forked, forks
 from tests.harness import ADMIN_KEY, Json
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +23,7 @@ _LOOK_AGAIN_S = 0.02
 class Server:
     """A running server; `output` is what it printed, `log` what it logged."""
 
-    process: "subprocess.Popen[bytes]"
+    process: Forked
     output: Path
     log: Path
 
@@ -97,15 +96,8 @@ def starting(directory: Path, **variables: object) -> Iterator[Server]:
     environment |= {f"LIFESIGN_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
     number = len(list(directory.glob("*.log")))
     output, log = directory / f"{number}.out", directory / f"{number}.log"
-    with output.open("wb") as out, log.open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lifesign", "serve"],
-            cwd=_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-        )
+    with output.open("wb") as out, log.open("wb") as err, Path(os.devnull).open("rb") as nothing:
+        process = forks().start(["serve"], environment, (nothing, out, err), directory=_ROOT)
     try:
         yield Server(process, output, log)
     finally:

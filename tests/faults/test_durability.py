@@ -57,7 +57,7 @@ def _reading(directory: Path, database_url: str | None) -> Iterator[sqlalchemy.C
 
 def _kill(server: Server) -> int:
     server.kill()
-    return server.process.returncode
+    return server.exit_code()
 
 
 def _stop(server: Server) -> int:
@@ -73,7 +73,7 @@ def test_every_answered_check_in_is_stored(
     with serving(tmp_path, database_url=database_url) as server:
         server.heartbeat("job")
         with loading(server, file) as load:
-            until(lambda: len(answered_numbers(file)) >= ENOUGH)
+            until(lambda: len(answered_numbers(file)) >= ENOUGH, within_s=60)
             assert end(server) == code
             assert load.wait(20) == 0
 
@@ -91,7 +91,7 @@ def test_every_answered_heartbeat_of_a_system_is_stored_when_the_server_is_kille
         made = server.ask("POST", "/api/systems", {"name": "db1"}, expect=201)["data"]
         basic = base64.b64encode(f"{made['id']}:{made['secret']}".encode()).decode()
         with loading(server, file, made["id"], "--basic", basic) as load:
-            until(lambda: len(answered_numbers(file)) >= ENOUGH)
+            until(lambda: len(answered_numbers(file)) >= ENOUGH, within_s=60)
             server.kill()
             assert load.wait(20) == 0
 

@@ -1,13 +1,15 @@
-"""Commands as processes that need not load Lifesign: forks of one process that has.
+"""Commands and servers as processes that need not load Lifesign: forks of one process that has.
 
-Loading takes half a second of the processor for each command, and a test run gives a thousand of them. A fork has its
-own arguments, variables, directory, streams and end, like any process. What loading itself does is left to tests that
-start Python anew (`test_startup.py`), and to the servers and watching commands that are started that way.
+Loading takes half a second of the processor for each command, two for each server, and a test run has a thousand of
+the one and hundreds of the other. A fork has its own arguments, variables, directory, streams and end, like any
+process; it can be stopped, killed and waited for. What loading itself does is left to tests that start Python anew
+(`test_startup.py`), and to the servers, demos and watching commands that are started that way.
 """
 
 import array
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import io
@@ -22,11 +24,52 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 _MAX_REQUEST = 1 << 20
 _NUMBERS = 4
+
+
+@dataclass(slots=True)
+class Forked:
+    """One of the processes; asked and told like a `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None = None
+    """How it ended, as subprocess tells it: a signal is negative; None before somebody has waited or polled."""
+    _told: socket.socket = field(kw_only=True, repr=False)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired; the process goes on."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            try:
+                self.returncode = int(self._told.recv(64))
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(["lifesign"], timeout or 0) from None
+            self._told.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """How it ended; None as long as it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Forks:
@@ -39,7 +82,7 @@ class Forks:
         # One thread: a fork of more would have locks that nobody ever releases.
         single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.forked", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={**env, **single, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -48,27 +91,42 @@ class Forks:
         theirs.close()
         atexit.register(self.close)
 
+    def start(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        streams: tuple[IO[Any], IO[Any], IO[Any]],  # Any: of texts or of bytes, only their numbers count
+        *,
+        directory: Path | None = None,
+    ) -> Forked:
+        """Run `lifesign`. Threads may start several at a time.
+
+        streams: its input, output and errors, which stay the caller's to close.
+        """
+        asked = {"arguments": list(arguments), "env": dict(env), "directory": str(directory or Path.cwd())}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                numbers = array.array("i", [each.fileno() for each in (*streams, theirs)])
+                self._socket.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
+            return Forked(int(ours.recv(64)), _told=ours)
+        except BaseException:
+            ours.close()
+            raise
+
     def run(
         self, arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout_s: float
     ) -> tuple[int, bytes, bytes]:
-        """Run `lifesign` to its end; its exit code, and what it wrote. Raises TimeoutError, after killing it.
-
-        Threads may run several at a time.
-        """
-        request = json.dumps({"arguments": list(arguments), "env": dict(env), "directory": str(Path.cwd())}).encode()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        """Run `lifesign` to its end; its exit code, and what it wrote. Raises TimeoutExpired, after killing it."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
-            with theirs:
-                numbers = array.array("i", [each.fileno() for each in (given, out, err, theirs)])
-                self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
-            pid = int(ours.recv(64))
-            ours.settimeout(timeout_s)
+            process = self.start(arguments, env, (given, out, err))
             try:
-                code = int(ours.recv(64))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
                 raise
             out.seek(0)
             err.seek(0)
@@ -78,6 +136,12 @@ class Forks:
         """End the process."""
         self._socket.close()
         self._process.wait()
+
+
+@functools.cache
+def forks() -> Forks:
+    """The one of this process of the test run."""
+    return Forks({name: value for name, value in os.environ.items() if not name.startswith("LIFESIGN_")})
 
 
 def _serve(requests: socket.socket) -> None:
