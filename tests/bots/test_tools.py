@@ -192,8 +192,20 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path: Any, text
 
 
 # The server's own process -------------------------------------------------------------------------------------------
-def test_a_server_does_not_load_the_runtime_of_models() -> None:
-    code = "import sys, lifesign.app; print({'pydantic_ai', 'openai', 'anthropic', 'mcp'} & set(sys.modules))"
+def loaded(module: str, *wanted: str) -> str:
+    """Which of these modules a process has once it has imported one."""
+    code = f"import sys, {module}; print(sorted(set({wanted!r}) & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    return told.stdout.strip()
 
-    assert told.stdout.strip() == "set()"
+
+def test_a_server_does_not_load_the_runtime_of_models() -> None:
+    assert loaded("lifesign.app", "pydantic_ai", "openai", "anthropic", "mcp") == "[]"
+
+
+def test_the_protocol_of_tools_is_spoken_without_loading_a_server_of_them() -> None:
+    assert loaded("lifesign.bots.agent.servers", "mcp.server", "uvicorn", "cryptography") == "[]"
+
+
+def test_a_server_on_sqlite_does_not_load_the_driver_of_another_database() -> None:
+    assert loaded("lifesign.server", "psycopg") == "[]"

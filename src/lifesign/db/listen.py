@@ -8,13 +8,15 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import psycopg
 import structlog
 from sqlalchemy import Connection, Engine, text
 
 from lifesign.db.wakeups import LOOPS, Loop
+
+if TYPE_CHECKING:
+    import psycopg
 
 log = structlog.get_logger("lifesign.db")
 
@@ -59,6 +61,8 @@ class Listener:
             await asyncio.to_thread(self._thread.join)
 
     def _listen_forever(self, wake: Callable[[set[Loop]], None]) -> None:
+        import psycopg  # noqa: PLC0415 - 9 MiB, for those who need it
+
         while not self._stopping.is_set():
             try:
                 with self._connected() as connection:
@@ -72,6 +76,8 @@ class Listener:
 
     def _connected(self) -> "psycopg.Connection[tuple[object, ...]]":
         """A connection outside the pool: it is kept for good."""
+        import psycopg  # noqa: PLC0415 - as above
+
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         return psycopg.connect(*arguments, **options, autocommit=True, connect_timeout=5, application_name="lifesign")
 

@@ -162,7 +162,7 @@ class _Run:
     async def _connected(self, stack: contextlib.AsyncExitStack) -> Any:  # Any: imported where it is needed
         if not self._job.servers:
             return None
-        from lifesign.bots.agent.servers import Servers  # noqa: PLC0415 - 25 MiB, for those who need it
+        from lifesign.bots.agent.servers import Servers  # noqa: PLC0415 - 11 MiB, for those who need it
 
         try:
             remote = await stack.enter_async_context(Servers.connected(self._job.servers, self._outside))

@@ -13,15 +13,13 @@ from typing import Any, Final
 
 import anyio
 import httpx2
-from mcp.client.session import ClientSession
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.message import SessionMessage
-from mcp.types import CallToolResult, PaginatedRequestParams, TextContent, jsonrpc_message_adapter
+from mcp_types import CallToolResult, PaginatedRequestParams, TextContent, jsonrpc_message_adapter
 from pydantic_ai.tools import ToolDefinition
 
 from lifesign.bots.agent.keeping import kept
 from lifesign.bots.agent.messages import McpServer
 from lifesign.bots.agent.network import Network
+from lifesign.bots.agent.protocol import ClientSession, SessionMessage, streamable_http_client
 from lifesign.bots.agent.tools import ToolFailed
 
 _CONNECT_S: Final = 15.0
