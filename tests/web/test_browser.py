@@ -50,7 +50,7 @@ def setup_link(server: Server) -> str:
 @pytest.fixture(scope="module")
 def signed_in(server: Server, chromium: Browser) -> Iterator[tuple[Page, list[str]]]:
     """A page of the owner, made with the link that the server printed, and what its console complained of."""
-    page = chromium.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page = chromium.new_context(viewport={"width": 1280, "height": 800}, timezone_id="America/New_York").new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -128,6 +128,27 @@ def test_a_long_history_grows_as_it_is_read_and_stays_when_something_happens(
     expect(events).to_have_count(122, timeout=PATIENCE_MS)
     seqs = events.evaluate_all("all => all.map((each) => Number(each.id.slice('event-'.length)))")
     assert seqs == sorted(set(seqs), reverse=True)
+    assert complaints == []
+
+
+def test_exact_times_are_those_of_the_browser_until_another_zone_is_chosen(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    beat = server.heartbeat("zoned")
+    server.ask("POST", "/v1/heartbeats/zoned/checkin")
+    page.goto(f"{server.url}/heartbeats/{beat}")
+    seen = page.locator("dl.facts time").first
+    instant = seen.get_attribute("datetime")
+    told = "([instant, timeZone]) => new Intl.DateTimeFormat(undefined,"
+    told += " { dateStyle: 'medium', timeStyle: 'long', timeZone }).format(Date.parse(instant))"
+    expect(seen).to_have_attribute("title", page.evaluate(told, [instant, "America/New_York"]))
+
+    page.get_by_label("Times in").fill("Asia/Kolkata")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_label("Times in")).to_have_value("Asia/Kolkata")
+    expect(seen).to_have_attribute("title", page.evaluate(told, [instant, "Asia/Kolkata"]))
     assert complaints == []
 
 

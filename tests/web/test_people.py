@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -367,3 +368,32 @@ async def test_colours_can_be_pinned(lifesign: Lifesign) -> None:
 
     await opened.post("/theme", {"theme": "", "next": "/signin"})
     assert "data-theme" not in await opened.get("/signin")
+
+
+async def test_times_are_told_in_the_zone_that_was_chosen(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    made = await lifesign.heartbeat("Job")
+    path = f"/heartbeats/{made['id']}"
+    await lifesign.check_in("job")
+    assert 'title="Mon 2026-01-05 12:00:00 UTC">2026-01-05 12:00 UTC</time>' in await owner.get(path)
+
+    assert await owner.post("/zone", {"zone": "Asia/Kolkata", "next": path}) == path
+    page = await owner.get(path)
+
+    assert 'title="Mon 2026-01-05 17:30:00 IST">2026-01-05 17:30 IST</time>' in page
+    assert ' data-zone="Asia/Kolkata"' in page
+    assert 'name="zone" value="Asia/Kolkata"' in page
+    await owner.post("/zone", {"zone": "", "next": path})
+    assert "12:00 UTC" in await owner.get(path)
+    assert "data-zone=" not in await owner.get(path)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "<script>", "../../etc/passwd", "europe/berlin"])
+async def test_a_zone_that_nobody_knows_is_refused_and_ignored_in_a_cookie(lifesign: Lifesign, zone: str) -> None:
+    opened = browser(lifesign)
+
+    page = await opened.post("/zone", {"zone": zone}, expect=400, accept="text/html")
+    assert "Time zone is none that is known" in said(page)
+
+    opened.http.cookies.set("lifesign_zone", quote(zone, safe=""))
+    assert "data-zone=" not in await opened.get("/signin")

@@ -22,6 +22,7 @@ OWN = {
     "/account/sessions/{session_id}/end",
     "/account/project",
     "/theme",
+    "/zone",
     # A look at one's own pulse, and a key of another API that everybody may take.
     "/vitals/session",
     "/vitals/keys",
@@ -31,7 +32,17 @@ OWN = {
     "/dashboard/recover",
 }
 # Forms that a viewer finds on pages all the same: they search, or are about the viewer.
-_HARMLESS = {"/", "/systems", "/signout", "/theme", "/account/project", "/account/password", "/audit", "/vitals/keys"}
+_HARMLESS = {
+    "/",
+    "/systems",
+    "/signout",
+    "/theme",
+    "/zone",
+    "/account/project",
+    "/account/password",
+    "/audit",
+    "/vitals/keys",
+}
 _HARMLESS |= {"/dashboard/signin", "/dashboard/recover"}
 
 

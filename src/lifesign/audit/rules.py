@@ -14,7 +14,7 @@ MAX_PATH = 500
 # Of a job or a machine about itself, by whatever key.
 _REPORTS = re.compile(
     r"/v1/heartbeats/[^/]+/(checkin|runs(/.*)?|log)|/v1/traces|/v1/bot/runs/.*|/api/systems/(heartbeat|inventory)"
-    r"|/heartbeats/[^/]+/checkin|/ping/.*|/(signin|signout|theme|account/project)"
+    r"|/heartbeats/[^/]+/checkin|/ping/.*|/(signin|signout|theme|zone|account/project)"
 )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign import schedule
 from lifesign.audit import service as audit
 from lifesign.audit.rules import Actor
 from lifesign.clock import EpochMs
@@ -22,6 +23,8 @@ from lifesign.web.rules import FormForged, NotSignedIn, Person, RoleRefused
 COOKIE = "lifesign_session"
 THEME_COOKIE = "lifesign_theme"
 THEMES = ("dark", "light")
+ZONE_COOKIE = "lifesign_zone"
+_KEPT_S = 365 * 86_400
 _FORM_BYTES = 65_536
 _FIELDS = 1000
 _OURS = {b"same-origin", b"none"}
@@ -128,6 +131,20 @@ def theme_of(request: Request) -> str:
     """The colours that were pinned; empty: those of the system."""
     theme = request.cookies.get(THEME_COOKIE, "")
     return theme if theme in THEMES else ""
+
+
+def zone_of(request: Request) -> str:
+    """The time zone that was chosen for the pages; empty: that of the browser, or UTC where there is no script."""
+    zone = request.cookies.get(ZONE_COOKIE, "")
+    return zone if schedule.is_timezone(zone) else ""
+
+
+def keep(request: Request, response: Response, cookie: str, value: str) -> None:
+    """Let this browser remember what somebody chose for its pages; empty: nothing."""
+    if not value:
+        response.delete_cookie(cookie)
+        return
+    response.set_cookie(cookie, value, max_age=_KEPT_S, httponly=True, samesite="lax", secure=is_secure(request))
 
 
 def sign_in_place(place: str) -> str:

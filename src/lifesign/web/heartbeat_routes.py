@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import Caller
-from lifesign.clock import EpochMs, rfc3339
+from lifesign.clock import EpochMs
 from lifesign.events import service as events
 from lifesign.events.service import StoredEvent
 from lifesign.faults import InvalidInput, invalid
@@ -28,10 +28,10 @@ from lifesign.incidents.service import tuning_of
 from lifesign.runs import service as runs
 from lifesign.runs.rules import Run
 from lifesign.web import charts, forms, service
-from lifesign.web.access import Form, changing_form, person_of
+from lifesign.web.access import Form, changing_form, person_of, zone_of
 from lifesign.web.charts import Chart, Length
 from lifesign.web.overview_routes import LOOKS
-from lifesign.web.pages import page
+from lifesign.web.pages import page, readable
 from lifesign.web.routes import to
 from lifesign.web.rules import Person, RoleRefused
 from lifesign.web.strips import WIDTH, Strip, strip_of
@@ -188,7 +188,7 @@ async def show(request: Request, heartbeat_id: str) -> Response:
     is_seq = before.isascii() and before.isdigit() and len(before) <= _LONGEST_SEQ
     now = context.now()
     seen: Seen = await context.db.read(
-        _seen, person.caller, heartbeat_id, before_seq=int(before) if is_seq else None, now=now
+        _seen, person.caller, heartbeat_id, before_seq=int(before) if is_seq else None, zone=zone_of(request), now=now
     )
     heartbeat = seen.heartbeat
     state = board.state_of(heartbeat, now)
@@ -215,7 +215,7 @@ async def show(request: Request, heartbeat_id: str) -> Response:
     )
 
 
-def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None, now: EpochMs) -> Seen:
+def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None, zone: str, now: EpochMs) -> Seen:
     # First of all: what is committed after this is told to the page.
     seq = events.latest_seq(conn)
     heartbeat = heartbeats.get(conn, caller.project_id, ref)
@@ -233,15 +233,15 @@ def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None,
         heartbeats.days(conn, caller.project_id, heartbeat.id, count=_DAYS, now=now),
         told_of(conn, rows[:_EVENTS]),
         len(rows) > _EVENTS,
-        _lengths(conn, heartbeat.id),
+        _lengths(conn, heartbeat.id, zone),
         seq,
     )
 
 
-def _lengths(conn: Connection, heartbeat_id: str) -> Chart | None:
+def _lengths(conn: Connection, heartbeat_id: str, zone: str) -> Chart | None:
     """How long the last runs took, oldest first; None when none has ended."""
     listed = runs.list_runs(conn, heartbeat_id, limit=_RUNS, before=None, status=None)
-    taken = [_length(each, each.duration_ms) for each in reversed(listed) if each.duration_ms is not None]
+    taken = [_length(each, each.duration_ms, zone) for each in reversed(listed) if each.duration_ms is not None]
     if not taken:
         return None
     told = runs.durations(conn, heartbeat_id)
@@ -253,8 +253,8 @@ def _lengths(conn: Connection, heartbeat_id: str) -> Chart | None:
     return charts.lengths(taken, marks, words)
 
 
-def _length(run: Run, ms: int) -> Length:
-    told = (rfc3339(run.started_at)[:16].replace("T", " ") + " UTC", _took(ms), run.status)
+def _length(run: Run, ms: int, zone: str) -> Length:
+    told = (readable(run.started_at, zone), _took(ms), run.status)
     return Length(ms, _ENDS.get(run.status, "idle"), f"{told[0]}: {told[1]}, {told[2]}", told)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from email.utils import format_datetime
 from importlib.resources import files
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from lifesign.clock import EpochMs, rfc3339, to_datetime
 from lifesign.http.context import context_of
-from lifesign.web.access import banner_for, theme_of
+from lifesign.web.access import banner_for, theme_of, zone_of
 from lifesign.web.forms import duration_of
 from lifesign.web.rules import Person
 
@@ -33,6 +34,9 @@ STATIC: Mapping[str, tuple[bytes, str]] = {
 }
 _DIGEST = hashlib.sha256(b"".join(content for content, _ in STATIC.values())).hexdigest()[:12]
 
+# Of the page that is made at this moment: filters know nothing of a request.
+_zone: ContextVar[str] = ContextVar("zone", default="")
+
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("lifesign.web", "templates"),
     autoescape=True,
@@ -46,9 +50,18 @@ def _instant(at: EpochMs) -> str:
     return rfc3339(at)
 
 
+def readable(at: EpochMs, zone: str) -> str:
+    """The minute in a zone; empty: UTC."""
+    return to_datetime(at).astimezone(ZoneInfo(zone or "UTC")).strftime("%Y-%m-%d %H:%M %Z")
+
+
 def _readable(at: EpochMs) -> str:
-    """What stands there until the browser has put its own zone in the place of UTC."""
-    return rfc3339(at)[:16].replace("T", " ") + " UTC"
+    """What stands there where no script tells how long ago it was."""
+    return readable(at, _zone.get())
+
+
+def _exact(at: EpochMs) -> str:
+    return _in_zone(at, _zone.get() or "UTC")
 
 
 def _in_zone(at: EpochMs, zone: str) -> str:
@@ -59,8 +72,14 @@ def _rfc822(at: EpochMs) -> str:
     return format_datetime(to_datetime(at), usegmt=True)
 
 
-_templates.filters |= {"rfc822": _rfc822}
-_templates.filters |= {"instant": _instant, "readable": _readable, "in_zone": _in_zone, "duration": duration_of}
+_templates.filters |= {"rfc822": _rfc822, "exact": _exact}
+_templates.filters |= {
+    "instant": _instant,
+    "readable": _readable,
+    "exact": _exact,
+    "in_zone": _in_zone,
+    "duration": duration_of,
+}
 
 # What the header leads to, in this order; a page names its own entry as `section`.
 NAVIGATION = (
@@ -84,14 +103,20 @@ _templates.globals |= {"static": f"/static/{_DIGEST}", "navigation": NAVIGATION}
 # Any: what the templates ask for.
 def page(request: Request, name: str, person: Person | None, status: int = 200, **values: Any) -> HTMLResponse:
     """The page that the template `name` makes."""
-    html = _templates.get_template(f"{name}.html.j2").render(
-        person=person,
-        theme=theme_of(request),
-        now=context_of(request).now(),
-        banner=banner_for(request),
-        here=request.url.path if request.method == "GET" else "/",
-        **values,
-    )
+    zone = zone_of(request)
+    kept = _zone.set(zone)
+    try:
+        html = _templates.get_template(f"{name}.html.j2").render(
+            person=person,
+            theme=theme_of(request),
+            shown_zone=zone,
+            now=context_of(request).now(),
+            banner=banner_for(request),
+            here=request.url.path if request.method == "GET" else "/",
+            **values,
+        )
+    finally:
+        _zone.reset(kept)
     return HTMLResponse(html, status, headers=HEADERS)
 
 

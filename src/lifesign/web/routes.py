@@ -6,7 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from lifesign import schedule
 from lifesign.audit import service as audit
+from lifesign.faults import invalid
 from lifesign.http.context import context_of, header_of
 from lifesign.http.peer import network_of
 from lifesign.web import access, rules, service
@@ -223,17 +225,19 @@ async def pin_theme(request: Request) -> Response:
     form = await form_of(request)
     response = to(rules.safe_place(form.get("next") or "/"))
     theme = form.get("theme")
-    if theme in access.THEMES:
-        response.set_cookie(
-            access.THEME_COOKIE,
-            theme,
-            max_age=rules.SESSION_MS * 12 // 1000,
-            httponly=True,
-            samesite="lax",
-            secure=access.is_secure(request),
-        )
-    else:
-        response.delete_cookie(access.THEME_COOKIE)
+    access.keep(request, response, access.THEME_COOKIE, theme if theme in access.THEMES else "")
+    return response
+
+
+@router.post("/zone")
+async def choose_zone(request: Request) -> Response:
+    """Tell times in another zone in this browser, or in its own."""
+    form = await form_of(request)
+    zone = form.get("zone")
+    if zone and not schedule.is_timezone(zone):
+        raise invalid("zone", "Time zone is none that is known; write it as in Europe/Berlin, or nothing")
+    response = to(rules.safe_place(form.get("next") or "/"))
+    access.keep(request, response, access.ZONE_COOKIE, zone)
     return response
 
 

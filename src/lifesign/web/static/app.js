@@ -23,14 +23,17 @@ function relative(instant) {
   return seconds > 0 ? `in ${duration(seconds)}` : `${duration(-seconds)} ago`;
 }
 
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+// In the zone that was chosen for the page, or the browser's own.
+const timeZone = document.documentElement.dataset.zone;
+const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long", timeZone });
 
 function tell(time) {
   const instant = Date.parse(time.dateTime);
   if (Number.isNaN(instant)) return;
   const text = relative(instant);
   if (time.textContent !== text) time.textContent = text;
-  if (!time.title) time.title = exact.format(instant);
+  const title = exact.format(instant);
+  if (time.dataset.told !== title) time.title = time.dataset.told = title;
 }
 
 function tellAll() {
@@ -40,6 +43,16 @@ function tellAll() {
 tellAll();
 setInterval(tellAll, 1000);
 document.addEventListener("visibilitychange", tellAll);
+
+// Names of zones are offered by the browser, which knows them.
+document.querySelector("[data-zones]")?.addEventListener("focus", ({ target }) => {
+  if (target.list) return;
+  const list = document.createElement("datalist");
+  list.id = "zones";
+  list.append(...Intl.supportedValuesOf("timeZone").map((name) => new Option(name, name)));
+  target.after(list);
+  target.setAttribute("list", list.id);
+});
 
 // The keyboard: / searches, j and k walk through the rows, Enter opens the one that is chosen.
 function rows() {
