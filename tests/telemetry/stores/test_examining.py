@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Connection, delete, select, text, update
 
 from lifesign.clock import EpochMs
@@ -231,6 +232,82 @@ def test_what_has_no_digest_is_read_by_its_rows(a_store: Opened, change: str) ->
         )
 
     assert a_store.runner.run(told()) == (600, 600, 600)
+
+
+def test_what_a_later_span_names_is_in_its_session_from_then_on(a_store: Opened) -> None:
+    project, store = a_store.new_project(), a_store.store
+    call = record(span_id="2" * 16, parent_id="1" * 16, kind="llm", agent="writer", total_tokens=60_000)
+    root = record(span_id="1" * 16, kind="agent", agent="root", own_session="conv", received_at=EpochMs(NOW))
+
+    async def told(at: int) -> tuple[Any, ...]:
+        windows = Windows((EpochMs(at), EpochMs(at + 1)), (EpochMs(0), EpochMs(1)))
+        return await store.examine(
+            project,
+            windows,
+            lambda facts, _: (
+                facts.current.sessions,
+                [tuple(each) for each in facts.current.heavy_sessions],
+                facts.notices.get("no_session_id", 0),
+            ),
+        )
+
+    async def live() -> list[tuple[Any, ...]]:
+        await store.append(project, [replace(call, received_at=EpochMs(NOW - 1))], quota=0, now=NOW)
+        before = await told(NOW - 1)
+        await store.append(project, [root], quota=0, now=NOW)
+        return [before, await told(NOW - 1), await told(NOW)]
+
+    assert a_store.runner.run(live()) == [
+        (1, [(call.trace_id, "writer", 60_000)], 1),
+        (1, [("conv", "writer", 60_000)], 0),
+        (1, [], 0),
+    ]
+
+
+def test_a_trace_that_came_in_one_piece_and_one_that_did_not_are_told_alike(a_store: Opened) -> None:
+    project, store = a_store.new_project(), a_store.store
+    at = EpochMs(NOW - 1)
+    failed = {
+        "parent_id": "1" * 16,
+        "kind": "tool",
+        "tool": "search",
+        "status": "error",
+        "signal_type": "tool_call_failed",
+    }
+    whole, scattered = (
+        [
+            record(trace_id=f"{trace:032x}", span_id="1" * 16, received_at=at, start_ns=1),
+            record(trace_id=f"{trace:032x}", span_id="2" * 16, received_at=at, start_ns=2, **failed),
+            record(
+                trace_id=f"{trace:032x}",
+                span_id="3" * 16,
+                parent_id="1" * 16,
+                received_at=at,
+                start_ns=3,
+                kind="tool",
+                tool="search",
+            ),
+        ]
+        for trace in (1, 2)
+    )
+
+    async def live() -> tuple[list[list[str]], list[str]]:
+        await store.append(project, whole, quota=0, now=NOW)
+        for each in reversed(scattered):
+            await store.append(project, [each], quota=0, now=NOW)
+        return await store.examine(
+            project,
+            WINDOWS,
+            lambda facts, _: (
+                [[placed.record.span_id[0] for placed in steps] for steps in facts.current.traces],
+                [placed.record.trace_id[-1] + placed.record.span_id[0] for placed in facts.current.recoveries],
+            ),
+        )
+
+    traces, recoveries = a_store.runner.run(live())
+
+    assert traces == [["1", "2", "3"], ["1", "2", "3"]]
+    assert sorted(recoveries) == ["13", "23"]
 
 
 @pytest.mark.parametrize("lone_store", SQL_STORES, indirect=True)

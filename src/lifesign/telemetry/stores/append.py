@@ -7,9 +7,9 @@ so that whatever is read here stays true until the commit.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, case, func, insert, literal_column, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from lifesign.clock import EpochMs
@@ -26,6 +26,7 @@ from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
 from lifesign.telemetry.stores.tables import (
     sessions,
     span_bodies,
+    span_moves,
     span_projects,
     spans,
     traces,
@@ -117,6 +118,32 @@ def _charge(conn: Connection, project: int, month: int, count: int) -> None:
     )
 
 
+class _Inherited(NamedTuple):
+    """Records of a trace without a session of their own, of one arrival, environment and agent.
+
+    metered: how many of llm and embedding have tokens, the sum of which is told in two parts.
+    """
+
+    received_at: int
+    environment: int | None
+    agent: int | None
+    records: int
+    metered: int
+    tokens_high: int
+    tokens_low: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Records that leave a session for another. *_unnamed: whether that is called like their trace."""
+
+    left: int
+    session_id: str
+    records: _Inherited
+    was_unnamed: bool
+    is_unnamed: bool
+
+
 # Writing -------------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class _Writing:
@@ -140,14 +167,17 @@ class _Writing:
             for trace_id, some in by_trace.items()
         }
         gains: dict[str, Share] = defaultdict(Share)
-        lost = self._moved(before, named, gains)
-        for record in kept:
-            gain = gains[session_of(record, named[record.trace_id])]
+        lost, moves = self._moved(before, named, gains)
+        its_sessions = [session_of(record, named[record.trace_id]) for record in kept]
+        for record, session_id in zip(kept, its_sessions, strict=True):
+            gain = gains[session_id]
             gain.add(1, record.received_at, numbers[record.environment] if record.environment is not None else None)
             gain.aliases.update(record.body.aliases)
         ids = grow(self.conn, self.project, gains)
         self._name_traces(named, before, ids)
-        self._insert(kept, ids, numbers, {key: numbers[each] for key, each in origin_texts.items()})
+        self._note_moves(moves, ids)
+        placed = list(zip(kept, its_sessions, strict=True))
+        self._insert(placed, ids, numbers, {key: numbers[each] for key, each in origin_texts.items()})
         self._shrink(lost)
         return numbers
 
@@ -160,9 +190,10 @@ class _Writing:
 
     def _moved(
         self, before: dict[str, _Trace], named: dict[str, TraceSession | None], gains: dict[str, Share]
-    ) -> dict[int, Share]:
+    ) -> tuple[dict[int, Share], list[_Move]]:
         """What sessions lose, since traces now have a better name; `gains` get it."""
         lost: dict[int, Share] = defaultdict(Share)
+        moves: list[_Move] = []
         for trace_id, trace in before.items():
             after = named.get(trace_id)
             if after is None or (trace.named is not None and trace.named.session_id == after.session_id):
@@ -171,10 +202,45 @@ class _Writing:
                 continue
             # Even where nothing moves: the old session may have been there for its name alone.
             share = lost[trace.session]
-            for environment, turns, received_at in _inherited(self.conn, self.project, trace_id):
-                share.add(turns, received_at, environment)
-                gains[after.session_id].add(turns, received_at, environment)
-        return lost
+            was_unnamed = trace.named is None or trace.named.session_id == trace_id
+            for some in _inherited(self.conn, self.project, trace_id):
+                share.add(some.records, some.received_at, some.environment)
+                gains[after.session_id].add(some.records, some.received_at, some.environment)
+                moves.append(
+                    _Move(
+                        trace.session,
+                        after.session_id,
+                        some,
+                        was_unnamed=was_unnamed,
+                        is_unnamed=after.session_id == trace_id,
+                    )
+                )
+        return lost, moves
+
+    def _note_moves(self, moves: Iterable[_Move], ids: dict[str, int]) -> None:
+        """Tell whoever reads digests of these."""
+        rows = [
+            {
+                "project": self.project,
+                "session": session,
+                "received_at": some.received_at,
+                "environment": some.environment,
+                "agent": some.agent,
+                "records": sign * some.records,
+                "unnamed": sign * some.records * is_unnamed,
+                "metered": sign * some.metered,
+                "tokens_high": sign * some.tokens_high,
+                "tokens_low": sign * some.tokens_low,
+            }
+            for each in moves
+            for some in [each.records]
+            for sign, session, is_unnamed in (
+                (-1, each.left, each.was_unnamed),
+                (1, ids[each.session_id], each.is_unnamed),
+            )
+        ]
+        if rows:
+            self.conn.execute(insert(span_moves), rows)
 
     def _name_traces(
         self, named: dict[str, TraceSession | None], before: dict[str, _Trace], ids: dict[str, int]
@@ -201,11 +267,16 @@ class _Writing:
             )
 
     def _insert(
-        self, kept: Sequence[Record], ids: dict[str, int], numbers: dict[str, int], origins: dict[int, int]
+        self,
+        placed: Sequence[tuple[Record, str]],
+        ids: dict[str, int],
+        numbers: dict[str, int],
+        origins: dict[int, int],
     ) -> None:
+        """Write records, each with the id of its session."""
         strings: dict[str | None, int | None] = {None: None}
         strings.update(numbers)
-        first = _next_numbers(self.conn, len(kept))
+        first = _next_numbers(self.conn, len(placed))
         rows = [
             row_of(
                 record,
@@ -215,17 +286,22 @@ class _Writing:
                 own_session=None if record.own_session is None else ids[record.own_session],
                 origin=origins[id(record.origin)],
             )
-            for number, record in zip(first, kept, strict=True)
+            for number, (record, _) in zip(first, placed, strict=True)
         ]
-        bodies = [(row[0], body_bytes(record)) for row, record in zip(rows, kept, strict=True)]
+        bodies = [(row[0], body_bytes(record)) for row, (record, _) in zip(rows, placed, strict=True)]
         if self.conn.dialect.name == "sqlite":
             self.conn.exec_driver_sql(_INSERT_SPANS, rows)
             self.conn.exec_driver_sql(_INSERT_BODIES, bodies)
         else:
             _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", rows)
             _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
-        finish_reasons = {each.finish_reason for each in kept if each.finish_reason is not None}
-        digests.insert(self.conn, rows, digests.abnormal((each, numbers[each]) for each in finish_reasons))
+        finish_reasons = {record.finish_reason for record, _ in placed if record.finish_reason is not None}
+        digests.insert(
+            self.conn,
+            [(*row, ids[session_id]) for row, (_, session_id) in zip(rows, placed, strict=True)],
+            digests.abnormal((each, numbers[each]) for each in finish_reasons),
+            digests.like_traces((number, session_id) for session_id, number in ids.items()),
+        )
 
     def _shrink(self, lost: dict[int, Share]) -> None:
         """Count what sessions lost, and look at those that go on for their last arrival."""
@@ -237,12 +313,18 @@ class _Writing:
             self.conn.execute(update(sessions).where(sessions.c.id == session).values(last_received_at=at))
 
 
-def _inherited(conn: Connection, project: int, trace_id: str) -> list[tuple[int | None, int, int]]:
-    """Records of a trace that are in its session: of each environment how many, and the last arrival."""
+def _inherited(conn: Connection, project: int, trace_id: str) -> list[_Inherited]:
+    """Records of a trace that are in its session, by arrival, environment and agent."""
     s = spans.c
     is_it = (s.project == project) & (s.trace_id == bytes.fromhex(trace_id)) & s.own_session.is_(None)
-    query = select(s.environment, func.count(), func.max(s.received_at)).where(is_it).group_by(s.environment)
-    return [(environment, turns, at) for environment, turns, at in conn.execute(query)]
+    groups = (s.received_at, s.environment, s.agent)
+    tokens = case((s.kind.in_(digests.METERED), s.total_tokens))
+    # In two parts: the sum of numbers this large need not be one that SQLite has.
+    sums = (
+        func.coalesce(func.sum(part), 0) for part in (tokens.op(">>")(literal_column("32")), tokens.op("&")(2**32 - 1))
+    )
+    query = select(*groups, func.count(), func.count(tokens), *sums).where(is_it).group_by(*groups)
+    return [_Inherited(*row[:-2], *map(int, row[-2:])) for row in conn.execute(query)]
 
 
 # By the driver: what SQLAlchemy does for each row costs more than SQLite itself. -------------------------------------

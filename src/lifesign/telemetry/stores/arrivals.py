@@ -1,7 +1,9 @@
 """Which records of a window diagnosis reads, in SQL: by their digests where it can, by their rows where it must."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
@@ -17,7 +19,7 @@ from lifesign.telemetry.stores.codes import KINDS, SIGNALS, STATUSES, TEXTS
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.digests import VERSION, Digest
 from lifesign.telemetry.stores.listed import Keys, is_one_of
-from lifesign.telemetry.stores.tables import sessions, span_digests, spans, traces
+from lifesign.telemetry.stores.tables import sessions, span_digests, span_moves, spans, traces
 
 S = spans.c
 D = span_digests.c
@@ -67,6 +69,15 @@ class Scene:
             rows = self.rows(select(c.id, c.session_id).where(self.is_one_of(c.id, some)))
             self._session_ids.update((number, session_id) for number, session_id in rows)
         return self._session_ids
+
+    def trace_sessions(self, trace_ids: Collection[bytes]) -> dict[bytes, int]:
+        """The session of each trace, by its number. Index: the primary key of `traces`."""
+        t = traces.c
+        found: dict[bytes, int] = {}
+        for some in parts_of(sorted(trace_ids), _KEYS_AT_ONCE):
+            query = select(t.trace_id, t.session).where(t.project == self.project, self.is_one_of(t.trace_id, some))
+            found.update((trace_id, session) for trace_id, session in self.rows(query))
+        return found
 
 
 def parts_of(values: Sequence[Any], at_once: int = AT_ONCE) -> Iterator[Sequence[Any]]:
@@ -179,11 +190,36 @@ class Arrivals:
             reasons = {row.finish_reason for row in rows} - {None}
             texts = self.scene.texts(reasons)
             abnormal = digests.abnormal((texts[each] or "", each) for each in reasons if each in texts)
+            named = self.scene.trace_sessions({row.trace_id for row in rows if row.own_session is None})
             by_scope: dict[tuple[int | None, int], list[Any]] = {}
             for row in rows:
-                by_scope.setdefault((row.environment, row.received_at), []).append(row)
+                session = named[row.trace_id] if row.own_session is None else row.own_session
+                by_scope.setdefault((row.environment, row.received_at), []).append((*row, session))
+            ids = self.scene.session_ids({row[-1] for some in by_scope.values() for row in some})
+            like_traces = digests.like_traces(ids.items())
             for (environment, _), some in by_scope.items():
-                yield environment, digests.digest_of(some, abnormal, digests.identities(some))
+                yield environment, digests.digest_of(some, abnormal, digests.identities(some), like_traces)
+
+    def moved(self) -> Sequence[Any]:  # Any: rows
+        """What digests tell of sessions that is true no more: of each records, those unnamed, metered, and tokens.
+
+        Index: ix_span_moves_arrival.
+        """
+        m = span_moves.c
+        sums = (func.sum(each) for each in (m.records, m.unnamed, m.metered, m.tokens_high, m.tokens_low))
+        return self.scene.rows(select(m.session, *sums).where(self._have_moved()).group_by(m.session))
+
+    def moved_agents(self) -> Sequence[Any]:  # Any: as above
+        """Of sessions and agents, how many more of their records are metered. Index: as above."""
+        m = span_moves.c
+        query = select(m.session, m.agent, func.sum(m.metered)).where(self._have_moved())
+        return self.scene.rows(query.group_by(m.session, m.agent))
+
+    def _have_moved(self) -> ColumnElement[bool]:
+        m = span_moves.c
+        of_digests = and_(m.received_at >= self.digested_since, m.received_at < self.until)
+        chosen = and_(m.project == self.scene.project, of_digests)
+        return and_(chosen, m.environment == self.environment) if self.has_environment else chosen
 
 
 def _digested_since(scene: Scene, arrived: tuple[EpochMs, EpochMs]) -> EpochMs:
@@ -198,33 +234,40 @@ def _digested_since(scene: Scene, arrived: tuple[EpochMs, EpochMs]) -> EpochMs:
 
 # Records -------------------------------------------------------------------------------------------------------------
 # In the order of the members of `Narrow`, and which session a record is in.
-_TRACE, _SPAN, _PARENT, _KIND, _STATUS, _SIGNAL, _OWN = (
+TRACE, _SPAN, _PARENT, _KIND, _STATUS, _SIGNAL, _OWN = (
     Narrow.__struct_fields__.index(name)
     for name in ("trace_id", "span_id", "parent_id", "kind", "status", "signal_type", "own_session")
 )
 _TEXTS: Final = tuple(Narrow.__struct_fields__.index(name) for name in TEXTS)
 _OPERATION: Final = Narrow.__struct_fields__.index("operation")
-PLACED: Final = (*(S[name] for name in Narrow.__struct_fields__), func.coalesce(S.own_session, traces.c.session))
-ITS_TRACE: Final = and_(traces.c.project == S.project, traces.c.trace_id == S.trace_id)
+NARROW: Final = tuple(S[name] for name in Narrow.__struct_fields__)
+_placed = partial(tuple.__new__, Placed)
 
 
 def placed_of(scene: Scene, rows: Sequence[Any]) -> list[Placed]:
-    """Records with their sessions, of rows of PLACED, in their order. Column by column, as there may be many."""
+    """Records with their sessions, of rows of NARROW, in their order. Column by column, as there may be many."""
     if not rows:
         return []
-    *columns, its_sessions = zip(*rows, strict=True)
+    columns = list(zip(*rows, strict=True))
     numbers = {number for place in _TEXTS for number in set(columns[place])}
     numbers.discard(None)
     texts = scene.texts(numbers)
+    told = zip(columns[TRACE], columns[_OWN], strict=True)
+    named = scene.trace_sessions({trace_id for trace_id, own in told if own is None})
+    its_sessions = [
+        named[trace_id] if own is None else own for trace_id, own in zip(columns[TRACE], columns[_OWN], strict=True)
+    ]
     names = scene.session_ids(set(its_sessions))
     found: list[Any] = list(columns)
-    found[_TRACE] = map(bytes.hex, columns[_TRACE])
+    found[TRACE] = map(bytes.hex, columns[TRACE])
     found[_SPAN] = map(bytes.hex, columns[_SPAN])
     found[_PARENT] = ["" if each is None else each.hex() for each in columns[_PARENT]]
     for place, words in ((_KIND, KINDS), (_STATUS, STATUSES), (_SIGNAL, SIGNALS)):
         found[place] = map(words.__getitem__, columns[place])
     for place in _TEXTS:
-        found[place] = map(texts.get, columns[place])
+        # Of some columns all are equal, or nothing is known.
+        values = set(columns[place])
+        found[place] = repeat(texts.get(values.pop())) if len(values) == 1 else map(texts.get, columns[place])
     found[_OPERATION] = [texts.get(each) or "" for each in columns[_OPERATION]]
     found[_OWN] = [None if each is None else names[each] for each in columns[_OWN]]
-    return list(map(Placed, map(names.__getitem__, its_sessions), map(Narrow, *found)))
+    return list(map(_placed, zip(map(names.__getitem__, its_sessions), map(Narrow, *found))))  # noqa: B905 - of one length

@@ -11,7 +11,7 @@ from lifesign.diagnosis.details import Details, Selected, Values, Wanted
 from lifesign.diagnosis.findings import Selector
 from lifesign.diagnosis.preparation import Key, Placed
 from lifesign.telemetry.stores import digests, reads
-from lifesign.telemetry.stores.arrivals import ITS_TRACE, PLACED, Arrivals, S, parts_of, placed_of
+from lifesign.telemetry.stores.arrivals import NARROW, Arrivals, S, parts_of, placed_of
 from lifesign.telemetry.stores.codes import FAILING, KINDS, message_in
 from lifesign.telemetry.stores.dictionary import string_number
 from lifesign.telemetry.stores.gathered import LOOKED_AT, Gathered, Tally
@@ -21,6 +21,7 @@ from lifesign.telemetry.stores.tables import sessions, span_bodies, traces
 _LLM: Final = KINDS.index("llm")
 _PART: Final = 5000
 _MANY_NAMED: Final = 200
+_ITS_TRACE: Final = and_(traces.c.project == S.project, traces.c.trace_id == S.trace_id)
 
 
 def fetched(arrivals: Arrivals, wanted: Wanted) -> Details:
@@ -92,9 +93,7 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
 def _placed(arrivals: Arrivals, ids: Sequence[int]) -> dict[int, Placed]:
     found: dict[int, Placed] = {}
     for some in parts_of(sorted(set(ids))):
-        rows = arrivals.scene.rows(
-            select(S.id, *PLACED).join(traces, ITS_TRACE).where(arrivals.scene.is_one_of(S.id, some))
-        )
+        rows = arrivals.scene.rows(select(S.id, *NARROW).where(arrivals.scene.is_one_of(S.id, some)))
         found |= dict(zip((row[0] for row in rows), placed_of(arrivals.scene, [row[1:] for row in rows]), strict=True))
     return found
 
@@ -110,7 +109,7 @@ def _gather_slow(arrivals: Arrivals, selectors: Sequence[Selector], gathered: di
     slow = and_(arrivals.are_read(), S.status != FAILING, S.bucket > least)
     if len(by_operation) <= _MANY_NAMED:
         slow = and_(slow, S.op_hash.in_(sorted(by_operation)))
-    query = select(*_LOOKED_AT).join(traces, ITS_TRACE).where(slow)
+    query = select(*_LOOKED_AT).join(traces, _ITS_TRACE).where(slow)
     for rows in arrivals.scene.streamed(query, _PART):
         for row in rows:
             for each in by_operation.get(row.op_hash, ()):
@@ -130,7 +129,7 @@ def _gather_of_models(arrivals: Arrivals, selectors: Sequence[Selector], gathere
     if not by_model:
         return
     of_models = or_(S.model.in_([number for number in by_model if number is not None]), S.model.is_(None))
-    query = select(*_LOOKED_AT).join(traces, ITS_TRACE).where(arrivals.are_read(), S.kind == _LLM, of_models)
+    query = select(*_LOOKED_AT).join(traces, _ITS_TRACE).where(arrivals.are_read(), S.kind == _LLM, of_models)
     for rows in scene.streamed(query, _PART):
         for row in rows:
             for each in by_model.get(row.model, ()):

@@ -6,9 +6,9 @@ Sums come from digests, which tell of all records; rows are read of the records 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import select, tuple_
 
 from lifesign.diagnosis.details import Fetch
 from lifesign.diagnosis.facts import (
@@ -28,25 +28,15 @@ from lifesign.diagnosis.facts import (
 from lifesign.diagnosis.preparation import Placed, in_order
 from lifesign.telemetry.masks import masked_operation
 from lifesign.telemetry.stores import details, digests, reads
-from lifesign.telemetry.stores.arrivals import (
-    ITS_TRACE,
-    PLACED,
-    Arrivals,
-    S,
-    Scene,
-    parts_of,
-    placed_of,
-)
+from lifesign.telemetry.stores.arrivals import NARROW, TRACE, Arrivals, S, Scene, parts_of, placed_of
 from lifesign.telemetry.stores.codes import FAILING, KINDS
-from lifesign.telemetry.stores.digests import HAS_FAILING_TOOL, HAS_LARGE_CALL, HAS_TOKENS, Digest
+from lifesign.telemetry.stores.digests import Digest
 from lifesign.telemetry.stores.listed import listed
 from lifesign.telemetry.stores.members import members_of
-from lifesign.telemetry.stores.tables import sessions, traces
 
 T = TypeVar("T")
 _RECORDS_AT_ONCE: Final = 5000
 _PENDING: Final = 5000
-_TRACE_DIGITS: Final = 32
 
 _Place = tuple[int, bytes, bytes]
 """Start, trace and span of a record: what sorts it."""
@@ -75,7 +65,7 @@ def _window(arrivals: Arrivals, most_of_a_session: int) -> WindowFacts:
 
 
 def _facts(arrivals: Arrivals, sums: "_Sums", most_of_a_session: int) -> WindowFacts:
-    rows = _rows(arrivals, sums.ids)
+    again = _Again(arrivals, sums)
     cuts = _cuts(
         arrivals, [number for number, count in sums.sessions.items() if count > most_of_a_session], most_of_a_session
     )
@@ -85,10 +75,10 @@ def _facts(arrivals: Arrivals, sums: "_Sums", most_of_a_session: int) -> WindowF
         operations=sums.operations(),
         models=sums.models(),
         token_sums=list(sums.tokens.values()),
-        heavy_sessions=sums.heavy_sessions(),
-        rows=rows,
-        recoveries=_recoveries(arrivals, rows),
-        traces=_traces(arrivals, _traces_of_interest(arrivals, sums), cuts),
+        heavy_sessions=again.heavy_sessions(),
+        rows=in_order(sums.rows),
+        recoveries=_recoveries(arrivals, sums.rows, again),
+        traces=_traces(arrivals, again, cuts),
         sessions_cut=len(cuts),
     )
 
@@ -104,16 +94,14 @@ class _Sums:
         self._names: dict[int, int] = {}
         self._models: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._counts: Counter[str] = Counter()
-        self._agents_of: dict[int, frozenset[int]] = {}
-        self._inherited: list[tuple[bytes, int, int, int | None]] = []
         self._orphans: list[tuple[bytes, bytes]] = []
-        self._parts: list[tuple[int, bytes | None, int, int, int | None]] = []
-        self._alone: dict[int, frozenset[int]] = {}
+        self._pending: list[list[Any]] = []
+        self._metered: Counter[int] = Counter()
         self.records = 0
-        self.ids: list[int] = []
+        self.rows: list[Placed] = []
         self.sessions: dict[int, int] = {}
         self.tokens: dict[int, int] = {}
-        self.agents: Counter[bytes] = Counter()
+        self.agents: Counter[int] = Counter()
         self.calls: Counter[int] = Counter()
         self.empties: Counter[int] = Counter()
         self.with_large_calls: set[bytes] = set()
@@ -122,13 +110,17 @@ class _Sums:
     def add_all(self, arrivals: Arrivals) -> None:
         for _, digest in arrivals.digests():
             self._add(digest)
-        self._ask_for_sessions()
-        self._settle()
+        for session, records, unnamed, metered, high, low in arrivals.moved():
+            self._add_session(session, int(records), int(metered), (int(high) << 32) + int(low))
+            self._counts["no_session_id"] += int(unnamed)
+        self._place()
         self._ask_for_parents()
+        # What moved away altogether.
+        self.sessions = {session: records for session, records in self.sessions.items() if records}
+        self.tokens = {session: tokens for session, tokens in self.tokens.items() if self._metered[session]}
 
     def _add(self, digest: Digest) -> None:
         self.records += digest.records
-        self.ids.extend(digests.numbers(digest.ids))
         for op_hash, name, marks in digests.marks_by_operation(digest):
             self._names[op_hash] = name
             self._marks[op_hash] += marks
@@ -137,95 +129,36 @@ class _Sums:
             sums[0] += calls
             sums[1] += known
             sums[2] += (high << 32) + low
+        self.agents.update(digests.hashes_in(digest.agents_in))
         self.calls.update(digests.hashes_in(digest.calls))
         self.empties.update(digests.hashes_in(digest.empties))
+        self.with_large_calls.update(digests.at_places(digest, digest.large))
+        self.with_failing_tools.update(digests.at_places(digest, digest.failing))
         if self._has_notices:
-            for code in ("clock_skew", "future_spans", "truncated_records", "unknown_convention"):
+            for code in ("clock_skew", "future_spans", "truncated_records", "unknown_convention", "no_session_id"):
                 self._counts[code] += getattr(digest, code)
             self._orphans.extend(digests.parents_in(digest))
             if len(self._orphans) >= _PENDING:
                 self._ask_for_parents()
-        self._add_parts(digest)
+        its_sessions = digests.numbers(digest.session_numbers)
+        columns = (digest.session_records, digest.session_metered, *digest.session_tokens)
+        told = zip(its_sessions, *(digests.values(each, len(its_sessions)) for each in columns))  # noqa: B905 - as above
+        for session, records, metered, high, low in told:
+            self._add_session(session, records, metered, (high << 32) + low)
+        self._pending += digests.rows_in(digest.rows)
+        if len(self._pending) >= _PENDING:
+            self._place()
 
-    def _add_parts(self, digest: Digest) -> None:
-        its_traces = digests.traces_in(digest)
-        count = len(its_traces)
-        columns = (
-            digest.part_sessions,
-            digest.part_agents,
-            digest.part_records,
-            digest.part_agent_records,
-            digest.part_marks,
-            *digest.part_tokens,
-        )
-        told = zip(its_traces, *(digests.values(each, count) for each in columns))  # noqa: B905 - as above
-        add_part, add_inherited = self._parts.append, self._inherited.append
-        for trace_id, session, agent, records, agents, marks, high, low in told:
-            if agents:
-                self.agents[trace_id] += agents
-            tokens = None
-            if marks:
-                if marks & HAS_TOKENS:
-                    tokens = (high << 32) + low
-                if marks & HAS_LARGE_CALL:
-                    self.with_large_calls.add(trace_id)
-                if marks & HAS_FAILING_TOOL:
-                    self.with_failing_tools.add(trace_id)
-            if session:
-                add_part((session, trace_id, agent, records, tokens))
-            else:
-                add_inherited((trace_id, agent, records, tokens))
-        if len(self._inherited) >= _PENDING:
-            self._ask_for_sessions()
-        if len(self._parts) >= _PENDING:
-            self._settle()
+    def _add_session(self, session: int, records: int, metered: int, tokens: int) -> None:
+        self.sessions[session] = self.sessions.get(session, 0) + records
+        if metered or tokens:
+            self._metered[session] += metered
+            self.tokens[session] = self.tokens.get(session, 0) + tokens
 
-    def _ask_for_sessions(self) -> None:
-        """Find the session of traces. Index: the primary key of `traces`."""
-        t = traces.c
-        found: dict[bytes, tuple[int, bool]] = {}
-        for some in parts_of(sorted({each[0] for each in self._inherited}), _PENDING):
-            query = select(t.trace_id, t.session, t.rank.is_(None))
-            query = query.where(t.project == self._scene.project, self._scene.is_one_of(t.trace_id, some))
-            found.update((trace_id, (session, is_bare)) for trace_id, session, is_bare in self._scene.rows(query))
-        for trace_id, agent, records, tokens in self._inherited:
-            session, is_bare = found[trace_id]
-            # What nobody named is called like its trace; anything else may be, and is looked at.
-            self._parts.append((session, None if is_bare else trace_id, agent, records, tokens))
-            if is_bare:
-                self._counts["no_session_id"] += records
-        self._inherited.clear()
-
-    def _settle(self) -> None:
-        """Add to sessions what is known to be of them."""
-        if self._has_notices:
-            self._ask_for_names()
-        counts, tokens_of, agents_of = self.sessions, self.tokens, self._agents_of
-        for session, _, agent, records, tokens in self._parts:
-            counts[session] = counts.get(session, 0) + records
-            if tokens is not None:
-                tokens_of[session] = tokens_of.get(session, 0) + tokens
-                if agent:
-                    agents = agents_of.get(session)
-                    if agents is None:
-                        agents_of[session] = self._alone.setdefault(agent, frozenset({agent}))
-                    elif agent not in agents:
-                        agents_of[session] = agents | {agent}
-        self._parts.clear()
-
-    def _ask_for_names(self) -> None:
-        """Count the records whose session is called like their trace."""
-        told = [(session, trace_id, records) for session, trace_id, _, records, _ in self._parts if trace_id]
-        c = sessions.c
-        named: dict[int, str] = {}
-        for some in parts_of(sorted({session for session, _, _ in told}), _PENDING):
-            query = select(c.id, c.session_id).where(self._scene.is_one_of(c.id, some))
-            named.update(
-                tuple(row) for row in self._scene.rows(query.where(func.length(c.session_id) == _TRACE_DIGITS))
-            )
-        for session, trace_id, records in told:
-            if session in named and named[session] == trace_id.hex():
-                self._counts["no_session_id"] += records
+    def _place(self) -> None:
+        self._scene.stop.look()
+        self.rows += placed_of(self._scene, self._pending)
+        self._pending.clear()
 
     def _ask_for_parents(self) -> None:
         """Count the records whose parent is not stored. Index: uq_spans_identity."""
@@ -261,19 +194,6 @@ class _Sums:
             ModelFacts(name, calls, cost if known else None) for name, (calls, known, cost) in sorted(merged.items())
         ]
 
-    def heavy_sessions(self) -> list[SessionTokens]:
-        heavy = {session: tokens for session, tokens in self.tokens.items() if tokens > HEAVY_SESSION}
-        ids = self._scene.session_ids(set(heavy))
-        agents = self._scene.texts({agent for session in heavy for agent in self._agents_of.get(session, ())})
-        return [
-            SessionTokens(
-                ids[session],
-                min((agents.get(each) or "" for each in self._agents_of.get(session, ())), default=None),
-                tokens,
-            )
-            for session, tokens in heavy.items()
-        ]
-
 
 def _operation(op_hash: int, operation: str, marks: Mapping[int, int]) -> OperationFacts:
     failures = 0
@@ -289,70 +209,106 @@ def _operation(op_hash: int, operation: str, marks: Mapping[int, int]) -> Operat
     return OperationFacts(op_hash, KINDS[kind], masked_operation(operation), records, failures, buckets)
 
 
+# What to look at again -----------------------------------------------------------------------------------------------
+class _Again:
+    """What digests tell of some traces and sessions, once it is known which.
+
+    chosen: traces that a rule of order may concern; some others among them. scattered: of traces in which something
+    fails, those of several digests: none of them has a trace whole.
+    """
+
+    def __init__(self, arrivals: Arrivals, sums: _Sums) -> None:
+        self._scene = arrivals.scene
+        self._heavy = {session: tokens for session, tokens in sums.tokens.items() if tokens > HEAVY_SESSION}
+        self._metered: Counter[tuple[int, int]] = Counter()
+        self._calls = {each for each, count in sums.calls.items() if count >= REPEATED}
+        self._empties = {each for each, count in sums.empties.items() if count >= TWO_EMPTY}
+        self._agents = {each for each, count in sums.agents.items() if count >= MANY_AGENTS}
+        self._with_large_calls = sums.with_large_calls
+        self._llms: Counter[bytes] = Counter()
+        self._failing = {bytes.fromhex(placed.record.trace_id) for placed in sums.rows if placed.record.is_failing}
+        self._met: set[bytes] = set()
+        self.chosen = set(sums.with_failing_tools)
+        self.scattered: set[bytes] = set()
+        self.recoveries: list[list[Any]] = []
+        sums.forget_traces()
+        looks_for = (self._heavy, self._calls, self._empties, self._agents, self._with_large_calls, self._failing)
+        if any(looks_for):
+            for _, digest in arrivals.digests():
+                self._look(digest)
+        if self._heavy:
+            for session, agent, more in arrivals.moved_agents():
+                if session in self._heavy:
+                    self._metered[session, agent or 0] += int(more)
+        self.chosen.update(trace_id for trace_id, count in self._llms.items() if count >= MANY_CALLS)
+
+    def _look(self, digest: Digest) -> None:
+        its_traces = digests.traces_in(digest)
+        pairs = ((digest.agents_in, self._agents), (digest.calls, self._calls), (digest.empties, self._empties))
+        for pair, repeated in pairs:
+            if not repeated.isdisjoint(digests.hashes_in(pair)):
+                told = zip(digests.hashes_in(pair), digests.places_of(pair))  # noqa: B905 - as above
+                self.chosen.update(its_traces[place] for each, place in told if each in repeated)
+        if not self._with_large_calls.isdisjoint(its_traces):
+            told_of = zip(its_traces, digests.values(digest.llms, len(its_traces)))  # noqa: B905 - as above
+            for trace_id, count in told_of:
+                if trace_id in self._with_large_calls:
+                    self._llms[trace_id] += count
+        failing = self._failing.intersection(its_traces)
+        self.scattered |= failing & self._met
+        self._met |= failing
+        self.recoveries += digests.rows_in(digest.recoveries)
+        if self._heavy:
+            for session, agent, count in digests.metered_in(digest):
+                if session in self._heavy:
+                    self._metered[session, agent] += count
+
+    def heavy_sessions(self) -> list[SessionTokens]:
+        """Those that use much, each with the smallest name among its agents."""
+        agents_of: dict[int, set[int]] = {session: set() for session in self._heavy}
+        for (session, agent), count in self._metered.items():
+            if count > 0 and agent:
+                agents_of[session].add(agent)
+        ids = self._scene.session_ids(set(self._heavy))
+        names = self._scene.texts({agent for agents in agents_of.values() for agent in agents})
+        return [
+            SessionTokens(
+                ids[session], min((names.get(each) or "" for each in agents_of[session]), default=None), tokens
+            )
+            for session, tokens in self._heavy.items()
+        ]
+
+
 # Records that are looked at one by one -------------------------------------------------------------------------------
-def _rows(arrivals: Arrivals, ids: Sequence[int]) -> list[Placed]:
-    """These records, in order. Index: the primary key of `spans`."""
-    found: list[Placed] = []
-    for some in parts_of(sorted(ids)):
-        query = select(*PLACED).join(traces, ITS_TRACE).where(arrivals.scene.is_one_of(S.id, some))
-        found += placed_of(arrivals.scene, arrivals.scene.rows(query))
-    return in_order(found)
-
-
-def _recoveries(arrivals: Arrivals, rows: Sequence[Placed]) -> list[Placed]:
+def _recoveries(arrivals: Arrivals, rows: Sequence[Placed], again: _Again) -> list[Placed]:
     """The records that do not fail and share trace, parent and operation key with one that does.
 
-    Index: uq_spans_identity, once for each trace in which something fails.
+    Index: uq_spans_identity, once for each scattered trace.
     """
-    conn = arrivals.scene.conn
+    scene = arrivals.scene
+    told = [row for row in again.recoveries if row[TRACE] not in again.scattered]
+    found = placed_of(scene, told)
     failed = {(r.trace_id, r.parent_id, r.op_hash) for _, r in rows if r.is_failing}
     op_hashes: dict[bytes, set[int]] = defaultdict(set)
     for trace_id, _, op_hash in failed:
         op_hashes[bytes.fromhex(trace_id)].add(op_hash)
-    found: list[Placed] = []
-    for some in parts_of(sorted(op_hashes)):
+    for some in parts_of(sorted(again.scattered)):
         pairs = [(trace_id, op_hash) for trace_id in some for op_hash in op_hashes[trace_id]]
-        failing = listed(conn, trace_id=[each for each, _ in pairs], op_hash=[each for _, each in pairs])
-        siblings = select(S.id, S.trace_id, S.parent_id, S.op_hash).where(
+        failing = listed(scene.conn, trace_id=[each for each, _ in pairs], op_hash=[each for _, each in pairs])
+        siblings = select(*NARROW).where(
             arrivals.are_read(found_otherwise=True),
-            arrivals.scene.is_one_of(S.trace_id, some),
+            scene.is_one_of(S.trace_id, some),
             S.status != FAILING,
             tuple_(S.trace_id, S.op_hash).in_(select(failing.c.trace_id, failing.c.op_hash)),
         )
-        told = arrivals.scene.rows(siblings)
-        ids = [
-            number
-            for number, trace_id, parent_id, op_hash in told
-            if (trace_id.hex(), "" if parent_id is None else parent_id.hex(), op_hash) in failed
-        ]
-        found += _rows(arrivals, ids)
+        for placed in placed_of(scene, scene.rows(siblings)):
+            record = placed.record
+            if (record.trace_id, record.parent_id, record.op_hash) in failed:
+                found.append(placed)
     return in_order(found)
 
 
 # Traces --------------------------------------------------------------------------------------------------------------
-def _traces_of_interest(arrivals: Arrivals, sums: _Sums) -> list[bytes]:
-    """Traces that a rule of order may concern, by id; some others among them."""
-    calls = {each for each, count in sums.calls.items() if count >= REPEATED}
-    empties = {each for each, count in sums.empties.items() if count >= TWO_EMPTY}
-    chosen = sums.with_failing_tools | {trace_id for trace_id, count in sums.agents.items() if count >= MANY_AGENTS}
-    sums.forget_traces()
-    llms: Counter[bytes] = Counter()
-    if calls or empties or sums.with_large_calls:
-        for _, digest in arrivals.digests():
-            its_traces = digests.traces_in(digest)
-            for pair, repeated in ((digest.calls, calls), (digest.empties, empties)):
-                if not repeated.isdisjoint(digests.hashes_in(pair)):
-                    told = zip(digests.hashes_in(pair), digests.parts_of(pair))  # noqa: B905 - as above
-                    chosen.update(its_traces[part] for each, part in told if each in repeated)
-            if not sums.with_large_calls.isdisjoint(its_traces):
-                calls_told = digests.values(digest.part_llm_records, len(its_traces))
-                for trace_id, count in zip(its_traces, calls_told):  # noqa: B905 - as above
-                    if trace_id in sums.with_large_calls:
-                        llms[trace_id] += count
-    chosen.update(trace_id for trace_id, count in llms.items() if count >= MANY_CALLS)
-    return sorted(chosen)
-
-
 def _cuts(arrivals: Arrivals, numbers: Sequence[int], most: int) -> dict[str, _Place]:
     """Of each of these sessions, by its id, the last record that is read in rules of order."""
     cuts: dict[str, _Place] = {}
@@ -367,18 +323,42 @@ def _cuts(arrivals: Arrivals, numbers: Sequence[int], most: int) -> dict[str, _P
     return cuts
 
 
-def _traces(arrivals: Arrivals, chosen: Sequence[bytes], cuts: dict[str, _Place]) -> Iterator[list[Placed]]:
-    """These traces, as far as their sessions are read. Index: uq_spans_identity, once for each trace."""
+def _traces(arrivals: Arrivals, again: _Again, cuts: dict[str, _Place]) -> Iterator[list[Placed]]:
+    """The traces of interest, as far as their sessions are read."""
+    for steps in _whole(arrivals, again):
+        read = [each for each in steps if _is_before(each, cuts.get(each.session_id))] if cuts else steps
+        if read and is_of_interest(read):
+            yield read
+
+
+def _whole(arrivals: Arrivals, again: _Again) -> Iterator[list[Placed]]:
+    """The chosen traces: of digests, where one has all of it. Index: uq_spans_identity, once for each other trace."""
     scene = arrivals.scene
-    for some in parts_of(chosen):
-        query = select(*PLACED).join(traces, ITS_TRACE)
-        query = query.where(arrivals.are_read(found_otherwise=True), scene.is_one_of(S.trace_id, some))
+    others = again.chosen - again.scattered
+    for steps in _told(arrivals, again.scattered):
+        others.discard(bytes.fromhex(steps[0].record.trace_id))
+        yield steps
+    for some in parts_of(sorted(others | again.chosen & again.scattered)):
+        query = select(*NARROW).where(arrivals.are_read(found_otherwise=True), scene.is_one_of(S.trace_id, some))
         parts = scene.streamed(query.order_by(S.trace_id), _RECORDS_AT_ONCE)
         placed = chain.from_iterable(placed_of(scene, part) for part in parts)
-        for _, group in groupby(placed, key=lambda each: each.record.trace_id):
-            steps = in_order(each for each in group if not cuts or _is_before(each, cuts.get(each.session_id)))
-            if steps and is_of_interest(steps):
-                yield steps
+        for _, group in groupby(placed, key=_trace_of):
+            yield in_order(group)
+
+
+def _told(arrivals: Arrivals, scattered: set[bytes]) -> Iterator[list[Placed]]:
+    """The traces that digests tell, without these."""
+    pending: list[list[Any]] = []
+    for _, digest in arrivals.digests():
+        pending += (row for row in digests.rows_in(digest.steps) if row[TRACE] not in scattered)
+        if len(pending) >= _RECORDS_AT_ONCE:
+            yield from (list(group) for _, group in groupby(placed_of(arrivals.scene, pending), key=_trace_of))
+            pending.clear()
+    yield from (list(group) for _, group in groupby(placed_of(arrivals.scene, pending), key=_trace_of))
+
+
+def _trace_of(placed: Placed) -> str:
+    return placed.record.trace_id
 
 
 def _is_before(placed: Placed, last: _Place | None) -> bool:

@@ -17,6 +17,7 @@ from lifesign.telemetry.stores.tables import (
     sessions,
     span_bodies,
     span_digests,
+    span_moves,
     span_projects,
     spans,
     strings,
@@ -75,7 +76,7 @@ def erase(conn: Connection, project: int, limit: int) -> int:
     if ids:
         _delete_spans(conn, ids)
         return len(ids)
-    for table in (traces, session_aliases):
+    for table in (span_moves, traces, session_aliases):
         count = _delete_some(conn, table, table.c.project == project, limit)
         if count:
             return count
@@ -125,7 +126,10 @@ def _delete_spans(conn: Connection, ids: Sequence[int]) -> None:
 
 
 def _delete_digests(conn: Connection, project: int, before: EpochMs, limit: int) -> None:
-    """Delete the digests of at least the so many oldest records: what has none is read by its rows."""
+    """Delete the digests of at least the so many oldest records, and what moved of them.
+
+    What has none is read by its rows.
+    """
     d = span_digests.c
     old = (d.project == project) & (d.received_at < before)
     some = select(d.received_at).where(old).order_by(d.received_at).limit(limit).subquery()
@@ -133,6 +137,10 @@ def _delete_digests(conn: Connection, project: int, before: EpochMs, limit: int)
     last = conn.scalar(select(func.max(some.c.received_at)))
     if last is not None:
         conn.execute(delete(span_digests).where(d.project == project, d.received_at <= last))
+    # They put digests right, and rows are right without them.
+    m = span_moves.c
+    is_over = m.received_at < before if last is None else m.received_at <= last
+    conn.execute(delete(span_moves).where(m.project == project, is_over))
 
 
 def _delete_bare_traces(conn: Connection, project: int, trace_ids: set[bytes]) -> set[int]:

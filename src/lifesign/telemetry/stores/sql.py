@@ -32,6 +32,7 @@ from lifesign.telemetry.store import (
 from lifesign.telemetry.stores import append, dictionary, facts, figures, reads, removal, summaries
 from lifesign.telemetry.stores.arrivals import Scene
 from lifesign.telemetry.stores.dictionary import Dictionary
+from lifesign.telemetry.stores.seldom import collecting_seldom
 from lifesign.telemetry.stores.summaries import Worked
 
 P = ParamSpec("P")
@@ -205,7 +206,8 @@ class SqlStore:
             if project is None:
                 return judge(facts_of(()), lambda wanted: details_of((), wanted, {}))
             scene = Scene(conn, self._known, project, stop)
-            return facts.examine(scene, windows, judge, most_of_a_session=self.most_of_a_session)
+            with collecting_seldom():
+                return facts.examine(scene, windows, judge, most_of_a_session=self.most_of_a_session)
 
         try:
             return await self.db.read_at_length(read, limit_s=EXAMINED_S)

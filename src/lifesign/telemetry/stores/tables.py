@@ -118,6 +118,29 @@ span_digests = Table(
     Index("ix_span_digests_arrival", "project", "received_at", "version", "environment", "records"),
 )
 
+# What left a session and went to another after it was stored, since its trace was named by a later span: digests go on
+# telling of the session as it was then, and these put that right. Of each arrival and environment.
+span_moves = Table(
+    "span_moves",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("project", Integer, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    # Of `strings`.
+    Column("environment", BigInteger),
+    Column("agent", BigInteger),
+    # What is below is less than nothing in the session that was left.
+    Column("session", BigInteger, nullable=False),
+    Column("records", Integer, nullable=False),
+    # Those of them whose session is called like their trace.
+    Column("unnamed", Integer, nullable=False),
+    # Of llm and embedding with tokens, and the sum of these: how often 2^32, and the rest.
+    Column("metered", Integer, nullable=False),
+    Column("tokens_high", BigInteger, nullable=False),
+    Column("tokens_low", BigInteger, nullable=False),
+    Index("ix_span_moves_arrival", "project", "received_at"),
+)
+
 # Every trace that has a span here, and the session of its spans without one of their own.
 traces = Table(
     "traces",

@@ -28,6 +28,7 @@ from lifesign.diagnosis.facts import (
     WindowFacts,
     Windows,
     is_of_interest,
+    is_row,
 )
 from lifesign.diagnosis.findings import Selector
 from lifesign.diagnosis.preparation import Key, Placed, in_order
@@ -63,19 +64,25 @@ def examine(
     """What `judge` says; see SpanStore.examine. pending: how many records of the project wait in the spool."""
     current = Arrivals.of(asked, project_id, windows, windows.current, "current")
     baseline = Arrivals.of(asked, project_id, windows, windows.baseline, "baseline")
-    notices = {**_notices(current), "pending_records": pending, "window_truncated": current.left_out}
+    sessions = _sessions(current, most_of_a_session)
+    notices = {
+        **_notices(current),
+        "no_session_id": sessions.unnamed,
+        "pending_records": pending,
+        "window_truncated": current.left_out,
+    }
     facts = Facts(
-        _window(current, most_of_a_session),
-        _window(baseline, most_of_a_session),
+        _window(current, sessions, most_of_a_session),
+        _window(baseline, _sessions(baseline, most_of_a_session), most_of_a_session),
         {code: number for code, number in notices.items() if number},
         current.effective_since,
     )
     return judge(facts, lambda wanted: _fetched(current, wanted))
 
 
-def _window(arrivals: Arrivals, most_of_a_session: int) -> WindowFacts:
+def _window(arrivals: Arrivals, sessions: "_Sessions", most_of_a_session: int) -> WindowFacts:
     operations = _operations(arrivals)
-    sessions = _sessions(arrivals, most_of_a_session)
+    rows, recoveries = _looked_at(arrivals)
     cuts = [_cut(arrivals, session_id, most_of_a_session) for session_id in sessions.long]
     return WindowFacts(
         records=sum(each.records for each in operations),
@@ -84,8 +91,8 @@ def _window(arrivals: Arrivals, most_of_a_session: int) -> WindowFacts:
         models=_models(arrivals),
         token_sums=sessions.tokens,
         heavy_sessions=sessions.heavy,
-        rows=_rows(arrivals),
-        recoveries=_recoveries(arrivals),
+        rows=rows,
+        recoveries=recoveries,
         traces=_traces(arrivals, dict(zip(sessions.long, cuts, strict=True))),
         sessions_cut=len(cuts),
     )
@@ -126,9 +133,13 @@ def _models(arrivals: Arrivals) -> list[ModelFacts]:
 
 
 class _Sessions(NamedTuple):
-    """Of a window. long: those of more records than are read in rules of order."""
+    """Of a window.
+
+    unnamed: records whose session is called like their trace. long: sessions of more records than rules of order read.
+    """
 
     many: int
+    unnamed: int
     tokens: list[int]
     heavy: list[SessionTokens]
     long: list[str]
@@ -136,33 +147,32 @@ class _Sessions(NamedTuple):
 
 def _sessions(arrivals: Arrivals, most_of_a_session: int) -> _Sessions:
     is_metered = "kind IN ('llm', 'embedding') AND total_tok IS NOT NULL"
-    found = _Sessions(0, [], [], [])
-    count = 0
+    found = _Sessions(0, 0, [], [], [])
+    count = unnamed = 0
     rows = arrivals.stream(f"""
         SELECT session_id, count(), countIf({is_metered}), sumIf(toInt128(ifNull(total_tok, 0)), {is_metered}),
-          minIf(toString(agent), {is_metered} AND agent IS NOT NULL), countIf({is_metered} AND agent IS NOT NULL)
+          minIf(toString(agent), {is_metered} AND agent IS NOT NULL), countIf({is_metered} AND agent IS NOT NULL),
+          countIf(session_id = toString(trace_id))
         FROM {arrivals.records("kind", "total_tok", "agent", has_session=True)} GROUP BY session_id""")
-    for session_id, records, metered, tokens, agent, with_agent in rows:
+    for session_id, records, metered, tokens, agent, with_agent, like_trace in rows:
         count += 1
+        unnamed += like_trace
         if records > most_of_a_session:
             found.long.append(session_id)
         if metered:
             found.tokens.append(int(tokens))
             if tokens > HEAVY_SESSION:
                 found.heavy.append(SessionTokens(session_id, agent if with_agent else None, int(tokens)))
-    return found._replace(many=count)
+    return found._replace(many=count, unnamed=unnamed)
 
 
 def _notices(arrivals: Arrivals) -> dict[str, int]:
-    records = arrivals.records(
-        "flags", "start_ns", "parent_span_id", "kind", "model", "in_tok", "out_tok", "total_tok", has_session=True
-    )
+    records = arrivals.records("flags", "start_ns", "parent_span_id", "kind", "model", "in_tok", "out_tok", "total_tok")
     stored = f"""
         SELECT trace_id, span_id FROM spans WHERE {queries.IN_PROJECT} AND (trace_id, toString(span_id)) IN (
           SELECT trace_id, parent_span_id FROM {arrivals.records("parent_span_id")} WHERE parent_span_id != '')"""
     [row] = arrivals.rows(f"""
         SELECT countIf(bitAnd(flags, {CLOCK_SKEW}) != 0), countIf(start_ns > at * {NS_PER_MS} + {FUTURE_NS}),
-          countIf(session_id = toString(trace_id)),
           countIf(parent_span_id != '' AND (trace_id, parent_span_id) NOT IN (
             SELECT trace_id, toString(span_id) FROM ({stored}))),
           countIf(bitAnd(flags, {TRUNCATED}) != 0),
@@ -172,7 +182,6 @@ def _notices(arrivals: Arrivals) -> dict[str, int]:
     codes = (
         "clock_skew",
         "future_spans",
-        "no_session_id",
         "orphan_parents",
         "truncated_records",
         "unknown_convention",
@@ -189,15 +198,23 @@ def _placed(row: Sequence[Any]) -> Placed:
     return Placed(row[-1], narrow_of(row))
 
 
-def _rows(arrivals: Arrivals) -> list[Placed]:
-    return in_order(map(_placed, arrivals.stream(_whole(arrivals, _IS_ROW))))
+def _looked_at(arrivals: Arrivals) -> tuple[list[Placed], list[Placed]]:
+    """The rows, and the records that do not fail and share trace, parent and operation key with one that does.
 
-
-def _recoveries(arrivals: Arrivals) -> list[Placed]:
+    All columns of everything that arrived are read for that, so both are asked for at once.
+    """
     failing = arrivals.records("parent_span_id", "op_hash", "status", only=_FAILING)
-    is_one = f"""NOT {_FAILING} AND (trace_id, parent_span_id, op_hash) IN (
-        SELECT trace_id, parent_span_id, op_hash FROM {failing})"""
-    return in_order(map(_placed, arrivals.stream(_whole(arrivals, is_one))))
+    is_either = f"""({_IS_ROW} OR (trace_id, parent_span_id, op_hash) IN (
+        SELECT trace_id, parent_span_id, op_hash FROM {failing}))"""
+    found = in_order(map(_placed, arrivals.stream(_whole(arrivals, is_either))))
+    failed = {(r.trace_id, r.parent_id, r.op_hash) for _, r in found if r.is_failing}
+    recoveries = [
+        placed
+        for placed in found
+        if not placed.record.is_failing
+        and (placed.record.trace_id, placed.record.parent_id, placed.record.op_hash) in failed
+    ]
+    return [placed for placed in found if is_row(placed)], recoveries
 
 
 _Place = tuple[int, str, str]

@@ -38,6 +38,7 @@ from lifesign.telemetry.stores.clickhouse import facts, queries, spool
 from lifesign.telemetry.stores.clickhouse.client import Address, Asked, ClickHouse, Parameters
 from lifesign.telemetry.stores.clickhouse.flusher import Flusher
 from lifesign.telemetry.stores.clickhouse.rows import Row, narrow_of, record_of
+from lifesign.telemetry.stores.seldom import collecting_seldom
 
 _DRAIN_S: Final = 2.0
 _EXAMINED_DRAIN_S: Final = 5.0
@@ -418,9 +419,9 @@ class ClickHouseStore:
         waiting = (await self._pending(project_id)).records
 
         def examined(asked: Asked) -> T:
-            return facts.examine(
-                asked, project_id, windows, judge, most_of_a_session=self.most_of_a_session, pending=waiting
-            )
+            most = self.most_of_a_session
+            with collecting_seldom():
+                return facts.examine(asked, project_id, windows, judge, most_of_a_session=most, pending=waiting)
 
         return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
 
