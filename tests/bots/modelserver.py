@@ -3,9 +3,9 @@
 Scripts are by the name of the model, so that one server serves many tests: a list of entries, consumed one a request;
 the last one goes on for ever. An entry is one of
 `{"say": "text"}`, `{"calls": [("tool", {...}), ...], "say": "..."}`, both with `usage: (in, out)`, or `usage: None`
-for an answer without; `{"status": 500, "body": "...", "headers": {...}}`, `{"hang": True}`, `{"drop": True}`,
-`{"garbage": "..."}`. It speaks Chat Completions, and the Messages API where the path is that of it. At `/mcp` it is a
-server of tools, with one tool, `echo`.
+for an answer without, and `held: True` for one that waits until it is released; `{"status": 500, "body": "...",
+"headers": {...}}`, `{"hang": True}`, `{"drop": True}`, `{"garbage": "..."}`. It speaks Chat Completions, and
+the Messages API where the path is that of it. At `/mcp` it is a server of tools, with one tool, `echo`.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ class ModelServer:
     port: int = 0
     scripts: dict[str, list[Json]] = field(default_factory=dict)
     requests: list[Asked] = field(default_factory=list)
+    _held: dict[str, asyncio.Event] = field(default_factory=dict)
     _came: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _connections: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -70,6 +71,10 @@ class ModelServer:
     def asked(self, model: str) -> list[Asked]:
         """What a model was asked."""
         return [each for each in self.requests if each.body.get("model") == model]
+
+    def release(self, model: str) -> None:
+        """Let the answers of a model go that are held."""
+        self._held.setdefault(model, asyncio.Event()).set()
 
     async def wait_for(self, model: str, count: int = 1) -> None:
         """Return once a model was asked so often."""
@@ -100,6 +105,8 @@ class ModelServer:
         entry = entries.pop(0) if len(entries) > 1 else entries[0]
         if entry.get("hang"):
             await asyncio.Event().wait()
+        if entry.get("held"):
+            await self._held.setdefault(asked.body["model"], asyncio.Event()).wait()
         if entry.get("drop"):
             return False
         status, headers = entry.get("status", 200), {"content-type": "application/json"} | entry.get("headers", {})

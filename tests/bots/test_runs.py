@@ -761,6 +761,34 @@ async def test_a_run_that_was_parked_goes_on_once_somebody_has_decided(lifesign:
     assert (await read(lifesign, made))["execution_count"] == 1
 
 
+async def test_a_stop_refuses_what_waits_for_a_place_and_what_somebody_approves(lifesign: Lifesign) -> None:
+    waits = await scheduled(lifesign, interval_minutes=44_640)
+    await triggered(lifesign, waits)
+    asks = await configured(lifesign, waits["bot_id"], prompt="Asks", interval_minutes=44_640, enabled=True)
+    queued = (await logs(lifesign, waits, status="queued"))[0]
+    parked = await triggered(lifesign, asks)
+    started = await lifesign.node.db.write(_started, parked["uuid"], lifesign.now())
+    question = Outcome("waiting_approval", parked=Parked("http_get", "{}", "{}"))
+    await lifesign.node.db.write(ending.finish, parked["uuid"], started.run.lease_token, question, lifesign.now())
+
+    told = await asked(lifesign, "POST", "/stop", {"cancel_running": False})
+    await asked(lifesign, "POST", "/heartbeat/approve", {"run_id": parked["uuid"], "approve": True})
+    taken = await claimed(lifesign)
+
+    ends = [(await asked(lifesign, "GET", "/heartbeat/run", run_id=each["uuid"]))["run"] for each in (queued, parked)]
+    assert (told, taken) == ({"stopped": 1, "cancelled": 0}, None)
+    assert [(each["status"], each["lifesign"]["reason"]) for each in ends] == [
+        ("skipped", "project_stopped"),
+        ("cancelled", "stopped"),
+    ]
+
+
+def _started(conn: Connection, run_id: str, now: EpochMs) -> starting.Started:
+    found = starting.start(conn, run_id, owner="worker", now=now, door="claim")
+    assert found is not None
+    return found
+
+
 async def test_nobody_decides_for_a_day_and_a_run_that_waits_can_be_cancelled(lifesign: Lifesign) -> None:
     forgotten = await scheduled(lifesign, interval_minutes=44_640)
     run = await _parked(lifesign, forgotten)

@@ -29,6 +29,11 @@ class Hold(NamedTuple):
     token: str | None = None
 
 
+def is_waiting(conn: Connection, project_id: str, bot_id: str | None, now: EpochMs) -> bool:
+    """Whether a run waits for an outside worker: asked of a reader, as most of the time there is none."""
+    return bool(run_store.startable(conn, now, 1, is_pull=True, project_id=project_id, bot_id=bot_id))
+
+
 def claim(
     conn: Connection, project_id: str, bot_id: str | None, owner: str, now: EpochMs, *, is_halted: bool
 ) -> Started | None:

@@ -312,9 +312,11 @@ async def claim_run(request: Request) -> Response:
     until = loop.time() + wait_s
     owner = f"key:{call.caller.key_id}"
     while True:
-        started = await context.db.write(
-            outside.claim, call.project_id, bot_id, owner, context.now(), is_halted=_is_halted(request)
-        )
+        started = None
+        if await context.db.read(outside.is_waiting, call.project_id, bot_id, context.now()):
+            started = await context.db.write(
+                outside.claim, call.project_id, bot_id, owner, context.now(), is_halted=_is_halted(request)
+            )
         if started is not None or loop.time() >= until:
             return json_answer({"run": None if started is None else run_schemas.claimed(started)})
         await asyncio.sleep(min(_LOOK_S, max(0.0, until - loop.time())))

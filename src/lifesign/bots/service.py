@@ -639,6 +639,7 @@ def delete_bot(conn: Connection, ask: Ask, ref: str | int) -> str:
     for schedule in store.schedules_of(conn, bot.id):
         watching.remove(conn, ask.watchers, bot, schedule, ask.now)
     store.delete_bot(conn, bot.id)
+    activity.edited(conn, bot.project_id, bot.id, ask.now)
     # Whoever does one of its runs notices that the run is gone.
     wake_after_commit(conn, "bots_run")
     return bot.id
