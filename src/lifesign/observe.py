@@ -27,6 +27,8 @@ from lifesign.http.validation import validate
 from lifesign.incidents import service as incidents
 from lifesign.telemetry.store import SpanStore, StoreUnavailable
 from lifesign.usage.metrics import USAGE_BUFFER
+from lifesign.vitals.metrics import VITALS_STREAMS, VITALS_WAITING
+from lifesign.vitals.service import Vitals
 
 router = APIRouter(tags=["Server"])
 testing_router = APIRouter(include_in_schema=False)
@@ -142,6 +144,9 @@ async def show_metrics(request: Request) -> Response:
     for kind, count in breakers.items():
         metrics.BREAKER_OPEN.labels(kind).set(count)
     USAGE_BUFFER.set(len(request.app.state.usage))
+    vitals = cast("Vitals", request.app.state.vitals)
+    VITALS_STREAMS.set(vitals.sessions.open_streams)
+    VITALS_WAITING.set(vitals.workers.waiting)
     metrics.SWEEP_LAG.set(_lag_ms(request, "sweep") / _S)
     metrics.INCIDENTS_OPEN.set(opened)
     metrics.INCIDENTS_UNATTENDED.set(unattended)

@@ -4,9 +4,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS
 from lifesign.usage.metrics import USAGE_BUFFER, USAGE_DROPPED, USAGE_FLUSH
+from lifesign.vitals.metrics import VITALS_JOB, VITALS_JOBS, VITALS_REPORTS, VITALS_STREAMS, VITALS_WAITING
 
 REGISTRY = CollectorRegistry()
 for _metric in (OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS, SPOOL_RECORDS, USAGE_BUFFER, USAGE_DROPPED, USAGE_FLUSH):
+    REGISTRY.register(_metric)
+for _metric in (VITALS_JOB, VITALS_JOBS, VITALS_REPORTS, VITALS_STREAMS, VITALS_WAITING):
     REGISTRY.register(_metric)
 
 LOOP_ERRORS = Counter("lifesign_loop_errors", "Ticks that failed.", ["loop"], registry=REGISTRY)

@@ -211,7 +211,7 @@ def _not_authenticated(message: str, scheme: str) -> Failure:
 
 def _video(error: VideoError) -> Failure:
     if error.code == "unsupported":
-        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type")
+        return Failure(415, "UNSUPPORTED_MEDIA_TYPE", f"Unsupported media type: {error}")
     return Failure(422, "UNPROCESSABLE", f"The video cannot be read: {error}", "decode_failed")
 
 

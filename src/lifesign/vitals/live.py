@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lifesign.vitals.video.faces import FaceReader
 
 REMEMBERED_S = 300.0
+_MS = 1000.0
 
 
 class Stream:
@@ -57,9 +58,11 @@ class Stream:
         box: Numbers | None = None,
         clipped: Numbers | None = None,
         off: Numbers | None = None,
+        until_s: float | None = None,
     ) -> Sequence[Window]:
         """Take one frame, (regions, 3) at an instant, or many, (n, regions, 3) at as many; the windows they ended.
 
+        until_s: nothing that is later than so many seconds after the very first frame is taken.
         Raises ValueError with the words of spec "Vitals", section 5.3; then nothing of them was taken.
         """
         if np.ndim(t_ms) == 0:
@@ -69,7 +72,12 @@ class Stream:
             box, clipped, off = (None if each is None else np.asarray(each)[None] for each in (box, clipped, off))
         colours = traces.colours_of(rgb, off)
         times = traces.times_of(t_ms, None, len(colours))
-        return self.push(traces.beside(Samples(times, colours), face=face, box=box, clipped=clipped))
+        samples = traces.beside(Samples(times, colours), face=face, box=box, clipped=clipped)
+        if until_s is not None and len(times):
+            begin_ms = times[0] if self._recording.begin_ms is None else self._recording.begin_ms
+            late = np.flatnonzero(times - begin_ms > until_s * _MS)
+            samples = samples.part(slice(int(late[0]) if len(late) else None))
+        return self.push(samples)
 
     def push_frame(self, image: npt.NDArray[np.uint8], t_ms: float) -> Sequence[Window]:
         """Take an image, uint8 (height, width, 3), RGB. Raises ValueError, ModelError, ExtraMissing."""
@@ -89,6 +97,9 @@ class Stream:
         follows = known.begin_ms is None or bool((samples.t_ms[:1] > known.end_ms).all())
         if not follows or (np.diff(samples.t_ms) <= 0).any():
             raise InvalidTraces("t_ms must be strictly increasing")
+        times = samples.t_ms if known.begin_ms is None else np.append(known.end_ms, samples.t_ms)
+        if (np.diff(times) > traces.MAX_SPAN_S * _MS).any():
+            raise InvalidTraces(traces.TOO_LONG)
         if known.begin_ms is not None and samples.rgb.shape[1] != known.rois:
             raise InvalidTraces("rgb must have the same regions in every sample")
         return known.push(samples)

@@ -17,6 +17,7 @@ from lifesign.http.context import context_of
 from lifesign.http.peer import network_of
 from lifesign.vitals import asked, rules, schemas, service, uploads, watching
 from lifesign.vitals.extras import require_video, require_vitals
+from lifesign.vitals.metrics import count_report
 from lifesign.vitals.rules import DemoSwitchedOff, FieldRefused, NoPulse, NotEnoughFrames, UnsupportedMedia, VideoError
 from lifesign.vitals.service import Vitals
 from lifesign.vitals.store import Measurement
@@ -84,6 +85,7 @@ async def _measure(request: Request, caller: VitalsCaller | None) -> Response:
         watch = await _forms_watch(request, caller, upload)
         told = await _measured(request, upload, times, has_raw=has_raw)
     report = told["report"]
+    count_report(report)
     warned = await _check_in(request, [report], watch)
     rate = report["vitals"]["heart_rate"]
     if rate["value"] is None:
@@ -103,8 +105,8 @@ async def _measured(request: Request, upload: Upload, times: list[float], *, has
         require_video()
         from lifesign.vitals.jobs import analyze_file  # noqa: PLC0415 - the workers' work needs the extras
 
-        async with uploads.on_disk(upload.video) as path:
-            return await vitals.workers.run(analyze_file, path, {}, _gate(vitals), has_raw=has_raw)
+        path = await uploads.path_of(upload.video)
+        return await vitals.workers.run(analyze_file, path, {}, _gate(vitals), has_raw=has_raw)
     if not all(map(rules.is_image, upload.frames)):
         raise UnsupportedMedia
     count, span_s = len(upload.frames), (times[-1] - times[0]) / _MS
@@ -176,6 +178,9 @@ async def _analyze(request: Request, caller: VitalsCaller | None) -> Response:
     if caller is None:
         asked.require_short(raw)
     reported, is_many = await vitals.workers.run(analyze_body, raw, _gate(vitals))
+    for each in reported:
+        if each.report is not None:
+            count_report(each.report)
     kept = await _keep(request, caller, [each.report if each.is_kept else None for each in reported])
     warned = await _check_in(request, [each.report for each in reported], watch)
     if not is_many:
@@ -208,9 +213,10 @@ async def _analyze_video(request: Request, caller: VitalsCaller | None) -> Respo
         from lifesign.vitals.jobs import analyze_file  # noqa: PLC0415 - the workers' work needs the extras
 
         vitals = vitals_of(request)
-        async with uploads.on_disk(upload.video) as path:
-            told = await vitals.workers.run(analyze_file, path, options, _gate(vitals))
+        path = await uploads.path_of(upload.video)
+        told = await vitals.workers.run(analyze_file, path, options, _gate(vitals))
     report = told["report"]
+    count_report(report)
     kept = await _keep(request, caller, [report if is_kept else None])
     warned = await _check_in(request, [report], watch)
     return good({"report": report, **_told_kept(kept[0]), **warned})

@@ -1,5 +1,6 @@
 """What goes wrong with vitals in words that callers are told, who may try the demo, and when a pulse is a check-in."""
 
+import re
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Mapping
@@ -129,6 +130,9 @@ class WatchedNotFound(Exception):
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _MATROSKA, _RIFF, _AVI, _FTYP = b"\x1aE\xdf\xa3", b"RIFF", b"AVI ", b"ftyp"
 _FRAMES_OF_JPEG = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Any number of bytes 255 may stand before the one that says what follows.
+_MARKER = re.compile(rb"\xff++[^\xff]", re.DOTALL)
+_MAX_SEGMENTS = 200
 
 
 def is_image(content: bytes) -> bool:
@@ -142,18 +146,26 @@ def is_video(head: bytes) -> bool:
 
 
 def image_side(content: bytes) -> int | None:
-    """The longer side of a JPEG or PNG as its header says; None when it says nothing."""
+    """The longer side of a JPEG or PNG as its header says; None when it says nothing.
+
+    Looks at no more than some segments of a JPEG: a file of millions of empty ones would take seconds.
+    """
     try:
         if content.startswith(_PNG):
             wide, high = struct.unpack(">II", content[16:24])
             return max(int(wide), int(high))
-        at = 2 if content.startswith(_JPEG) else len(content)
-        while at + 9 < len(content):
-            marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
-            if marker in _FRAMES_OF_JPEG:
-                high, wide = struct.unpack(">HH", content[at + 5 : at + 9])
+        if not content.startswith(_JPEG):
+            return None
+        at = 2
+        for _ in range(_MAX_SEGMENTS):
+            found = _MARKER.match(content, at)
+            if found is None:
+                return None
+            after = found.end()
+            if content[after - 1] in _FRAMES_OF_JPEG:
+                high, wide = struct.unpack(">HH", content[after + 3 : after + 7])
                 return max(int(wide), int(high))
-            at += 2 + length
+            at = after + int.from_bytes(content[after : after + 2], "big")
     except struct.error:
         pass
     return None

@@ -66,6 +66,11 @@ class Sessions:
     _by_id: dict[str, Session] = field(default_factory=dict)
     _by_token: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return sum(each.state == "open" for each in self._by_id.values())
+
     def make(self, wish: Wish, *, key_id: int | None, project_id: str, now: EpochMs) -> tuple[Session, str]:
         """A session and its token, which is told once. Raises ServerBusy."""
         self._tidy(now)
@@ -92,7 +97,7 @@ class Sessions:
         session = None if session_id is None else self._by_id.get(session_id)
         if session is None or session.state != "waiting":
             return None
-        if sum(each.state == "open" for each in self._by_id.values()) >= self.most_open:
+        if self.open_streams >= self.most_open:
             raise ServerBusy
         del self._by_token[_hash(token)]
         session.state = "open"

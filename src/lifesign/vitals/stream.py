@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from lifesign.clock import Clock
 from lifesign.http.context import Context
 from lifesign.vitals import service
+from lifesign.vitals.metrics import count_report
 from lifesign.vitals.rules import Beat, InvalidTraces, ServerBusy, Watching
 from lifesign.vitals.service import Vitals
 from lifesign.vitals.sessions import MAX_MESSAGE_BYTES, STREAM_PATH, Session
@@ -121,6 +122,8 @@ class _Connection:
     watched: Watching | None = None
     allowed: Allowed | None = None
     session_id: str = ""
+    is_over: bool = False
+    """A frame came that is later than the stream may last."""
 
     def __post_init__(self) -> None:
         state = self.websocket.app.state
@@ -134,6 +137,7 @@ class _Connection:
         report: Json | None = None
         try:
             report = await self._stream(session, start)
+            count_report(report)
             await self._keep(session, report)
             self.vitals.sessions.finish(session, report, self.context.now())
             await self._send({"type": "final", "report": report})
@@ -206,7 +210,7 @@ class _Connection:
         live = Stream(mode=wish.mode, method=wish.method, fps=start.fps, params=Gate(*self.vitals.gate).params)
         pace = _Pace(self.context.clock)
         await self._send({"type": "ready", "session": session.id, "max_s": wish.max_s})
-        while live.recording.duration_ms < wish.max_s * _MS:
+        while not self.is_over and live.recording.duration_ms < wish.max_s * _MS:
             try:
                 async with asyncio.timeout(_SILENCE_S):
                     message = await self._receive()
@@ -228,7 +232,7 @@ class _Connection:
         pace.take(len(message.t))
         try:
             # The arithmetic takes some milliseconds once a second, in which others must not wait.
-            windows = await asyncio.to_thread(self._push, message, live)
+            windows = await asyncio.to_thread(self._push, message, live, session.wish.max_s)
         except InvalidTraces as error:
             code = "bad_time" if str(error).startswith("t_ms") else "bad_value"
             raise _Closed(_INVALID, code, str(error)) from error
@@ -238,7 +242,7 @@ class _Connection:
         if windows and self.watched is not None:
             await self._check_in(windows[-1], self.watched)
 
-    def _push(self, message: _Frames, live: "Stream") -> list[Json]:
+    def _push(self, message: _Frames, live: "Stream", max_s: int) -> list[Json]:
         from lifesign.vitals.bodies import colours_in  # noqa: PLC0415 - needs the extra
         from lifesign.vitals.signal import report  # noqa: PLC0415 - as above
 
@@ -248,7 +252,9 @@ class _Connection:
         if self.regions is not None and rgb.shape[1] != self.regions:
             raise InvalidTraces("rgb must have one colour for each of the regions that start named")
         count_before = len(live.recording.windows)
-        live.push_rgb(rgb, message.t, message.face, box=message.box, clipped=message.clipped, off=off)
+        live.push_rgb(rgb, message.t, message.face, box=message.box, clipped=message.clipped, off=off, until_s=max_s)
+        # Whatever is later is not looked at: a window for each of a million empty seconds would never end.
+        self.is_over = message.t[-1] - (live.recording.begin_ms or 0.0) > max_s * _MS
         windows = live.recording.windows[count_before:]
         warnings = [] if live.recording.has_faces else ["face_not_reported"]
         if message.dropped > 0:

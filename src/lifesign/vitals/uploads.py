@@ -1,12 +1,10 @@
 """Multipart bodies: frames, videos and fields, bounded before they are kept, gone before the answer."""
 
+import os
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from shutil import copyfileobj
-from tempfile import NamedTemporaryFile
 
 import anyio
 from python_multipart.exceptions import MultipartParseError
@@ -64,8 +62,9 @@ async def upload_of(request: Request, most_bytes: int) -> AsyncIterator[Upload]:
         raise BodyTooLarge
     if not is_multipart(request):
         raise FieldRefused("frame is required")
-    form = await _parsed(request, most_bytes)
+    parser = _parser(request, most_bytes)
     try:
+        form = await _parsed(parser)
         frames = [each for each in form.getlist("frame") if isinstance(each, UploadFile)]
         videos = [each for each in form.getlist("video") if isinstance(each, UploadFile)]
         # Before anything is read: a file that is too large may be on disk, and is not to be in memory.
@@ -75,10 +74,13 @@ async def upload_of(request: Request, most_bytes: int) -> AsyncIterator[Upload]:
         contents = [await each.read() for each in frames]
         yield Upload(contents, videos[-1] if videos else None, fields)
     finally:
-        await form.close()
+        # Whatever it opened: it closes files itself for one kind of error only, and a form that ends in the middle of
+        # a file does not have it.
+        for file in parser._files_to_close_on_error:  # noqa: SLF001 - as above
+            file.close()
 
 
-async def _parsed(request: Request, most_bytes: int) -> FormData:
+def _parser(request: Request, most_bytes: int) -> MultiPartParser:
     size = 0
 
     async def bounded() -> AsyncIterator[bytes]:
@@ -90,13 +92,16 @@ async def _parsed(request: Request, most_bytes: int) -> FormData:
             yield chunk
 
     # One file more than there may be, so that too many are told as too much and not as nonsense.
-    parser = MultiPartParser(
+    return MultiPartParser(
         request.headers,
         bounded(),  # type: ignore[arg-type]  # a generator, though of a method of its own
         max_files=MAX_FRAMES + 1,
         max_fields=32,
         max_part_size=_MAX_FIELD_BYTES,
     )
+
+
+async def _parsed(parser: MultiPartParser) -> FormData:
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -107,10 +112,12 @@ async def _parsed(request: Request, most_bytes: int) -> FormData:
         raise FieldRefused("frame is required") from None
 
 
-@asynccontextmanager
-async def on_disk(upload: UploadFile) -> AsyncIterator[str]:
-    """The path of a file with what was uploaded, for another process; it is gone at the end."""
-    with NamedTemporaryFile(prefix="lifesign-", suffix=".video") as file:
-        await anyio.to_thread.run_sync(copyfileobj, upload.file, file)
-        await anyio.to_thread.run_sync(file.flush)
-        yield str(Path(file.name))
+async def path_of(upload: UploadFile) -> str:
+    """Where a process of this server finds what was uploaded, until the upload is closed.
+
+    The file has no name, and so is gone when this process is, however that ends: what leads to it is that it is open
+    here. Whoever opens it there reads from its beginning.
+    """
+    descriptor = await anyio.to_thread.run_sync(upload.file.fileno)
+    await anyio.to_thread.run_sync(upload.file.flush)
+    return f"/proc/{os.getpid()}/fd/{descriptor}"

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from lifesign.vitals.metrics import VITALS_JOB, VITALS_JOBS
 from lifesign.vitals.rules import AnalysisDied, ServerBusy
 
 P = ParamSpec("P")
@@ -26,6 +27,8 @@ WAITING = 8
 JOB_S = 60.0
 START_S = 60.0
 JOB_BYTES = 1 << 30
+# What images may be, in pixels a side: OpenCV makes nothing of larger ones, whatever their headers said before.
+_MAX_SIDE = 4096
 
 
 @dataclass(slots=True)
@@ -55,8 +58,31 @@ class Workers:
         self._waiting = 0
         self._job_s = job_s
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a process."""
+        return self._waiting
+
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `job` returns or raises, in another process. Raises ServerBusy, AnalysisDied."""
+        outcome = "refused"
+        try:
+            answer = await self._run(functools.partial(job, *args, **kwargs))
+            outcome = "done"
+        except ServerBusy:
+            outcome = "busy"
+            raise
+        except AnalysisDied:
+            outcome = "died"
+            raise
+        except asyncio.CancelledError:
+            outcome = "abandoned"
+            raise
+        finally:
+            VITALS_JOBS.labels(outcome).inc()
+        return answer
+
+    async def _run(self, job: Callable[[], T]) -> T:
         if self._free.empty() and self._waiting >= self._may_wait:
             raise ServerBusy
         self._waiting += 1
@@ -69,9 +95,13 @@ class Workers:
                 worker = _Worker(ProcessPoolExecutor(1, get_context("spawn"), _limited))
                 async with asyncio.timeout(START_S):
                     await worker.start()
-            async with asyncio.timeout(self._job_s):
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(worker.pool, functools.partial(job, *args, **kwargs))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            try:
+                async with asyncio.timeout(self._job_s):
+                    return await loop.run_in_executor(worker.pool, job)
+            finally:
+                VITALS_JOB.observe(loop.time() - began)
         except (TimeoutError, BrokenProcessPool, MemoryError) as error:
             self._end(worker)
             worker = None
@@ -97,6 +127,9 @@ class Workers:
 def _limited() -> None:
     """In a fresh process: leave the terminal's signals to the server, and take no more memory than a job may."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Read once, when it is loaded.
+    for side in ("WIDTH", "HEIGHT"):
+        os.environ[f"OPENCV_IO_MAX_IMAGE_{side}"] = str(_MAX_SIDE)
     from lifesign.vitals import jobs  # noqa: PLC0415 - what it loads is not counted as the job's
 
     jobs.load()

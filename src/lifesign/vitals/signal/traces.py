@@ -11,7 +11,11 @@ from lifesign.vitals.signal.params import BoolArray, FloatArray
 
 MIN_SAMPLES = 8
 MAX_SAMPLES = 36_000
+MAX_SPAN_S = 7200.0
+"""Of a recording, and of a hole in one that goes on: there is a window for every second, of holes, too."""
 MAX_ROIS = 8
+TOO_LONG = f"t_ms must span at most {MAX_SPAN_S:g} s"
+_MS = 1000.0
 _MAX_VALUE = 255.0
 _MIN_FPS, _MAX_FPS = 5, 240
 _BOX_PARTS = 3
@@ -67,6 +71,8 @@ def samples_of(
     times = times_of(t_ms, fps, count)
     if (np.diff(times) <= 0).any():
         raise InvalidTraces("t_ms must be strictly increasing")
+    if not float(times[-1]) - float(times[0]) <= MAX_SPAN_S * _MS:
+        raise InvalidTraces(TOO_LONG)
     return beside(Samples(times, colours), face=face, box=box, clipped=clipped, crowded=crowded)
 
 

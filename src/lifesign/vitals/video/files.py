@@ -12,9 +12,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from lifesign.vitals.rules import VideoCode, VideoError, is_video
+from lifesign.vitals.signal.traces import MAX_SAMPLES
 from lifesign.vitals.video.detector import Image
 
 MIN_WIDTH, MIN_HEIGHT = 160, 120
+MAX_SIDE = 4096
 MAX_SECONDS = 300.0
 _MS = 1000.0
 _LOSSY = frozenset({"h264", "vp8", "vp9"})
@@ -63,12 +65,19 @@ class Video:
         except IndexError:
             self._container.close()
             raise VideoError("decode_failed", "there are no images in it") from None
-        if self._stream.width < MIN_WIDTH or self._stream.height < MIN_HEIGHT:
-            wide, high = self._stream.width, self._stream.height
+        # Without a decoder a stream has none of what decoders tell.
+        if not hasattr(self._stream, "width"):
+            self._container.close()
+            raise VideoError("decode_failed", "its images are coded in a way that is not known here")
+        wide, high = self._stream.width, self._stream.height
+        if wide < MIN_WIDTH or high < MIN_HEIGHT:
             self._container.close()
             raise VideoError(
                 "unsupported", f"the image is {wide} x {high}, which is less than {MIN_WIDTH} x {MIN_HEIGHT}"
             )
+        if max(wide, high) > MAX_SIDE:
+            self._container.close()
+            raise VideoError("unsupported", _too_large(wide, high))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -103,6 +112,11 @@ class Video:
                     continue
                 if t_ms > MAX_SECONDS * _MS:
                     raise VideoError("unsupported", f"the video is longer than {MAX_SECONDS / 60:g} minutes")
+                if count >= MAX_SAMPLES:
+                    raise VideoError("unsupported", f"the video has more than {MAX_SAMPLES:,} images")
+                # Later ones may be larger than the first, as which the file announces them all.
+                if max(frame.width, frame.height) > MAX_SIDE:
+                    raise VideoError("unsupported", _too_large(frame.width, frame.height))
                 count, last_ms = count + 1, t_ms
                 image: Image = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 yield Frame(t_ms, _upright(image, round(frame.rotation / _QUARTER) % 4))
@@ -112,6 +126,10 @@ class Video:
                 raise VideoError("decode_failed", f"the images cannot be decoded: {_words(error)}") from None
         if not count:
             raise VideoError("empty", "there are no images in it")
+
+
+def _too_large(wide: int, high: int) -> str:
+    return f"the image is {wide} x {high}, which is more than {MAX_SIDE} a side"
 
 
 def _upright(image: Image, turns: int) -> Image:
