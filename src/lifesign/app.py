@@ -125,6 +125,7 @@ from lifesign.web import audit_routes as audit_pages
 from lifesign.web import bot_routes as bot_pages
 from lifesign.web import bot_run_routes as bot_run_pages
 from lifesign.web import bot_schedule_routes as bot_schedule_pages
+from lifesign.web import bot_settings_routes as bot_settings_pages
 from lifesign.web import channel_routes as channel_pages
 from lifesign.web import dashboard_routes as dashboard_pages
 from lifesign.web import diagnosis_routes as diagnosis_pages
@@ -552,6 +553,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
         usage_pages.router,
         key_pages.router,
         settings_pages.router,
+        bot_settings_pages.router,
         audit_pages.router,
         status_pages.router,
         vitals_pages.router,

@@ -14,6 +14,9 @@ SCHEDULES = 1_000
 def ten_thousand(conn: Connection, heartbeat_id: str, schedule_id: str, now: EpochMs) -> None:
     """More rows like these two."""
     beat, schedule = _row_of(conn, heartbeats, heartbeat_id), _row_of(conn, bot_schedules, schedule_id)
+    due_at = [now + 86_400_000 + number * 1000 for number in range(HEARTBEATS)]
+    alive = [{"status": "alive", "is_armed": 1, "next_deadline": at, "check_at": at, "fires_at": at} for at in due_at]
+    paused = {"status": "paused", "is_armed": 0, "next_deadline": None, "check_at": None, "fires_at": None}
     beats = [
         beat
         | {
@@ -23,13 +26,10 @@ def ten_thousand(conn: Connection, heartbeat_id: str, schedule_id: str, now: Epo
             "badge_id": f"badge {number}",
             "name": f"Job {number:05}",
             "search": f"job {number:05} row-{number}",
-            "status": ("alive", "alive", "paused", "firing")[number % 4],
-            "is_armed": 1,
-            "next_deadline": now + 86_400_000 + number * 1000,
-            "check_at": None,
-            "fires_at": None,
+            "grace_ms": 0,
             "last_checkin_at": now - number * 1000,
         }
+        | (alive[number] if number % 4 else paused)
         for number in range(1, HEARTBEATS)
     ]
     schedules = [

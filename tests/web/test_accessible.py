@@ -16,6 +16,7 @@ from lifesign.vitals.signal.synth import Scene, synthetic
 from tests.faults.server import Server, serving
 from tests.telemetry.requests import TRACE, USUAL, body_of
 from tests.web.browser import OWNER, PASSWORD
+from tests.web.pictures import keep_picture
 from tests.web.test_browser import PATIENCE_MS, chromium, setup_link
 
 __all__ = ["chromium"]
@@ -221,6 +222,7 @@ def test_axe_finds_nothing_grave_on_any_page(server: Server, page: Page, paths: 
     found = {}
     for path in [*paths, _shown_to_everybody(server, page)]:
         page.goto(server.url + path)
+        keep_picture(page, f"{scheme}{path}")
         told = Axe().run(page).response["violations"]
         grave = [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in told if each["impact"] in _GRAVE]
         if grave:
@@ -229,12 +231,16 @@ def test_axe_finds_nothing_grave_on_any_page(server: Server, page: Page, paths: 
     assert found == {}
 
 
-def test_nothing_scrolls_sideways_on_a_narrow_screen(server: Server, page: Page, paths: list[str]) -> None:
-    page.set_viewport_size({"width": 360, "height": 800})
+@pytest.mark.parametrize(("width", "height"), [(360, 800), (2560, 1440)])
+def test_nothing_scrolls_sideways_on_narrow_and_wide_screens(
+    server: Server, page: Page, paths: list[str], width: int, height: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": height})
 
     wide = {}
     for path in [*paths, _shown_to_everybody(server, page)]:
         page.goto(server.url + path)
+        keep_picture(page, f"{width}{path}")
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if over:
             wide[path] = over

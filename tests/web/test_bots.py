@@ -224,7 +224,19 @@ async def test_a_schedule_is_made_and_changed_with_a_form(lifesign: Lifesign) ->
 
 async def test_a_form_that_is_sent_as_it_is_changes_nothing(lifesign: Lifesign) -> None:
     owner = await signed_up(lifesign)
-    extra = {"jitter_seconds": 30, "session": "run", "limits": {"max_requests": 3, "max_credits_per_run": 2.5}}
+    hook = await lifesign.webhook("http://127.0.0.1:1/x")
+    policy = await lifesign.policy({"channels": [hook["id"]]})
+    extra = {
+        "jitter_seconds": 30,
+        "session": "run",
+        "limits": {"max_requests": 3, "max_credits_per_run": 2.5, "min_run_credits": 0.5, "max_tool_calls": 0},
+        "notify": {"channels": [hook["id"]], "cooldown_seconds": 60, "mode": "always"},
+        "precheck": {"url": "http://127.0.0.1:1/check", "on_error": "error"},
+        "tools": [],
+        "retry_lost": True,
+        "catch_up_window_seconds": 600,
+        "watch": {"policy": policy["id"], "grace_seconds": 45, "errors": True},
+    }
     made = await scheduled(lifesign, interval_minutes=90, active_days="1,3", credit_budget=3, lifesign=extra, **HOURS)
     before = await read(lifesign, made)
     page = await owner.get(place(made) + "/edit")
@@ -232,6 +244,53 @@ async def test_a_form_that_is_sent_as_it_is_changes_nothing(lifesign: Lifesign) 
     await owner.post(place(made) + "/edit", _form_in(page))
 
     assert await read(lifesign, made) == before
+
+
+async def test_the_less_usual_of_a_schedule_is_set_and_unset_with_its_form(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    hook = await lifesign.webhook("http://127.0.0.1:1/x")
+    policy = await lifesign.policy({"channels": [hook["id"]]})
+    owned = await bot(lifesign, lifesign={"tools": ["now"]})
+    path = f"/bots/{owned['uuid']}/schedules/new"
+    await owner.get(path)
+    fields = {
+        "prompt": "Look.",
+        "when": "interval",
+        "member_id": "customer 7",
+        "tools": "none",
+        "url": "http://127.0.0.1:1/check",
+        "on_error": "error",
+        "catch_up_window_seconds": "600",
+        "max_requests": "4",
+        "max_tool_calls": "0",
+        "max_output_tokens": "900",
+        "min_run_credits": "0.5",
+        "cooldown_seconds": "60",
+        f"channel-{hook['id']}": "on",
+        "retry_lost": "on",
+        "policy": policy["id"],
+        "grace_seconds": "45",
+    }
+
+    await owner.post(path, fields)
+    [made] = (await asked(lifesign, "GET", "/heartbeat/readall", bot_id=owned["id"]))["heartbeats"]
+    page = await owner.get(place(made) + "/edit")
+    unset = {"url": "", "tools": "", "catch_up_window_seconds": "", "retry_lost": "", "policy": ""}
+    await owner.post(place(made) + "/edit", _form_in(page) | unset | {f"channel-{hook['id']}": ""})
+
+    told, after = made["lifesign"], (await read(lifesign, made))["lifesign"]
+    assert isinstance(made["member_id"], int)
+    assert (told["tools"], told["retry_lost"], told["catch_up_window_seconds"]) == ([], True, 600)
+    assert told["precheck"] == {"url": "http://127.0.0.1:1/check", "on_error": "error"}
+    limits = {name: told["limits"][name] for name in ("max_requests", "max_tool_calls", "max_output_tokens")}
+    assert limits == {"max_requests": 4, "max_tool_calls": 0, "max_output_tokens": 900}
+    assert told["limits"]["min_run_credits"] == 0.5
+    assert (told["notify"]["channels"], told["notify"]["cooldown_seconds"]) == ([hook["id"]], 60)
+    assert told["watch"] == {"policy": policy["id"], "grace_seconds": 45, "errors": False}
+    assert f"Of the member {told['member_uuid']}, which stays" in said(page)
+    assert (after["tools"], after["precheck"], after["retry_lost"], after["watch"]) == (None, None, False, None)
+    assert after["notify"]["channels"] == []
+    assert after["member_uuid"] == told["member_uuid"]
 
 
 def _form_in(page: str) -> dict[str, str]:
@@ -278,6 +337,14 @@ async def test_the_next_slots_are_shown_before_anything_is_kept(lifesign: Lifesi
         ({"credit_budget": "-1"}, "Budget must be"),
         ({"timeout_seconds": "5"}, "Longest run must be"),
         ({"policy": "pol_nosuch"}, "Policy unknown policy"),
+        ({"max_requests": "0"}, "Most requests of a run must be"),
+        ({"min_run_credits": "x"}, "Least credits to begin must be"),
+        ({"url": "ftp://x"}, "Precheck must begin with"),
+        ({"tools": "fly"}, "Tools unknown tool 'fly'"),
+        ({"channel-ch_nosuch": "on"}, "unknown channel"),
+        ({"catch_up_window_seconds": "1"}, "Catch up within must be"),
+        ({"cooldown_seconds": "-1"}, "Same error told again after must be"),
+        ({"member_id": "x" * 129}, "Member must"),
     ],
 )
 async def test_what_is_wrong_with_a_schedule_is_told_at_its_field(

@@ -53,6 +53,63 @@ async def test_the_fallback_channel_and_the_alert_are_chosen_and_taken_away(
     assert "Fallback channel unknown channel" in said(page)
 
 
+async def test_plan_budgets_and_limits_of_bots_are_set_with_a_form(lifesign: Lifesign) -> None:
+    hook = await lifesign.webhook("http://127.0.0.1:1/x")
+    owner = await signed_up(lifesign)
+    await owner.get("/settings")
+    typed = {
+        "plan": "pro",
+        "budget_period": "week",
+        "billing_timezone": "Europe/Berlin",
+        "default_model": "m-1",
+        "max_concurrent_runs": "3",
+        "max_runs_per_hour": "",
+        f"channel-{hook['id']}": "on",
+    }
+
+    await owner.post("/settings/bots", typed)
+    first = (await lifesign.ask("GET", "/v1/bot/settings?project_id=default"))["settings"]
+    page = await owner.get("/settings")
+    viewer = said(await (await signed_up(lifesign, "eve@example.org", "viewer")).get("/settings"))
+    await owner.post("/settings/bots", {"default_model": ""})
+    second = (await lifesign.ask("GET", "/v1/bot/settings?project_id=default"))["settings"]
+
+    names = ("plan", "budget_period", "billing_timezone", "default_model", "max_concurrent_runs", "max_runs_per_hour")
+    assert [first[name] for name in names] == ["pro", "week", "Europe/Berlin", "m-1", 3, 1000]
+    assert first["notify_channels"] == [hook["id"]]
+    assert '<option value="pro" selected>' in page
+    assert f'name="channel-{hook["id"]}" value="on" checked' in page
+    assert "Plan pro Budgets by the week, Europe/Berlin Model of new bots m-1 Runs 3 at once, 1000 in an hour" in viewer
+    assert [second[name] for name in names] == ["pro", "week", "Europe/Berlin", None, 3, 1000]
+    assert second["notify_channels"] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"plan": "gold"}, "Plan must be one of"),
+        ({"budget_period": "year"}, "Budgets are of a must be one of"),
+        ({"billing_timezone": "Mars/Base"}, "Time zone of budgets unknown time zone 'Mars/Base'"),
+        ({"max_concurrent_runs": "0"}, "Runs at once must be"),
+        ({"max_runs_per_hour": "many"}, "Runs in an hour must be"),
+        ({"channel-ch_nosuch": "on"}, "unknown channel"),
+    ],
+)
+async def test_refused_settings_of_bots_say_what_is_wrong_and_change_nothing(
+    lifesign: Lifesign, wrong: dict[str, str], told: str
+) -> None:
+    owner = await signed_up(lifesign)
+    await lifesign.webhook("http://127.0.0.1:1/x")
+    before = await lifesign.ask("GET", "/v1/bot/settings?project_id=default")
+    await owner.get("/settings")
+
+    page = await owner.post("/settings/bots", {"default_model": "kept-as-typed"} | wrong, expect=400)
+
+    assert told in said(page)
+    assert 'value="kept-as-typed"' in page
+    assert await lifesign.ask("GET", "/v1/bot/settings?project_id=default") == before
+
+
 async def test_retention_is_told_as_the_server_is_set(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(event_days=17) as lifesign:
         owner = await signed_up(lifesign)

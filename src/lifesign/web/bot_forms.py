@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from lifesign.bots import timing
 from lifesign.bots.budget import credits_of
-from lifesign.bots.records import Bot, Schedule
+from lifesign.bots.records import Bot, ProjectSettings, Schedule
 from lifesign.bots.rules import BotsRefusal
 from lifesign.bots.timing import Timing
 
@@ -18,6 +18,15 @@ SCHEDULE_FIELDS: Final = (
     *("prompt", "when", "interval_minutes", "active_hours_start", "active_hours_end", "active_days", "cron_pattern"),
     *("timezone", "enabled", "credit_budget", "max_consecutive_errors", "overlap", "catch_up", "session", "approval"),
     *("jitter_seconds", "mode", "timeout_seconds", "max_credits_per_run", "policy", "errors"),
+    *("member_id", "catch_up_window_seconds", "retry_lost", "max_requests", "max_tool_calls", "max_output_tokens"),
+    *("min_run_credits", "channels", "cooldown_seconds", "url", "on_error", "tools", "grace_seconds"),
+)
+_WHOLE_LIMITS: Final = ("timeout_seconds", "max_requests", "max_tool_calls", "max_output_tokens")
+_CREDIT_LIMITS: Final = {"max_credits_per_run": "max_units_per_run", "min_run_credits": "min_run_units"}
+_NO_TOOLS: Final = "none"
+SETTING_FIELDS: Final = (
+    *("plan", "budget_period", "billing_timezone", "default_model", "max_concurrent_runs", "max_runs_per_hour"),
+    "notify_channels",
 )
 NEW_BOT: Final[Mapping[str, str]] = dict.fromkeys(BOT_FIELDS, "") | {
     "provider": "default",
@@ -38,6 +47,7 @@ NEW_SCHEDULE: Final[Mapping[str, str]] = dict.fromkeys(SCHEDULE_FIELDS, "") | {
     "approval": "deny",
     "jitter_seconds": "0",
     "mode": "noteworthy",
+    "on_error": "run",
 }
 
 
@@ -110,17 +120,24 @@ def timing_body(typed: Mapping[str, str]) -> dict[str, Any]:
 
 def schedule_body(typed: Mapping[str, str], present: Schedule | None) -> dict[str, Any]:
     """The body that makes a schedule, or changes the one that is there; what no field is for stays."""
-    limits = {name: typed[name] for name in ("timeout_seconds", "max_credits_per_run") if typed[name]}
+    limits = {name: typed[name] for name in (*_WHOLE_LIMITS, *_CREDIT_LIMITS) if typed[name]}
     own: dict[str, Any] = {
         name: typed[name] or None for name in ("overlap", "catch_up", "session", "approval", "jitter_seconds")
     }
-    usual = NEW_SCHEDULE["mode"] if present is None else present.options.notify.get("mode", NEW_SCHEDULE["mode"])
-    own |= {"limits": limits, "watch": None}
-    if typed["mode"] and typed["mode"] != usual:
-        own["notify"] = {"mode": typed["mode"]}
+    own |= {
+        "limits": limits,
+        "notify": _notify(typed, {} if present is None else present.options.notify),
+        "retry_lost": bool(typed["retry_lost"]),
+        "catch_up_window_seconds": typed["catch_up_window_seconds"] or None,
+        "precheck": {"url": typed["url"], "on_error": typed["on_error"] or None} if typed["url"] else None,
+        # Blank: all that the bot has.
+        "tools": [] if typed["tools"] == _NO_TOOLS else _words(typed["tools"]) or None,
+        "watch": None,
+    }
     if typed["policy"]:
         known = present.options.watch if present is not None and present.options.watch is not None else {}
-        own["watch"] = {**known, "policy": typed["policy"], "errors": bool(typed["errors"])}
+        grace = {"grace_seconds": typed["grace_seconds"]} if typed["grace_seconds"] else {}
+        own["watch"] = {**known, **grace, "policy": typed["policy"], "errors": bool(typed["errors"])}
     return {
         "prompt": typed["prompt"] or None,
         **timing_body(typed),
@@ -128,15 +145,27 @@ def schedule_body(typed: Mapping[str, str], present: Schedule | None) -> dict[st
         "credit_budget": typed["credit_budget"] or None,
         "max_consecutive_errors": typed["max_consecutive_errors"] or None,
         "lifesign": own,
-        **({} if present is None else {"uuid": present.id}),
+        # Whose it is stays.
+        **({"member_id": typed["member_id"] or None} if present is None else {"uuid": present.id}),
     }
+
+
+def _notify(typed: Mapping[str, str], present: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from what is there: a schedule without a word on channels follows its project."""
+    found: dict[str, Any] = {}
+    if typed["mode"] and typed["mode"] != present.get("mode", NEW_SCHEDULE["mode"]):
+        found["mode"] = typed["mode"]
+    if (chosen := typed["channels"].split()) != list(present.get("channels", ())):
+        found["channels"] = chosen
+    if typed["cooldown_seconds"]:
+        found["cooldown_seconds"] = typed["cooldown_seconds"]
+    return found
 
 
 def schedule_typed(schedule: Schedule) -> dict[str, str]:
     """The fields of the form from what a schedule is."""
     when, options = schedule.timing, schedule.options
-    watch = options.watch or {}
-    most = options.limits.get("max_units_per_run")
+    watch, precheck = options.watch or {}, options.precheck or {}
     return {
         "prompt": schedule.prompt,
         "when": "interval" if when.cron is None else "cron",
@@ -155,10 +184,19 @@ def schedule_typed(schedule: Schedule) -> dict[str, str]:
         "approval": options.approval,
         "jitter_seconds": _text(options.jitter_seconds),
         "mode": options.notify.get("mode", "noteworthy"),
-        "timeout_seconds": _text(options.limits.get("timeout_seconds")),
-        "max_credits_per_run": "" if most is None else _text(credits_of(most)),
+        **{name: _text(options.limits.get(name)) for name in _WHOLE_LIMITS},
+        **{name: _credits(options.limits.get(kept)) for name, kept in _CREDIT_LIMITS.items()},
         "policy": watch.get("policy", ""),
+        "grace_seconds": _text(watch.get("grace_seconds")),
         "errors": "on" if watch.get("errors") else "",
+        "member_id": schedule.member_id,
+        "catch_up_window_seconds": _text(options.catch_up_window_seconds),
+        "retry_lost": "on" if options.retry_lost else "",
+        "channels": " ".join(options.notify.get("channels", ())),
+        "cooldown_seconds": _text(options.notify.get("cooldown_seconds")),
+        "url": precheck.get("url", ""),
+        "on_error": precheck.get("on_error", "run"),
+        "tools": _NO_TOOLS if options.tools == () else " ".join(options.tools or ()),
     }
 
 
@@ -178,6 +216,29 @@ def in_words(when: Timing) -> str:
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
+# Settings -----------------------------------------------------------------------------------------------------------
+def settings_body(typed: Mapping[str, str]) -> dict[str, Any]:
+    """The body that changes the settings of a project's bots; a number that is blank stays as it is."""
+    return {name: typed[name] for name in SETTING_FIELDS if typed[name]} | {
+        "default_model": typed["default_model"] or None,
+        "notify_channels": typed["notify_channels"].split(),
+    }
+
+
+def settings_typed(settings: ProjectSettings) -> dict[str, str]:
+    """The fields of the form from what the settings are."""
+    options = settings.options
+    return {
+        "plan": settings.plan,
+        "budget_period": options.budget_period,
+        "billing_timezone": options.billing_timezone,
+        "default_model": options.default_model or "",
+        "max_concurrent_runs": _text(options.max_concurrent_runs),
+        "max_runs_per_hour": _text(options.max_runs_per_hour),
+        "notify_channels": " ".join(options.notify_channels),
+    }
+
+
 # Faults -------------------------------------------------------------------------------------------------------------
 def faults_of(error: BotsRefusal, fields: tuple[str, ...]) -> dict[str, str]:
     """What is wrong, by the field of the form; what none of them has stands under the empty name."""
@@ -193,6 +254,10 @@ def faults_of(error: BotsRefusal, fields: tuple[str, ...]) -> dict[str, str]:
 
 def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
+
+
+def _credits(units: int | None) -> str:
+    return "" if units is None else _text(credits_of(units))
 
 
 def _text(value: float | None) -> str:

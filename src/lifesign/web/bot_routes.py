@@ -216,6 +216,13 @@ def typed_of(form: Form, fields: Sequence[str]) -> dict[str, str]:
     return {name: form.get(name) for name in fields}
 
 
+def ticked(form: Form, prefix: str) -> str:
+    """What was ticked of a list whose boxes are called by this and the id of each."""
+    return " ".join(
+        name.removeprefix(prefix) for name, value in form.fields.items() if name.startswith(prefix) and value
+    )
+
+
 async def _kept(request: Request, person: Person, ask: Ask, before: Bot | None, after: Bot) -> Response:
     sealed = after.options.runner.get("secret")
     if sealed is None or (before is not None and before.options.runner.get("secret") == sealed):

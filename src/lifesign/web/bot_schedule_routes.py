@@ -14,12 +14,13 @@ from lifesign.bots.records import Bot, Schedule
 from lifesign.bots.rules import BotsRefusal
 from lifesign.bots.service import Ask, Shown
 from lifesign.bots.timing import Timing
+from lifesign.channels import service as channels
 from lifesign.clock import EpochMs
 from lifesign.http.context import context_of
 from lifesign.incidents import policies
 from lifesign.web import bot_forms
-from lifesign.web.access import form_for, person_for
-from lifesign.web.bot_routes import SECTION, asking, is_schedule, named, shortened, typed_of
+from lifesign.web.access import Form, form_for, person_for
+from lifesign.web.bot_routes import SECTION, asking, is_schedule, named, shortened, ticked, typed_of
 from lifesign.web.pages import page
 from lifesign.web.routes import to
 from lifesign.web.rules import Person
@@ -28,6 +29,7 @@ router = APIRouter(include_in_schema=False)
 
 _PREVIEWED: Final = 10
 _POLICIES: Final = 1000
+_CHANNELS: Final = 1000
 
 
 # Making and changing ------------------------------------------------------------------------------------------------
@@ -43,7 +45,7 @@ async def show_new(request: Request, bot_id: str) -> Response:
 async def make(request: Request, bot_id: str) -> Response:
     """Make a schedule, or only show when it would run."""
     person, form = await form_for(request, "bots:write")
-    typed = typed_of(form, bot_forms.SCHEDULE_FIELDS)
+    typed = _typed(form)
     ask = asking(request, person)
     bot = await _bot(request, person, bot_id)
     try:
@@ -69,7 +71,7 @@ async def show_edit(request: Request, bot_id: str, schedule_id: str) -> Response
 async def change(request: Request, bot_id: str, schedule_id: str) -> Response:
     """Change a schedule, or only show when it would run."""
     person, form = await form_for(request, "bots:write")
-    typed = typed_of(form, bot_forms.SCHEDULE_FIELDS)
+    typed = _typed(form)
     ask = asking(request, person)
     bot, schedule = await _schedule(request, person, bot_id, schedule_id)
     try:
@@ -82,6 +84,10 @@ async def change(request: Request, bot_id: str, schedule_id: str) -> Response:
         faults = bot_forms.faults_of(error, bot_forms.SCHEDULE_FIELDS)
         return await _form_page(request, person, bot, typed, faults, schedule=schedule)
     return to(f"/bots/{bot.id}")
+
+
+def _typed(form: Form) -> dict[str, str]:
+    return typed_of(form, bot_forms.SCHEDULE_FIELDS) | {"channels": ticked(form, "channel-")}
 
 
 async def _bot(request: Request, person: Person, bot_id: str) -> Bot:
@@ -118,6 +124,7 @@ async def _form_page(
 ) -> Response:
     context = context_of(request)
     known = await context.db.read(policies.list_policies, person.shown.project_id, limit=_POLICIES, after=None)
+    told = await context.db.read(channels.list_channels, person.shown.project_id, limit=_CHANNELS, after=None)
     return page(
         request,
         "bot_schedule_form",
@@ -130,6 +137,8 @@ async def _form_page(
         typed=typed,
         faults=faults,
         policies=known,
+        channels=told,
+        has_own_channels=schedule is not None and "channels" in schedule.options.notify,
         slots=_slots(wanted, schedule, context.now()),
         zone=None if wanted is None else wanted.timezone,
     )

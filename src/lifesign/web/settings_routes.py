@@ -9,6 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.audit import rules as audit
+from lifesign.bots import service as bots
+from lifesign.bots.budget import PERIOD_KINDS
+from lifesign.bots.records import ProjectSettings
+from lifesign.bots.rules import PLANS
 from lifesign.channels import service as channels
 from lifesign.channels.service import Channel
 from lifesign.clock import EpochMs
@@ -31,8 +35,8 @@ from lifesign.preferences import bodies
 from lifesign.preferences import service as preferences
 from lifesign.preferences.service import Preferences
 from lifesign.settings import Settings
+from lifesign.web import bot_forms, window_forms
 from lifesign.web import status_service as status
-from lifesign.web import window_forms
 from lifesign.web.access import Form, form_for, person_for, person_of
 from lifesign.web.forms import duration_of
 from lifesign.web.pages import page
@@ -87,6 +91,7 @@ class Seen(NamedTuple):
     policies: Sequence[Policy]
     windows: Sequence[ShownWindow]
     status_pages: Sequence[StatusPage]
+    bots: ProjectSettings
 
 
 # The project --------------------------------------------------------------------------------------------------------
@@ -94,7 +99,7 @@ class Seen(NamedTuple):
 async def show(request: Request) -> Response:
     """What is set for the project, and what the server keeps."""
     person = await person_of(request)
-    return await _page_of(request, person, {})
+    return await settings_page(request, person, {})
 
 
 @router.post("/settings")
@@ -120,9 +125,9 @@ async def change(request: Request) -> Response:
             now=context.now(),
         )
     except InvalidInput as error:
-        return await _page_of(request, person, _faults(error))
+        return await settings_page(request, person, _faults(error))
     except HeartbeatLimitReached as error:
-        return await _page_of(request, person, {"": str(error)})
+        return await settings_page(request, person, {"": str(error)})
     return to("/settings")
 
 
@@ -135,7 +140,10 @@ def _faults(error: InvalidInput) -> dict[str, str]:
     return found
 
 
-async def _page_of(request: Request, person: Person, faults: Mapping[str, str]) -> Response:
+async def settings_page(
+    request: Request, person: Person, faults: Mapping[str, str], typed: Mapping[str, str] | None = None
+) -> Response:
+    """The page of settings. typed: what was refused of the bots' part; None: what is set."""
     context = context_of(request)
     seen: Seen = await context.db.read(_seen, person.shown.project_id, context.now())
     return page(
@@ -150,6 +158,10 @@ async def _page_of(request: Request, person: Person, faults: Mapping[str, str]) 
         faults=faults,
         may_change=person.caller.allows("channels:write"),
         may_announce=person.caller.allows("heartbeats:write"),
+        may_run_bots=person.caller.allows("bots:admin"),
+        typed=typed or bot_forms.settings_typed(seen.bots),
+        plans=[(each, each) for each in PLANS],
+        periods=[(each, each) for each in PERIOD_KINDS],
     )
 
 
@@ -174,6 +186,7 @@ def _seen(conn: Connection, project_id: str, now: EpochMs) -> Seen:
         policies.list_policies(conn, project_id, limit=_POLICIES, after=None),
         shown,
         status.pages_of(conn, project_id, limit=_WINDOWS),
+        bots.settings_of(conn, project_id),
     )
 
 
