@@ -28,6 +28,10 @@ test: lint types .venv/.foreign ## everything that must hold: lint, types, and t
 	@# Twice as many as there are processors: tests wait for databases and for each other's processes.
 	@$(BIN)/pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal $(ARGS)
 
+.PHONY: test-long
+test-long: export LIFESIGN_TEST_PROFILE = long
+test-long: test ## the same, with a longer look wherever tests try things at random
+
 .PHONY: test-model
 test-model: .venv/.dev ## what must hold of bots with a real model (LIFESIGN_TEST_MODEL_URL=http://127.0.0.1:8080/v1)
 	@$(BIN)/pytest -m real_model $(ARGS) tests/bots/test_real_model.py

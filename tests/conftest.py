@@ -1,5 +1,6 @@
 """Fixtures: a whole node in this process, on a clock turned by hand, on SQLite and on a real PostgreSQL."""
 
+import gc
 import os
 import signal
 import socket
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # Any: xdist's controller of a worker has no types
     node.workerinput["run_directory"] = str(node.config.stash[_RUN].directory)
+
+
+def pytest_collection_finish() -> None:
+    # Libraries and tests stay until the end: each full collection would walk through a million objects of theirs.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

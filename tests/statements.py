@@ -14,6 +14,11 @@ from sqlalchemy import Engine
 
 from lifesign.db import open as opening
 
+_MAKERS = {
+    "lifesign.db.open": ("sqlite_engine", "postgres_engine"),
+    "lifesign.telemetry.stores.open": ("sqlite_engine", "postgres_engine_at"),
+}
+
 P = ParamSpec("P")
 
 
@@ -21,8 +26,9 @@ P = ParamSpec("P")
 def kept() -> Iterator[None]:
     """For the time of the block, every engine of one kind knows what the first of them has learned."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("sqlite_engine", "postgres_engine"):
-            patch.setattr(f"lifesign.db.open.{name}", _keeping(getattr(opening, name)))
+        for module, names in _MAKERS.items():
+            for name in names:
+                patch.setattr(f"{module}.{name}", _keeping(getattr(opening, name)))
         yield
 
 

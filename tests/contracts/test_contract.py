@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import cv2
 import httpx2
@@ -612,7 +612,7 @@ async def test_every_described_answer_can_be_had_and_is_as_the_contract_and_the_
     document = await _description(lifesign)
     described = _operations(document)[operation_id][2]
     published = PUBLISHED.get(operation_id)
-    names = await _prepared(lifesign, ledger)
+    names = await _prepared(lifesign, ledger, _api_of(OPERATIONS[operation_id].good))
 
     for status in _in_order(described["responses"]):
         answer = await _provoke(lifesign, operation_id, status, names)
@@ -673,8 +673,41 @@ async def test_every_example_of_a_body_can_be_pasted(lifesign: Lifesign, ledger:
 
 
 # Asking -------------------------------------------------------------------------------------------------------------
-async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
-    """One of everything: names for paths and bodies."""
+Api = Literal["heartbeats", "systems", "bots", "telemetry", "vitals"]
+_TELEMETRY_NOUNS = {"provision", "traces", "telemetry", "sessions", "runs", "issues", "signup", "recover"}
+
+
+def _api_of(good: Request) -> Api | None:
+    """Whose things an operation needs; None: those of all, which lists and overviews show."""
+    path = good.path.partition("?")[0]
+    if path.startswith("/bot/"):
+        return "bots"
+    if path.startswith("/api/systems"):
+        return "systems"
+    if is_vitals(path):
+        return "vitals"
+    if path.split("/")[1] in _TELEMETRY_NOUNS:
+        return "telemetry"
+    return None if good.method == "GET" and "{" not in path else "heartbeats"
+
+
+async def _prepared(lifesign: Lifesign, ledger: LedgerPeer, api: Api | None = None) -> dict[str, str]:
+    """One of everything, or of everything that an API has: names for paths and bodies."""
+    names: dict[str, str] = {}
+    if api in {None, "heartbeats"}:
+        names |= await _with_heartbeats(lifesign, ledger)
+    if api in {None, "systems"}:
+        names |= await _with_a_system(lifesign)
+    if api in {None, "bots"}:
+        names |= await _with_bots(lifesign)
+    if api in {None, "telemetry"}:
+        names |= await _with_telemetry(lifesign)
+    if api in {None, "vitals"}:
+        names |= await _with_vitals(lifesign, names.get("active"))
+    return names
+
+
+async def _with_heartbeats(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     channel = await lifesign.webhook(f"{ledger.url}/hook/contract")
     policy = await lifesign.policy({"channels": [channel["id"]]})
     silent = await lifesign.heartbeat("Silent", interval=1, grace=0, policy=policy["id"], channels=[channel["id"]])
@@ -693,48 +726,11 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
     await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs", {"runId": "ended"}, expect=201)
     await lifesign.ask("POST", f"/v1/heartbeats/{active['id']}/runs/ended/finish")
     window = await lifesign.ask("POST", "/v1/maintenance", NEW_WINDOW, expect=201)
-    db1 = await machine(lifesign)
-    await db1.beat()
-    for document in ({"os": {"version": "11"}}, {"os": {"version": "12", "name": "Debian"}}):
-        assert (await db1.send(document, path="inventory")).status_code == 200
     key = await lifesign.ask("POST", "/v1/keys", {"name": "old", "expiresAt": "2099-01-01T00:00:00Z"}, expect=201)
     async with lifesign.client(key["token"]) as once:
         assert (await once.get("/v1/keys")).status_code == 200
-    night_watch = await bot(lifesign)
-    schedule = await configured(lifesign, night_watch["id"])
-    runs = await _bot_runs(lifesign)
-    shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
-    codes: Codes = lifesign.node.api.state.codes
-    order = Order("full", quota_spans=1, tenant_id="default")
-    _, full = await lifesign.node.db.write(projects.create, order, lifesign.now())
-    async with lifesign.client(full.producer) as once:
-        other = json.loads(json.dumps(SPANS).replace("1", "2"))
-        assert (await once.post("/v1/traces", json=other)).status_code == 202
-    assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
-    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
     await lifesign.advance(1)
-    vitals = [
-        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
-        for _ in range(3)
-    ]
-    with_key = {"X-API-Key": vitals[0]["key"]}
-    stream = (await lifesign.http.post("/api/vitals/sessions", headers=with_key)).json()["session"]
-    measurement = await lifesign.node.db.write(measurements.keep, _Owner(vitals[0]["id"]), REPORT, lifesign.now())
-    return runs | {
-        "stream": stream["id"],
-        "measurement": measurement.id,
-        "packet": packet["packet_id"],
-        "vitals": vitals[0]["key"],
-        "address_with_three": vitals[0]["email"],
-        "bot": night_watch["uuid"],
-        "schedule": schedule["uuid"],
-        "project": shop["project_id"],
-        "agent": shop["agent_key"],
-        "full": full.producer,
-        "trace": TRACE,
-        "recovery": shop["recovery_code"],
-        "upgrade": codes.upgrade(shop["project_id"]),
-        "nobodys": codes.recovery("nobody-00000000"),
+    return {
         "channel": channel["id"],
         "policy": policy["id"],
         "firing": silent["id"],
@@ -748,8 +744,60 @@ async def _prepared(lifesign: Lifesign, ledger: LedgerPeer) -> dict[str, str]:
         "run": run["runId"],
         "window": window["id"],
         "hook": f"{ledger.url}/hook/contract",
-        "system": db1.id,
-        "basic": db1.auth,
+    }
+
+
+async def _with_a_system(lifesign: Lifesign) -> dict[str, str]:
+    db1 = await machine(lifesign)
+    await db1.beat()
+    for document in ({"os": {"version": "11"}}, {"os": {"version": "12", "name": "Debian"}}):
+        assert (await db1.send(document, path="inventory")).status_code == 200
+    return {"system": db1.id, "basic": db1.auth}
+
+
+async def _with_bots(lifesign: Lifesign) -> dict[str, str]:
+    night_watch = await bot(lifesign)
+    schedule = await configured(lifesign, night_watch["id"])
+    return await _bot_runs(lifesign) | {"bot": night_watch["uuid"], "schedule": schedule["uuid"]}
+
+
+async def _with_telemetry(lifesign: Lifesign) -> dict[str, str]:
+    shop = (await lifesign.http.post("/v1/provision", json={"project_name": "shop"})).json()
+    codes: Codes = lifesign.node.api.state.codes
+    order = Order("full", quota_spans=1, tenant_id="default")
+    _, full = await lifesign.node.db.write(projects.create, order, lifesign.now())
+    async with lifesign.client(full.producer) as once:
+        other = json.loads(json.dumps(SPANS).replace("1", "2"))
+        assert (await once.post("/v1/traces", json=other)).status_code == 202
+    assert (await lifesign.http.post("/v1/traces", json=SPANS)).status_code == 202
+    packet = (await lifesign.ask("POST", "/v1/runs/diagnose"))["packet"]
+    await lifesign.advance(1)
+    return {
+        "packet": packet["packet_id"],
+        "project": shop["project_id"],
+        "agent": shop["agent_key"],
+        "full": full.producer,
+        "trace": TRACE,
+        "recovery": shop["recovery_code"],
+        "upgrade": codes.upgrade(shop["project_id"]),
+        "nobodys": codes.recovery("nobody-00000000"),
+    }
+
+
+async def _with_vitals(lifesign: Lifesign, watched: str | None) -> dict[str, str]:
+    vitals = [
+        (await lifesign.http.post("/api/keys", json={"name": "Joe", "email": "joe@x.io"})).json()["api_key"]
+        for _ in range(3)
+    ]
+    with_key = {"X-API-Key": vitals[0]["key"]}
+    stream = (await lifesign.http.post("/api/vitals/sessions", headers=with_key)).json()["session"]
+    measurement = await lifesign.node.db.write(measurements.keep, _Owner(vitals[0]["id"]), REPORT, lifesign.now())
+    return {
+        "active": watched or (await lifesign.heartbeat("Active"))["id"],
+        "stream": stream["id"],
+        "measurement": measurement.id,
+        "vitals": vitals[0]["key"],
+        "address_with_three": vitals[0]["email"],
     }
 
 

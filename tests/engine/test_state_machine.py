@@ -5,7 +5,6 @@ Names I1 to I8 are those of the specification "Engine", section 14. `LIFESIGN_TE
 
 import asyncio
 import contextlib
-import os
 import shutil
 import uuid
 from collections import Counter
@@ -35,6 +34,7 @@ from lifesign.db.schema import attempts, events, heartbeats, incidents, notifica
 from lifesign.heartbeats.checkins import CheckIn
 from lifesign.settings import Settings
 from tests import postgres
+from tests.effort import IS_LONG
 from tests.engine.steps import NOON
 from tests.harness import SETTINGS, Json, Lifesign
 from tests.peers.process import LedgerPeer
@@ -42,7 +42,6 @@ from tests.peers.process import LedgerPeer
 T = TypeVar("T")
 HB, INC, NTF = heartbeats.c, incidents.c, notifications.c
 
-_IS_LONG = os.environ.get("LIFESIGN_TEST_PROFILE") == "long"
 _MOST_HEARTBEATS = 4
 
 _pick = st.integers(0, _MOST_HEARTBEATS - 1)
@@ -320,8 +319,8 @@ def _factory(ledger: LedgerPeer, new_database: NewDatabase) -> type[Engine]:
 
 def _profile(examples: int) -> hypothesis.settings:
     return hypothesis.settings(
-        max_examples=examples * (40 if _IS_LONG else 1),
-        stateful_step_count=60 if _IS_LONG else 25,
+        max_examples=examples * (40 if IS_LONG else 1),
+        stateful_step_count=60 if IS_LONG else 25,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )

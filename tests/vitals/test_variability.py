@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import neurokit2
 import numpy as np
 import pytest
 
@@ -76,6 +75,9 @@ def test_another_library_computes_the_same(seed: int) -> None:
 
 def _by_neurokit(times: FloatArray) -> dict[str, float]:
     intervals, ends = np.diff(times) * 1000, times[1:]
+    # All of pandas and matplotlib comes along: too much for every process of a test run to load.
+    import neurokit2  # noqa: PLC0415 - see above
+
     in_time = neurokit2.hrv_time({"RRI": intervals, "RRI_Time": ends})
     curve, _, rate = neurokit2.intervals_process(
         intervals, ends, interpolate=True, interpolation_rate=4, detrend="polynomial", method="cubic"

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from lifesign.auth.rules import KNOWN_SCOPES
 from lifesign.clock import EpochMs
 from lifesign.web import rules
+from tests.web.conftest import PRODUCTION_HASHER
 
 NOW = EpochMs(1_767_614_400_000)
 
@@ -71,3 +72,10 @@ def test_passwords_have_12_to_256_characters_and_are_hard_to_guess() -> None:
     assert rules.strength_fault(2, "This is a common word.") == (
         "is too easy to guess. This is a common word. Four or more unrelated words are hard to guess"
     )
+
+
+def test_what_is_kept_of_a_password_takes_64_mib_and_three_rounds_to_try() -> None:
+    # Argon2id with what RFC 9106 recommends where memory is short.
+    hasher = PRODUCTION_HASHER
+
+    assert hasher.hash("a password").startswith("$argon2id$v=19$m=65536,t=3,p=4$")

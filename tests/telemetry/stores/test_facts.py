@@ -18,6 +18,7 @@ from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Placed, key_of, order_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED, Body, Kind, Narrow, Record
+from tests.effort import examples
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import Opened
 from tests.telemetry.stores.model import Model
@@ -107,10 +108,11 @@ _ASKED = st.builds(
 
 def test_every_store_tells_what_records_in_hand_would(a_store: Opened) -> None:
     is_slow = a_store.store.kind == "clickhouse"
+    few = examples(4, 40) if is_slow else examples(20, 600) if a_store.store.kind == "postgresql" else examples(60, 600)
     vars(a_store.store)["most_of_a_session"] = MOST_OF_A_SESSION
 
     @settings(
-        max_examples=4 if is_slow else 60,
+        max_examples=few,
         phases=[Phase.explicit, Phase.generate] if is_slow else list(Phase),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
