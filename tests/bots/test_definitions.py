@@ -464,6 +464,7 @@ async def test_keys_of_providers_are_kept_and_not_shown(lifesign: Lifesign) -> N
         ({"max_concurrent_runs": 0}, "max_concurrent_runs"),
         ({"billing_timezone": "Mars/Base"}, "billing_timezone"),
         ({"budget_period": "year"}, "budget_period"),
+        ({"acknowledge_trifecta": {}}, "acknowledge_trifecta"),
         ({"notify_channels": ["ch_nowhere"]}, "notify_channels"),
         ({"prices": [{"model": "m"}]}, "prices[0].input_usd_per_million"),
         ({"prices": [{"model": "m", "colour": 1}]}, "prices[0].colour"),

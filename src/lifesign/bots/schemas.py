@@ -492,7 +492,7 @@ class SettingsChange(ProjectRef):
     budget_period: Literal["month", "week", "day"] | None = optional()
     billing_timezone: str | None = optional()
     notify_channels: list[str] | None = optional()
-    acknowledge_trifecta: bool | None = optional("Let bots use tools that the new labels make dangerous together.")
+    acknowledge_trifecta: bool | int | str | None = optional("Let bots keep tools that new labels make dangerous.")
 
 
 _ERRORS = {

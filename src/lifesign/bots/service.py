@@ -88,6 +88,7 @@ settings_of = store.settings_of
 def change_settings(conn: Connection, ask: Ask, fields: Fields) -> ProjectSettings:
     """Change the settings that were sent. Raises InvalidField."""
     wanted = bodies.settings_of(fields, ask.guard)
+    is_acknowledged = bool(fields.flag("acknowledge_trifecta")) and ask.is_admin
     before = store.lock_settings(conn, ask.project_id)
     if "notify_channels" in wanted:
         _require_channels(conn, ask, fields, "notify_channels", wanted["notify_channels"])
@@ -98,13 +99,13 @@ def change_settings(conn: Connection, ask: Ask, fields: Fields) -> ProjectSettin
     plan = wanted.pop("plan", before.plan)
     after = replace(before, plan=plan, options=_with(before.options, wanted))
     if after != before:
-        _require_no_new_trifecta(conn, ask, fields, before=before, after=after)
+        _require_no_new_trifecta(conn, ask, is_acknowledged=is_acknowledged, before=before, after=after)
         store.save_settings(conn, after, ask.now)
     return after
 
 
 def _require_no_new_trifecta(
-    conn: Connection, ask: Ask, fields: Fields, *, before: ProjectSettings, after: ProjectSettings
+    conn: Connection, ask: Ask, *, is_acknowledged: bool, before: ProjectSettings, after: ProjectSettings
 ) -> None:
     """Other labels of servers must not make of a bot's tools what would be refused if they were sent now."""
     labels, earlier = labels_by_server(after, ask.offers), labels_by_server(before, ask.offers)
@@ -116,7 +117,7 @@ def _require_no_new_trifecta(
         if is_unsafe(each.options, each.options.tools, labels)
         and not is_unsafe(each.options, each.options.tools, earlier)
     ]
-    if found and not (ask.is_admin and fields.flag("acknowledge_trifecta")):
+    if found and not is_acknowledged:
         schedules = store.tallies(conn, [each.id for each in found])
         raise Trifecta("mcp_servers", [_named(each, schedules.get(each.id)) for each in found[:_NAMED]])
     for each in found:
@@ -280,7 +281,7 @@ def _bot_options(ask: Ask, settings: ProjectSettings, bot: Bot, extra: Mapping[s
             parts = tools.parted(tool)
             if parts is not None and parts[0] not in labels:
                 raise told.refuse(name, f"unknown server of tools {parts[0]!r}")
-    is_acknowledged = ask.is_admin and bool(told.flag("acknowledge_trifecta"))
+    is_acknowledged = bool(told.flag("acknowledge_trifecta")) and ask.is_admin
     if is_acknowledged or {"tools", "approval_tools"} & set(extra):
         options = _with(options, {"has_acknowledged": is_acknowledged})
         if is_unsafe(options, options.tools, labels):
