@@ -83,6 +83,34 @@ def test_a_silent_row_turns_amber_and_then_red_without_a_reload(
     assert complaints == []
 
 
+def test_the_page_of_a_run_goes_along_with_it_to_its_end_without_a_reload(
+    server: Server, signed_in: tuple[Page, list[str]]
+) -> None:
+    page, complaints = signed_in
+    here = {"project_id": "default"}
+    pull = {"name": "Night watch", "heartbeat": 1, "lifesign": {"runner": {"kind": "pull"}}}
+    made = server.ask("POST", "/v1/bot/create", here | pull)["bot"]
+    ref = here | {"bot_id": made["id"]}
+    schedule = server.ask("POST", "/v1/bot/heartbeat/configure", ref | {"prompt": "Look."})["heartbeat"]
+    ref |= {"heartbeat_id": schedule["uuid"]}
+    run_id = server.ask("POST", "/v1/bot/heartbeat/trigger?async=true", ref, expect=202)["run"]["uuid"]
+    page.goto(f"{server.url}/runs/{run_id}")
+    page.evaluate("window.isTheSamePage = true")
+    main = page.get_by_role("main")
+    expect(main.get_by_text("queued")).to_be_visible(timeout=PATIENCE_MS)
+
+    run = server.ask("POST", "/v1/bot/runs/claim", here)["run"]
+    hold = here | {"run_id": run_id, "lease_token": run["lease_token"]}
+    expect(main.get_by_text("running", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    server.ask("POST", "/v1/bot/runs/heartbeat", hold | {"log": "Half way."})
+    expect(main.get_by_text("Half way.")).to_be_visible(timeout=PATIENCE_MS)
+    server.ask("POST", "/v1/bot/runs/finish", hold | {"status": "success", "response": "All quiet."})
+
+    expect(main.get_by_text("All quiet.")).to_be_visible(timeout=PATIENCE_MS)
+    assert page.evaluate("window.isTheSamePage") is True
+    assert complaints == []
+
+
 def test_an_incident_is_found_and_acknowledged_with_the_keyboard_alone(
     server: Server, signed_in: tuple[Page, list[str]]
 ) -> None:
