@@ -2,10 +2,15 @@
 
 from tests.bots.asking_runs import scheduled, triggered, worked
 from tests.conftest import database_url
-from tests.harness import Lifesign
+from tests.harness import Lifesign, MakeLifesign
+from tests.peers.openid import openid_peer
 from tests.web.browser import OWNER, browser, said, signed_up
+from tests.web.test_oidc import registered
 
 __all__ = ["database_url"]
+
+# 2026-01-05T12:00:00Z
+_NOW_S = 1_767_614_400
 
 
 async def test_people_sign_in_are_slowed_down_switch_projects_and_sign_out(lifesign: Lifesign) -> None:
@@ -23,6 +28,24 @@ async def test_people_sign_in_are_slowed_down_switch_projects_and_sign_out(lifes
     assert "default viewer, shown now" in account
     await owner.post("/signout")
     await owner.get("/account", expect=303)
+
+
+async def test_people_sign_in_at_a_provider(start_lifesign: MakeLifesign) -> None:
+    with openid_peer(_NOW_S) as peer:
+        async with start_lifesign(**registered(peer), oidc_domains="example.org") as lifesign:
+            owner = await signed_up(lifesign)
+            for subject, status in (("1", 303), ("2", 403), ("1", 303)):
+                peer.subject, peer.email = subject, "grace@example.org"
+                opened = browser(lifesign)
+                await opened.get("/signin/oidc", expect=303)
+                back = peer.authorize(opened.last.headers["location"])
+                await opened.get(back, expect=status)
+                opened.http.cookies.update(opened.seen[0].cookies)
+                await opened.get(back, expect=400)
+            await lifesign.advance(601)
+            await owner.get("/account")
+
+            assert said(await owner.get("/audit")).count("user:grace@example.org page GET /signin/oidc/callback") == 2
 
 
 async def test_the_overview_filters_and_sorts(lifesign: Lifesign) -> None:

@@ -399,6 +399,9 @@ async def test_a_provider_that_is_away_leaves_the_password(start: MakeLifesign, 
         assert "Example Staff does not answer as it should" in said(page)
         await opened.sign_in()
         peer.statuses = {}
+        await browser(lifesign).get("/signin/oidc", expect=503)
+        assert len(peer.asked) == 1
+        await lifesign.advance(5)
         await sent_there(browser(lifesign))
 
 

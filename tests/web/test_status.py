@@ -41,7 +41,7 @@ async def test_everybody_sees_what_was_chosen_and_nothing_else(lifesign: Lifesig
     assert told.index("db1 not started yet") < told.index("Checkout working")
     assert "Internal secret job" not in page
     assert "Nothing in the last 90 days." in told
-    assert re.findall(r'<form method="post" action="([^"]+)"', page) == ["/theme"]
+    assert re.findall(r'<form method="post" action="([^"]+)"', page) == ["/zone", "/theme"]
 
 
 async def test_an_outage_is_told_while_it_lasts_and_afterwards(lifesign: Lifesign) -> None:

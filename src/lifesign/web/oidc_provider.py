@@ -24,10 +24,12 @@ from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.sender import HttpReply, HttpRequest, Permanent, Retry, Unknown
 from lifesign.clock import EpochMs
 from lifesign.web import oidc, rules
-from lifesign.web.oidc import Attempt, Identity
+from lifesign.web.oidc import Attempt, Identity, SignInFailed
 
 TOTAL_S: Final = 10.0
 _KEPT_MS: Final = 600_000
+# One after the other everybody would wait for a provider that is silent, each of them for all of that time.
+_AWAY_MS: Final = 5000
 _LEEWAY_S: Final = 60
 _MAX_SUBJECT: Final = 255
 _OK: Final = 200
@@ -54,7 +56,9 @@ Document = Mapping[str, Any]
 
 
 class _Known(NamedTuple):
-    document: Document
+    """What the provider publishes of itself, or why it could not be had; until when that is believed."""
+
+    document: Document | SignInFailed
     until: EpochMs
 
 
@@ -115,11 +119,20 @@ class Provider:
     async def _published(self, now: EpochMs) -> Document:
         async with self._one_at_a_time:
             if self._metadata is None or self._metadata.until <= now:
-                url = get_well_known_url(self._client.issuer, external=True)
-                document = await self._asked(url, {}, "its description of itself")
-                self._check_description(document)
-                self._metadata = _Known(document, EpochMs(now + _KEPT_MS))
-            return self._metadata.document
+                self._metadata = await self._described(now)
+            document = self._metadata.document
+        if isinstance(document, SignInFailed):
+            raise SignInFailed(document.kind, document.status, str(document), document.why)
+        return document
+
+    async def _described(self, now: EpochMs) -> _Known:
+        url = get_well_known_url(self._client.issuer, external=True)
+        try:
+            document = await self._asked(url, {}, "its description of itself")
+            self._check_description(document)
+        except SignInFailed as error:
+            return _Known(error, EpochMs(now + _AWAY_MS))
+        return _Known(document, EpochMs(now + _KEPT_MS))
 
     def _check_description(self, document: Document) -> None:
         if document.get("issuer") != self._client.issuer:
