@@ -23,6 +23,7 @@ from lifesign.telemetry.metrics import OTLP_COMMIT, OTLP_INFLIGHT, OTLP_SPANS
 from lifesign.telemetry.otlp import Batch, Span, decode_json, decode_protobuf
 from lifesign.telemetry.records import Record
 from lifesign.telemetry.rules import QuotaExceeded, SlowAfter
+from lifesign.telemetry.spare_memory import SpareMemory
 from lifesign.telemetry.store import Appended, SpanStore
 
 Form = Literal["json", "protobuf"]
@@ -86,6 +87,7 @@ class Receiver:
         self.budget = Budget(settings.otlp_inflight_bytes, clock, gauge=OTLP_INFLIGHT)
         self.turns = Budget(1, clock)
         """Of decoding large requests."""
+        self.spare_memory = SpareMemory()
 
     async def receive(self, project_id: str, body: Body, lease: Lease) -> Taken:
         """Store the spans of a request, all that are new or none, and return once they are on disk.
@@ -117,6 +119,7 @@ class Receiver:
 
     async def close(self) -> None:
         """Finish what is being stored and end the threads."""
+        self.spare_memory.close()
         if self._appending:
             await asyncio.wait(self._appending)
         await asyncio.to_thread(self._threads.shutdown)
@@ -187,7 +190,14 @@ class Receiver:
         task.add_done_callback(_noticed)
         if lease is not None:
             lease.keep()
-            task.add_done_callback(lambda _: lease.end(is_last=True))
+            is_large = lease.size > _LARGE_BYTES
+
+            def end(_: asyncio.Task[Appended]) -> None:
+                lease.end(is_last=True)
+                if is_large:
+                    self.spare_memory.was_used()
+
+            task.add_done_callback(end)
         done, _ = await asyncio.wait({task}, timeout=COMMIT_S)
         if not done:
             raise StorageUnavailable(f"not stored within {COMMIT_S:g} s")
