@@ -20,7 +20,7 @@ import httpx2
 from sqlalchemy import Connection, insert
 from starlette.types import Message, Receive, Scope, Send
 
-from benchmarks.counting import TRIVIAL
+from benchmarks.counting import TRIVIAL, trivial
 from benchmarks.report import Figure, Goal
 from benchmarks.stage import (
     ADMIN_KEY,
@@ -37,6 +37,8 @@ from benchmarks.stage import (
     timed_ms,
 )
 from benchmarks.wrk import Load, check_in_load, ping_load
+from lifesign import log
+from lifesign.app import open_node
 from lifesign.auth.vitals import rules as key_rules
 from lifesign.auth.vitals.service import VitalsKeyring
 from lifesign.auth.vitals.store import VitalsKey
@@ -48,6 +50,7 @@ from lifesign.usage.log import UsageLog
 
 _LISTENING = re.compile(r"listening on (\S+)")
 _PARTS_OF_A_ROUND = 4
+_TURNS_OF_A_ROUND = 20
 _TIMES = 100
 _KEYS = 10_000
 _MINUTES = 43_200
@@ -61,6 +64,7 @@ _KEEPS = Goal(0.97, is_floor=True)
 def run(options: Options) -> list[Figure]:
     return [
         *asyncio.run(_recording()),
+        asyncio.run(_whole(options)),
         *asyncio.run(_checking_keys()),
         *_beside_each_other(options),
         *(figure for kind in DATABASES for figure in _dashboards(kind, options)),
@@ -84,8 +88,8 @@ class _Nowhere:
 async def _recording() -> list[Figure]:
     """What is put around an app that does nothing, in time of the processor: others do not lengthen that."""
     clock = SystemClock()
-    log = UsageLog(_Nowhere(), clock)  # type: ignore[arg-type]  # the one method that it calls
-    counted = Counted(_null, log, clock, [])
+    usage_log = UsageLog(_Nowhere(), clock)  # type: ignore[arg-type]  # the one method that it calls
+    counted = Counted(_null, usage_log, clock, [])
     header = (b"x-api-key", key_rules.new_key().encode())
     ours: list[float] = []
     others: list[float] = []
@@ -94,8 +98,8 @@ async def _recording() -> list[Figure]:
             scope = {"type": "http", "method": "GET", "path": path, "headers": [header], "state": {"vitals_key_id": 7}}
             bare = await _spent_us(_null, scope)
             costs.append(await _spent_us(counted, scope) - bare)
-        await log.settle()
-    await log.close()
+        await usage_log.settle()
+    await usage_log.close()
     return [
         Figure("counting a request", [median(ours)], "us of the processor", Goal(20)),
         Figure("letting a request of another API pass", [median(others)], "us of the processor"),
@@ -121,6 +125,55 @@ async def _spent_us(app: Callable[[Scope, Receive, Send], Awaitable[None]], scop
         is_read = False
         await app(scope, receive, send)
     return (time.thread_time() - began) / times * 1_000_000
+
+
+async def _whole(options: Options) -> Figure:
+    """All that counting a request costs: what is put around the app, adding up, and writing; beside a whole request.
+
+    Both ways by turns in one process, by its time of the processor: neither what else the machine does nor a socket
+    comes into it, so that this means something where rates do not.
+    """
+    # As the servers of the other figures: a line for each request would be all that is measured.
+    log.configure("json", "warning")
+    with fresh_settings("sqlite") as settings:
+        node = await open_node(settings)
+        node.api.add_route(TRIVIAL, trivial)
+        plain = node.app._app  # type: ignore[attr-defined]  # noqa: SLF001 - the same, but for the log
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": TRIVIAL,
+            "raw_path": TRIVIAL.encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"lifesign.test"), (b"x-api-key", key_rules.new_key().encode())],
+            "scheme": "http",
+            "http_version": "1.1",
+            "server": ("lifesign.test", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        for app in (node.app, plain):
+            await _spent_us(app, scope)
+        await node.usage.settle()
+        gc.collect()
+        gc.freeze()
+        counted: list[float] = []
+        bare: list[float] = []
+        for turn in range(options.rounds * _TURNS_OF_A_ROUND):
+            for is_counted in (True, False) if turn % 2 == 0 else (False, True):
+                began = time.process_time()
+                await _spent_us(node.app if is_counted else plain, scope)
+                await node.usage.settle()
+                (counted if is_counted else bare).append((time.process_time() - began) / 400 * 1_000_000)
+        gc.unfreeze()
+        await node.close()
+    cost = [one - other for one, other in zip(counted, bare, strict=True)]
+    return Figure(
+        "counting a request, adding up and writing included",
+        cost,
+        "us of the processor",
+        reference=bare,
+        reference_name="us of a request without, no socket",
+    )
 
 
 class _OneKey:

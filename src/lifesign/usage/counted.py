@@ -190,7 +190,14 @@ def _key(scope: Scope, status: int) -> int | str | None:
     known: int | None = scope.get("state", {}).get(CALLER_ID)
     if known is not None or status == _UNAUTHORIZED:
         return known
-    header = next((value for name, value in scope["headers"] if name == HEADER), None)
+    for name, header in scope["headers"]:
+        if name == HEADER:
+            return _hash(header)
+    return None
+
+
+def _hash(header: bytes) -> str | None:
+    """What a key can be found by; None for what is no key."""
     try:
         return keys.key_hash(keys.key_in(header))
     except (ApiKeyMissing, ApiKeyInvalid):

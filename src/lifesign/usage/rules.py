@@ -164,8 +164,10 @@ class Minute:
         self.duration_sum_ms += duration_ms
         self.duration_count += 1
         low, high = self.duration_min_ms, self.duration_max_ms
-        self.duration_min_ms = duration_ms if low is None else min(low, duration_ms)
-        self.duration_max_ms = duration_ms if high is None else max(high, duration_ms)
+        if low is None or duration_ms < low:
+            self.duration_min_ms = duration_ms
+        if high is None or duration_ms > high:
+            self.duration_max_ms = duration_ms
 
 
 class Happened(NamedTuple):
@@ -194,11 +196,17 @@ class Sums:
 def sums_of(records: Iterable[UsageRecord]) -> Sums:
     """All of `records` added up."""
     sums = Sums()
+    begin = hour = EpochMs(-MINUTE_MS)
+    minute, latency = Minute(), sums.latency
     for at, method, path, status, duration_ms, key in records:
-        sums.minutes.setdefault(start_of(at, MINUTE_MS), Minute()).add(status, duration_ms)
+        # Nearly always the minute of the record before: this is done for every request of the API.
+        if not begin <= at < begin + MINUTE_MS:
+            begin = start_of(at, MINUTE_MS)
+            hour, minute = start_of(at, HOUR_MS), sums.minutes.setdefault(begin, Minute())
+        minute.add(status, duration_ms)
         if duration_ms is not None:
-            place = (start_of(at, HOUR_MS), bin_of(duration_ms))
-            sums.latency[place] = sums.latency.get(place, 0) + 1
+            place = (hour, duration_ms if 0 <= duration_ms < _EXACT_MS else bin_of(duration_ms))
+            latency[place] = latency.get(place, 0) + 1
         if status >= _CLIENT_ERROR:
             _note(sums.errors, (error_type(status), f"{method} {path} → {status}"), at)
         if isinstance(key, int):
