@@ -268,7 +268,7 @@ async def test_a_viewer_sees_everything_and_finds_nothing_to_press(lifesign: Lif
     for path in ("/", f"/heartbeats/{made['id']}", "/incidents", f"/incidents/{incident['id']}"):
         page = await viewer.get(path)
         assert "Silent" in said(page)
-        assert set(re.findall(r'<form[^>]* action="([^"]+)"', page)) <= {"/", "/signout", "/theme"}
+        assert set(re.findall(r'<form[^>]* action="([^"]+)"', page)) <= {"/", "/signout", "/theme", "/zone"}
         assert "/heartbeats/new" not in page
 
 
