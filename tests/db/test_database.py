@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -470,6 +471,41 @@ async def test_postgres_commits_to_disk_and_has_time_outs(db: Database) -> None:
 
 
 # The data directory -------------------------------------------------------------------------------------------------
+async def test_who_reads_the_same_at_once_shares_a_snapshot(db: Database) -> None:
+    looked: list[list[str]] = []
+    is_reading, go_on = threading.Event(), threading.Event()
+
+    def look(conn: Connection, items: Sequence[str]) -> list[str]:
+        looked.append(list(items))
+        is_reading.set()
+        assert go_on.wait(10)
+        return [f"{item} {conn.scalar(text('SELECT 1'))}" for item in items]
+
+    first = asyncio.create_task(db.read_batched(look, "a"))
+    await asyncio.to_thread(is_reading.wait, 10)
+    others = [asyncio.create_task(db.read_batched(look, item)) for item in "bcd"]
+    await asyncio.sleep(0)
+    others[1].cancel()
+    go_on.set()
+
+    assert await first == "a 1"
+    assert await asyncio.gather(*others, return_exceptions=True) == ["b 1", ANY, "d 1"]
+    assert others[1].cancelled()
+    assert looked == [["a"], ["b", "c", "d"]]
+
+
+async def test_what_a_shared_read_raises_is_raised_to_all_and_to_nobody_later(db: Database) -> None:
+    def fail(_: Connection, items: Sequence[str]) -> list[str]:
+        if "bad" in items:
+            raise KeyError(items[0])
+        return list(items)
+
+    told = await asyncio.gather(*(db.read_batched(fail, item) for item in ("bad", "a")), return_exceptions=True)
+
+    assert [type(each) for each in told] == [KeyError, KeyError]
+    assert await db.read_batched(fail, "b") == "b"
+
+
 def test_one_process_holds_a_data_directory(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with data_directory_lock(directory):

@@ -561,7 +561,7 @@ HOT = [
         "ix_incidents_project",
     ),
     Hot("beat: by id", lambda c: systems.lock_beating(c, [_system_id(7)]), "", primary_key_of="systems"),
-    Hot("beat: whose credentials", lambda c: systems.known(c, _system_id(7)), "", primary_key_of="systems"),
+    Hot("beat: whose credentials", lambda c: systems.known(c, [_system_id(7)]), "", primary_key_of="systems"),
     Hot(
         "list of systems, later page",
         lambda c: systems.systems_of(

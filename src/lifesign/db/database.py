@@ -120,6 +120,12 @@ class Database:
         self.engine = writer
         self._reader = reader
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="lifesign-read")
+        # Of each of these threads on SQLite its connection, and all of them.
+        self._own = threading.local()
+        self._kept: list[Connection] = []
+        # Of `read_batched`: who waits for the next snapshot, and what works on the present one.
+        self._asking: dict[Callable[..., Any], list[tuple[Any, asyncio.Future[Any]]]] = {}
+        self._reading: dict[Callable[..., Any], asyncio.Task[None]] = {}
         self._lengthy = ThreadPoolExecutor(LENGTHY, thread_name_prefix="lifesign-read-at-length")
         self._queue: deque[_Caller] = deque()
         self._ready = threading.Condition()
@@ -146,7 +152,7 @@ class Database:
 
         def run() -> R:
             try:
-                with self._reader.begin() as conn:
+                with self._snapshot() as conn:
                     return fn(conn, *args, **kwargs)
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 raise StorageUnavailable from error
@@ -156,6 +162,51 @@ class Database:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
         finally:
             self._reads -= 1
+
+    async def read_batched(self, fn: Callable[[Connection, Sequence[T]], Sequence[R]], item: T) -> R:
+        """Like `read`, for what many may ask at once: who asks while `fn` is at work shares the next snapshot.
+
+        `fn` answers one result for each item. What it raises is raised to everybody who shared it.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asking = self._asking.setdefault(fn, [])
+        asking.append((item, future))
+        if fn not in self._reading:
+            self._reading[fn] = asyncio.create_task(self._read_for_all(fn))
+        return cast("R", await future)
+
+    async def _read_for_all(self, fn: Callable[..., Any]) -> None:  # Any: see _Caller
+        try:
+            while asking := self._asking.pop(fn, None):
+                try:
+                    results = await self.read(fn, [item for item, _ in asking])
+                except Exception as error:  # noqa: BLE001 - raised by those who asked
+                    results = [error] * len(asking)
+                for (_, future), result in zip(asking, results, strict=True):
+                    _resolve(future, result)
+        finally:
+            del self._reading[fn]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        """A transaction of one of the threads of `read`, which on SQLite keeps its connection: as for the writer."""
+        if not self.is_sqlite:
+            with self._reader.begin() as pooled:
+                yield pooled
+            return
+        kept: Connection | None = getattr(self._own, "connection", None)
+        conn = self._reader.connect() if kept is None else kept
+        if kept is None:
+            self._own.connection = conn
+            self._kept.append(conn)
+        try:
+            with conn.begin():
+                yield conn
+        except BaseException:
+            if conn.invalidated or conn.in_transaction():
+                self._own.connection = None
+                conn.close()
+            raise
 
     async def read_at_length(self, fn: Callable[[Connection, Stop], R], *, limit_s: float) -> R:
         """Like `read`, for what may take up to a minute: on a thread and a connection that no `read` waits for.
@@ -250,6 +301,8 @@ class Database:
             await asyncio.to_thread(thread.join)
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._lengthy.shutdown, cancel_futures=True)
+        for conn in self._kept:
+            conn.close()
         self.engine.dispose()
         self._reader.dispose()
 

@@ -45,7 +45,7 @@ class Machines:
         except NotAuthenticated as error:
             raise _refused("", str(error)) from None
         # Asked for everybody alike, so that nobody can tell by the time it takes who is known.
-        found = await self._db.read(store.known, ref or "")
+        found = await self._db.read_batched(store.known, ref or "")
         is_right = rules.is_secret(secret, NOBODYS_HASH if found is None else found.secret_hash)
         if found is None or not is_right:
             raise _refused(username, INVALID_CREDENTIALS)

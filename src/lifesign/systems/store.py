@@ -95,10 +95,10 @@ _KNOWN = select(S.id, S.project_id, S.heartbeat_id, S.secret_hash, S.credential_
 )
 
 
-def known(conn: Connection, ref: str) -> Known | None:
-    """The system with this id or key that may report. Indexes: the primary key, the unique key."""
-    row = conn.execute(_KNOWN, {"ref": ref}).first()
-    return None if row is None else Known(*row)
+def known(conn: Connection, refs: Sequence[str]) -> list[Known | None]:
+    """The system with each id or key that may report. Indexes: the primary key, the unique key."""
+    rows = [conn.execute(_KNOWN, {"ref": ref}).first() for ref in refs]
+    return [None if row is None else Known(*row) for row in rows]
 
 
 def still_known(conn: Connection, known: Known, *, lock: bool = False) -> System | None:
