@@ -17,6 +17,9 @@ from sqlalchemy import Connection, Engine, event, text
 
 from lifesign.auth import store as keys
 from lifesign.auth.vitals import store as vitals_keys
+from lifesign.bots import board as bot_board
+from lifesign.bots import run_store as bot_runs
+from lifesign.bots import store as bot_schedules
 from lifesign.channels import store as channels
 from lifesign.clock import EpochMs
 from lifesign.db import migrate
@@ -363,6 +366,65 @@ def _error(n: int) -> dict[str, Any]:
     return {"error_type": "client_error", "message": f"{n}", "count": 1, "first_seen": at, "last_seen": at}
 
 
+def _bot_setting(n: int) -> dict[str, Any]:
+    return {"project_id": f"prj_{n}", "plan": "self-hosted", "options": "{}", "updated_at": NOW}
+
+
+def _bot(n: int) -> dict[str, Any]:
+    switches = dict.fromkeys(("is_online", "is_scheduling"), 1)
+    return {"id": _id("bot", n), "project_id": _project(n), "name": f"Bot {n}", "options": "{}", **switches} | _MADE
+
+
+def _schedule(n: int) -> dict[str, Any]:
+    counts = dict.fromkeys(("version", "execution_count", "error_count", "max_errors"), 0)
+    return {
+        "id": _id("sch", n),
+        "project_id": _project(n),
+        "bot_id": _id("bot", n % 3000),
+        "member_id": "",
+        "prompt": f"Look at {n}",
+        "prompt_hash": f"{n}",
+        "is_enabled": 1,
+        "timezone": "UTC",
+        "days": "",
+        "options": "{}",
+        "next_run_at": NOW - 1000 + n * 60_000,
+        "heartbeat_id": _id("hb", n) if n % 7 == 0 else None,
+        **counts,
+        **_MADE,
+    }
+
+
+def _bot_run(n: int) -> dict[str, Any]:
+    is_going_on = n % 600 == 7
+    figures = ("input_tokens", "output_tokens", "requests", "tool_calls", "credits", "is_estimated", "reserved")
+    return {
+        "id": f"run_{NOW - n * 60_000:012x}{n:020x}",
+        "project_id": _project(n),
+        "bot_id": _id("bot", n % 200),
+        "schedule_id": _id("sch", n % 200),
+        "member_id": "",
+        "kind": "slot",
+        "status": "running" if is_going_on else "success",
+        "effective_at": NOW,
+        "count": 1,
+        "missed_count": 0,
+        "prompt": "Look",
+        "finished_at": None if is_going_on else NOW,
+        "lease_until": NOW + n * 1000 if is_going_on else None,
+        "lease_token": 0,
+        "created_at": NOW - n * 60_000,
+        **dict.fromkeys(figures, 0),
+    }
+
+
+def _entry(n: int) -> dict[str, Any]:
+    whose = {"project_id": _project(n), "bot_id": _id("bot", n % 200), "schedule_id": "sch_1", "run_id": f"run_{n}"}
+    return {**whose, "period_start": NOW, "at": NOW - n, "input_tokens": 1, "output_tokens": 1, "credits": 1}
+
+
+_MADE = {"created_at": NOW, "updated_at": NOW}
+
 _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "heartbeats": _heartbeat,
     "events": _event,
@@ -388,6 +450,11 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "usage_minutes": _minute,
     "usage_latency": _durations,
     "usage_errors": _error,
+    "bot_settings": _bot_setting,
+    "bots": _bot,
+    "bot_schedules": _schedule,
+    "bot_runs": _bot_run,
+    "bot_ledger": _entry,
 }
 
 
@@ -611,6 +678,44 @@ HOT = [
     ),
     Hot("prune: sandboxes", lambda c: projects.expired_before(c, NOW, 100), "ix_projects_expires_at"),
     Hot("prune: deleted projects", lambda c: projects.deleted_before(c, NOW, 100), "ix_projects_deleted_at"),
+    Hot("bots: due slots", lambda c: bot_runs.due_schedules(c, NOW, 100), "ix_bot_schedules_due"),
+    Hot("bots: next slot", bot_runs.next_due, "ix_bot_schedules_due"),
+    Hot("bots: going on", lambda c: bot_runs.running_of(c, [_id("sch", 7)], NOW), "ix_bot_runs_lease"),
+    Hot("bots: how many go on", lambda c: bot_runs.count_running_of_all(c, NOW), "ix_bot_runs_lease"),
+    Hot("bots: lost runs", lambda c: bot_runs.expired_leases(c, NOW, 100), "ix_bot_runs_lease"),
+    Hot("bots: next lease", bot_runs.next_lease_end, "ix_bot_runs_lease"),
+    Hot(
+        "bots: runs of the last hour",
+        lambda c: bot_runs.count_recent(c, _PROJECT, EpochMs(NOW - 3_600_000)),
+        "ix_bot_runs_project",
+    ),
+    Hot(
+        "bots: list of runs",
+        lambda c: bot_runs.list_runs(c, _id("bot", 7), status=None, schedule_id=None, member_id=None, limit=51),
+        "ix_bot_runs_bot",
+    ),
+    Hot(
+        "bots: statistics",
+        lambda c: bot_runs.ended_since(c, _id("bot", 7), EpochMs(NOW - 86_400_000)),
+        "ix_bot_runs_bot",
+    ),
+    Hot(
+        "bots: what was spent",
+        lambda c: bot_runs.ledger_since(c, _id("bot", 7), EpochMs(NOW - 86_400_000)),
+        "ix_bot_ledger_bot",
+    ),
+    Hot("bots: tallies", lambda c: bot_schedules.tallies(c, [_id("bot", 7)]), "ix_bot_schedules_prompt"),
+    Hot("bots: upcoming", lambda c: bot_schedules.upcoming(c, _PROJECT, 100), "ix_bot_schedules_project"),
+    Hot(
+        "overview: schedules",
+        lambda c: c.execute(bot_board.lines(c, _PROJECT, search="", now=NOW)).all(),
+        "ix_bot_schedules_project",
+    ),
+    Hot(
+        "overview: how runs ended",
+        lambda c: bot_board.by_ids(c, _PROJECT, [_id("sch", 7)], runs=30, now=NOW),
+        "ix_bot_runs_schedule",
+    ),
     Hot("a key by its hash", lambda c: keys.key_by_hash(c, (7).to_bytes(32, "big")), "api_keys_hash_key"),
 ]
 

@@ -71,7 +71,8 @@ def lines(conn: Connection, project_id: str, *, search: str, now: EpochMs) -> Se
         .select_from(bot_schedules)
         .join(bots, B.id == S.bot_id)
         .join(bot_settings, P.project_id == S.project_id, isouter=True)
-        .where(S.project_id == project_id)
+        # Said of both: a database that cannot tell from the one would read the bots of all projects.
+        .where(S.project_id == project_id, B.project_id == project_id)
     )
     if search:
         query = query.where(or_(contains(conn, name, search.casefold()), contains(conn, S.id, search.casefold())))
