@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from lifesign.db import migrate
 from lifesign.db.migrate import MAIN, Chain
@@ -37,3 +39,20 @@ def test_tables_that_are_as_they_should_be_are_found_so_without_alembic(tmp_path
     told = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True, check=True)
 
     assert told.stdout.split() == [migrate.newest(), "False"]
+
+
+def test_counted_requests_survive_being_laid_out_anew(tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / SQLITE_FILE)
+    settings = migrate.config()
+    with engine.begin() as conn:
+        settings.attributes["connection"] = conn
+        command.upgrade(settings, "0017")
+        conn.execute(text("INSERT INTO usage_minutes VALUES (60000, 3, 2, 1, 40, 3, 5, NULL)"))
+        conn.execute(text("INSERT INTO usage_latency VALUES (0, 7, 3), (0, 8, 1)"))
+
+    assert migrate.upgrade(engine) == "0017"
+
+    with engine.begin() as conn:
+        assert conn.execute(text("SELECT * FROM usage_minutes")).all() == [(60000, 3, 2, 1, 40, 3, 5, None)]
+        assert conn.execute(text("SELECT * FROM usage_latency")).all() == [(0, 7, 3), (0, 8, 1)]
+    engine.dispose()

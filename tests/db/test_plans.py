@@ -470,6 +470,8 @@ class Hot:
     def expected(self, dialect: str) -> str:
         if self.primary_key_of is None:
             return self.index
+        if dialect == "sqlite" and not metadata.tables[self.primary_key_of].dialect_options["sqlite"]["with_rowid"]:
+            return f"{self.primary_key_of} USING PRIMARY KEY"
         return f"{self.primary_key_of}_pkey" if dialect == "postgresql" else f"sqlite_autoindex_{self.primary_key_of}_1"
 
 

@@ -1104,6 +1104,8 @@ usage_minutes = Table(
     Column("duration_count", BigInteger, nullable=False),
     Column("duration_min_ms", BigInteger),
     Column("duration_max_ms", BigInteger),
+    # In the order of time: a dashboard reads all rows of a month.
+    sqlite_with_rowid=False,
 )
 
 usage_latency = Table(
@@ -1112,6 +1114,7 @@ usage_latency = Table(
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
     Column("bin", Integer, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 usage_errors = Table(
