@@ -1,5 +1,6 @@
 """What is written of many requests at once, what the dashboards show, and what is forgotten."""
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,7 +109,9 @@ def metrics(conn: Connection, of: Range, now: EpochMs) -> Metrics:
     hour = rules.start_of(first, HOUR_MS)
     latency = Latency()
     if found:
-        latency = rules.latency_of(store.histogram_since(conn, hour), store.sums_since(conn, hour))
+        # Durations are kept by the hour: the rest of the first one is all that the buckets lack.
+        sums = functools.reduce(_added, found.values(), store.sums_since(conn, hour, before=first))
+        latency = rules.latency_of(store.histogram_since(conn, hour), sums)
     return Metrics(of, [_bucket(at, found.get(at, Minute())) for at in begins], latency)
 
 
@@ -121,7 +124,15 @@ def _added(one: Minute, other: Minute) -> Minute:
         total=one.total + other.total,
         client_errors=one.client_errors + other.client_errors,
         server_errors=one.server_errors + other.server_errors,
+        duration_sum_ms=one.duration_sum_ms + other.duration_sum_ms,
+        duration_count=one.duration_count + other.duration_count,
+        duration_min_ms=min(_known(one.duration_min_ms, other.duration_min_ms), default=None),
+        duration_max_ms=max(_known(one.duration_max_ms, other.duration_max_ms), default=None),
     )
+
+
+def _known(*durations: int | None) -> list[int]:
+    return [each for each in durations if each is not None]
 
 
 def _errors(sums: Minute) -> int:

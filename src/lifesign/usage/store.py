@@ -69,9 +69,10 @@ def delete_errors_beyond(conn: Connection, kept: int) -> int:
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
-def sums_since(conn: Connection, first: EpochMs) -> Minute:
-    """All minutes from one on, together. Index: the primary key."""
-    return _minute(conn.execute(select(*_sums()).where(M.minute >= first)).one())
+def sums_since(conn: Connection, first: EpochMs, *, before: EpochMs | None = None) -> Minute:
+    """All minutes from one on, together; not those from `before` on. Index: the primary key."""
+    query = select(*_sums()).where(M.minute >= first)
+    return _minute(conn.execute(query if before is None else query.where(M.minute < before)).one())
 
 
 def totals_since(conn: Connection, *firsts: EpochMs) -> list[int]:
