@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.forked import forks
+from tests.peers.process import stop
 
 _STOP_S = 25.0
 COMMAND = (sys.executable, "-m", "lifesign")
@@ -93,12 +94,7 @@ def running_server(data_dir: Path, **changes: str) -> Iterator[Server]:
                     key = line.split()[2]
             yield Server(url, key, data_dir, process.pid)
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process, _STOP_S)
 
 
 @pytest.fixture(scope="session")

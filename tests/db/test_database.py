@@ -17,7 +17,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, event, inspect, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lifesign.clock import EpochMs
 from lifesign.db import (
@@ -471,6 +471,36 @@ async def test_postgres_commits_to_disk_and_has_time_outs(db: Database) -> None:
 
 
 # The data directory -------------------------------------------------------------------------------------------------
+class Conflict(Exception):
+    """What a driver says when two transactions met on the same rows."""
+
+    sqlstate = "40001"
+
+
+async def test_a_fault_after_many_conflicts_is_told_to_the_one_at_fault_and_the_writer_goes_on(db: Database) -> None:
+    met: list[int] = []
+
+    def record(_: Connection, items: Sequence[str]) -> list[str]:
+        if len(items) > 1 and len(met) < 4:
+            met.append(len(items))
+            raise OperationalError("statement", {}, Conflict())
+        if "bad" in items:
+            raise KeyError("bad")
+        return [f"{item} is written" for item in items]
+
+    gate = Gate(db)
+    held = await gate.close()
+    waiting = await started(*(db.write_batched(record, each) for each in ("a", "bad", "b")))
+    gate.open()
+    await asyncio.gather(*held)
+    a, bad, b = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert met == [3, 3, 3, 3]
+    assert (a, b) == ("a is written", "b is written")
+    assert isinstance(bad, KeyError)
+    assert await db.write_batched(record, "c") == "c is written"
+
+
 async def test_who_reads_the_same_at_once_shares_a_snapshot(db: Database) -> None:
     looked: list[list[str]] = []
     is_reading, go_on = threading.Event(), threading.Event()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +97,24 @@ class LedgerPeer:
             connection.close()
 
 
+class Stoppable(Protocol):
+    """A process of `subprocess`, or one that is like it."""
+
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def stop(process: Stoppable, within_s: float) -> None:
+    """Ask a process to end, and end it when it does not in time."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
 def peer_process(module: str, arguments: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Run `python -m <module>` for the time of the block; gives its pid and the first line it printed."""
@@ -114,12 +132,7 @@ def peer_process(module: str, arguments: Sequence[str]) -> Iterator[tuple[int, s
         assert line, f"{module} ended before it printed its port, with status {process.wait(_STOP_S)}"
         yield process.pid, line.strip()
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, _STOP_S)
         process.stdin.close()
         process.stdout.close()
 

@@ -79,7 +79,7 @@ class Keyring:
             return None
         now = self._clock.now()
         known = self._remembered(token_hash, now, good_for_ms=_SHARED_CACHE_MS)
-        if known is None or (known.expires_at is not None and rules.is_expired(known.expires_at, now)):
+        if known is None or rules.is_expired(known.expires_at, now):
             return None
         self._used[known.caller.key_id] = now
         return known.caller

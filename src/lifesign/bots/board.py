@@ -13,7 +13,7 @@ from lifesign.bots.records import Bot, ProjectSettings, Schedule
 from lifesign.bots.rules import RunStatus
 from lifesign.clock import EpochMs
 from lifesign.db.schema import bot_runs, bot_schedules, bot_settings, bots
-from lifesign.db.sql import contains, each_text, json_rows
+from lifesign.db.sql import behind_last, contains, each_text, json_rows
 from lifesign.heartbeats.board import STATES, State
 
 OVERDUE_MS: Final = 120_000
@@ -114,16 +114,7 @@ def _last_ends(conn: Connection, ids: Sequence[str], *, limit: int) -> dict[str,
     What it costs goes with what is asked for, not with the length of the history.
     """
     asked = each_text(conn, "ids")
-    other = bot_runs.alias("other")
-    floor = (
-        select(other.c.id)
-        .where(other.c.schedule_id == asked.c.value)
-        .order_by(other.c.id.desc())
-        .offset(limit)
-        .limit(1)
-        .correlate(asked)
-        .scalar_subquery()
-    )
+    floor = behind_last(R.schedule_id, R.id, asked.c.value, limit)
     query = (
         select(R.schedule_id, R.status)
         .select_from(asked.join(bot_runs, R.schedule_id == asked.c.value))

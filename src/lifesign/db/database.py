@@ -2,9 +2,9 @@
 
 SQLite: one writer thread with the one connection that ever writes; whatever waits in its queue shares a commit, and
 one caller's error undoes only its own work: by savepoints, or, where one kind of work has the transaction to itself, by
-trying each caller alone afterwards. PostgreSQL: a few writer threads, one
-transaction per caller (the server groups the commits itself). Both: callers of `write_batched` with one function are
-handed to it together, so that the hottest statements run once for many.
+trying each caller alone afterwards. PostgreSQL: a few writer threads, one transaction per caller (the server groups the
+commits itself). Both: callers of `write_batched` with one function are handed to it together, so that the hottest
+statements run once for many.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class Database:
         self.engine = writer
         self._reader = reader
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="lifesign-read")
-        # Of each of these threads on SQLite its connection, and all of them.
+        # On SQLite: of each thread that reads or writes its connection, and all of them.
         self._own = threading.local()
         self._kept: list[Connection] = []
         # Of `read_batched`: who waits for the next snapshot, and what works on the present one.
@@ -134,8 +134,6 @@ class Database:
         self.refusal: str | None = None
         """Why nothing may be written for now; reading goes on."""
         self._expected = 1
-        # Of SQLite's one writer.
-        self._connection: Connection | None = None
         self._listener = None if self.is_sqlite else Listener(writer)
         self._threads = [
             threading.Thread(target=self._write_forever, name=f"lifesign-write-{n}", daemon=True)
@@ -152,7 +150,7 @@ class Database:
 
         def run() -> R:
             try:
-                with self._snapshot() as conn:
+                with self._begun(self._reader) as conn:
                     return fn(conn, *args, **kwargs)
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 raise StorageUnavailable from error
@@ -188,14 +186,14 @@ class Database:
             del self._reading[fn]
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        """A transaction of one of the threads of `read`, which on SQLite keeps its connection: as for the writer."""
+    def _begun(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction of a thread, which on SQLite keeps its connection: the pool costs as much as ten check-ins."""
         if not self.is_sqlite:
-            with self._reader.begin() as pooled:
+            with engine.begin() as pooled:
                 yield pooled
             return
         kept: Connection | None = getattr(self._own, "connection", None)
-        conn = self._reader.connect() if kept is None else kept
+        conn = engine.connect() if kept is None else kept
         if kept is None:
             self._own.connection = conn
             self._kept.append(conn)
@@ -204,9 +202,16 @@ class Database:
                 yield conn
         except BaseException:
             if conn.invalidated or conn.in_transaction():
-                self._own.connection = None
-                conn.close()
+                self._let_go()
             raise
+
+    def _let_go(self) -> None:
+        """Close the connection of this thread, if it keeps one."""
+        conn: Connection | None = getattr(self._own, "connection", None)
+        if conn is not None:
+            self._own.connection = None
+            self._kept.remove(conn)
+            conn.close()
 
     async def read_at_length(self, fn: Callable[[Connection, Stop], R], *, limit_s: float) -> R:
         """Like `read`, for what may take up to a minute: on a thread and a connection that no `read` waits for.
@@ -377,7 +382,8 @@ class Database:
 
     def _commit_with_retries(self, callers: list[_Caller]) -> list[Any]:
         is_guarded = False
-        for attempt in range(1, _MAX_RETRIES + 1):
+        attempts = 0
+        while True:
             try:
                 return self._commit(callers, is_guarded=is_guarded)
             except _Undone as undone:
@@ -390,11 +396,11 @@ class Database:
                 error = undone.error
             except Exception as failed:  # noqa: BLE001 - the writer thread must outlive every failure; it is logged and answered
                 error = failed
-            if getattr(getattr(error, "orig", None), "sqlstate", None) not in _RETRYABLE or attempt == _MAX_RETRIES:
+            attempts += 1
+            if getattr(getattr(error, "orig", None), "sqlstate", None) not in _RETRYABLE or attempts == _MAX_RETRIES:
                 return self._unavailable(callers, error)
             # Two transactions met on the same rows: step aside for a moment, then run again from the start.
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not a secret
-        raise AssertionError  # pragma: no cover
 
     def _unavailable(self, callers: list[_Caller], error: Exception) -> list[Any]:
         log.error(
@@ -407,27 +413,6 @@ class Database:
         failure.__cause__ = error
         return [failure] * len(callers)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        if not self.is_sqlite:
-            with self.engine.begin() as conn:
-                yield conn
-            return
-        # Taking a connection from the pool and giving it back costs as much as several check-ins.
-        conn = self._connection = self._connection or self.engine.connect()
-        try:
-            with conn.begin():
-                yield conn
-        except BaseException:
-            if conn.invalidated or conn.in_transaction():
-                self._let_go()
-            raise
-
-    def _let_go(self) -> None:
-        conn, self._connection = self._connection, None
-        if conn is not None:
-            conn.close()
-
     def _commit(self, callers: list[_Caller], *, is_guarded: bool) -> list[Any]:
         """One transaction for the first of `callers`, mostly all of them; their results, in order, exceptions included.
 
@@ -437,7 +422,7 @@ class Database:
         """
         results: list[Any] = []
         began = time.monotonic()
-        with self._transaction() as conn:
+        with self._begun(self.engine) as conn:
             wakeups.take(conn)
             position = 0
             while position < len(callers):

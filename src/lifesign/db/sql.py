@@ -193,6 +193,16 @@ def each_text(conn: Connection, parameter: str) -> TableValuedAlias:
     return func.json_array_elements_text(array).table_valued("value", name=f"each_{parameter}").render_derived()
 
 
+def behind_last(owner: "Column[str]", order: "Column[Any]", each: ColumnElement[str], limit: int) -> ColumnElement[Any]:
+    """Of each owner, `order` of the row behind its last `limit` ones; null where there are no more.
+
+    What lies above it is found by an index on both columns, whatever the length of the history.
+    """
+    other = owner.table.alias("other")
+    query = select(other.c[order.name]).where(other.c[owner.name] == each).order_by(other.c[order.name].desc())
+    return query.offset(limit).limit(1).correlate(each.table).scalar_subquery()
+
+
 def earlier(instant: "Column[int]", parameter: str) -> ColumnElement[int]:
     """The earlier of a nullable instant and a bound one."""
     at: ColumnElement[int] = bindparam(parameter, type_=instant.type)

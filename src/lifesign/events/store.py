@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import events
-from lifesign.db.sql import each_text, insert_many, json_rows
+from lifesign.db.sql import behind_last, each_text, insert_many, json_rows
 from lifesign.events.rules import EventType
 
 
@@ -73,16 +73,7 @@ def last_of(
     What it costs goes with what is asked for, not with the length of the history.
     """
     ids = each_text(conn, "ids")
-    other = events.alias("other")
-    floor = (
-        select(other.c.seq)
-        .where(other.c.heartbeat_id == ids.c.value)
-        .order_by(other.c.seq.desc())
-        .offset(limit)
-        .limit(1)
-        .correlate(ids)
-        .scalar_subquery()
-    )
+    floor = behind_last(events.c.heartbeat_id, events.c.seq, ids.c.value, limit)
     query = (
         select(events.c.heartbeat_id, events.c.seq, events.c.id, events.c.type, events.c.metadata, events.c.created_at)
         .select_from(ids.join(events, events.c.heartbeat_id == ids.c.value))

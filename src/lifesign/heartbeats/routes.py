@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -471,12 +472,7 @@ def direct_check_in(state: State) -> DirectRoute:
         healthy, metadata = _parsed(asked.body) if asked.body else (True, None)
         key = _checked_key(asked.header(_IDEMPOTENCY_KEY))
         item = CheckIn(caller.project_id, caller.key_id, ref, healthy, metadata, context.now(), key)
-        return Work(check_ins.record, item, told)
-
-    def told(answer: Answer | Exception) -> Response:
-        if isinstance(answer, Exception):
-            raise answer
-        return _recorded(context, answer)
+        return Work(check_ins.record, item, partial(_recorded, context))
 
     return DirectRoute(frozenset({b"POST"}), _PLAIN_CHECK_IN, _PLAIN_BYTES, work)
 

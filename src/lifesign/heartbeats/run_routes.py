@@ -104,14 +104,8 @@ def direct_progress(state: State) -> DirectRoute:
         if caller is None or not caller.allows("checkins:write"):
             return None
         ref, _, run_id = asked.path[_BEFORE_REF:_AFTER_RUN].partition("/runs/")
-        return Work(
-            running.progress, Progress(_reporter(caller, ref), run_id, _report_of(asked.body), context.now()), told
-        )
-
-    def told(run: Run | Exception) -> Response:
-        if isinstance(run, Exception):
-            raise run
-        return _reported(run)
+        item = Progress(_reporter(caller, ref), run_id, _report_of(asked.body), context.now())
+        return Work(running.progress, item, _reported)
 
     return DirectRoute(frozenset({b"POST"}), _PLAIN_PROGRESS, _PLAIN_BYTES, work)
 

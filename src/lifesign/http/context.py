@@ -1,5 +1,6 @@
 """What a route is given: the settings, the clock and the database of this node."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,9 +29,14 @@ def header_of(request: Request, name: bytes) -> bytes | None:
 
     For hot routes: building Starlette's view of all headers takes longer than knowing the caller.
     """
-    for key, value in request.scope["headers"]:
+    return first_of(request.scope["headers"], name)
+
+
+def first_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first of these headers with this lower-case name."""
+    for key, value in headers:
         if key == name:
-            return cast("bytes", value)
+            return value
     return None
 
 

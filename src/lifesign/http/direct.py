@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from lifesign.db.patience import Patience
+from lifesign.http.context import first_of
 
 
 class Asked(NamedTuple):
@@ -28,24 +29,26 @@ class Asked(NamedTuple):
 
     def header(self, name: bytes) -> bytes | None:
         """The first header with this lower-case name."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return first_of(self.headers, name)
+
+
+def _raise(error: Exception) -> Response | None:
+    raise error
 
 
 # Any: each route writes items of its own type and tells results of its own type; the two belong together in one place.
 class Work(NamedTuple):
     """What a request comes down to.
 
-    record: as `Database.write_batched` takes it. told: the answer to the result of `item`, which may be an exception.
-    What it raises is told as if the ordinary route had raised it; None: that has to look at the request from the
-    start, and nothing was written.
+    record: as `Database.write_batched` takes it. told: the answer to the result of `item`. failed: the answer to an
+    exception in its place; None: the ordinary route has to look at the request from the start, and nothing was written.
+    What either raises is told as if the ordinary route had raised it.
     """
 
     record: Callable[[Connection, Sequence[Any]], Sequence[Any]]
     item: Any
-    told: Callable[[Any], Response | None]
+    told: Callable[[Any], Response]
+    failed: Callable[[Exception], Response | None] = _raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,7 @@ class _Call:
             # Too late: somebody was told that it took too long.
             return
         try:
-            response = work.told(outcome)
+            response = work.failed(outcome) if isinstance(outcome, Exception) else work.told(outcome)
         except Exception as error:  # noqa: BLE001 - told by the edge
             self._protocol.hand_over(self, error)
             return

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
@@ -79,14 +80,12 @@ def direct_ping(state: State) -> DirectRoute:
         sender = _sender_of(asked.headers, asked.scheme, asked.peer)
         body = asked.body[:body_limit]
         item = _ping_of(target, caller, sender, method=asked.method, body=body, stamp=context.now())
-        return Work(pings.record, item, told)
+        return Work(pings.record, item, partial(_taken, context), failed)
 
-    def told(pinged: Pinged | Exception) -> Response:
-        if isinstance(pinged, PingRefused):
-            return _refused(pinged)
-        if isinstance(pinged, Exception):
-            raise pinged
-        return _taken(context, pinged)
+    def failed(error: Exception) -> Response:
+        if not isinstance(error, PingRefused):
+            raise error
+        return _refused(error)
 
     methods = frozenset(each.encode() for each in METHODS - {"OPTIONS"})
     return DirectRoute(methods, _PLAIN_PING, _PLAIN_BYTES, work, lambda: pings.patience)

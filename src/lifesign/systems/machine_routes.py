@@ -68,15 +68,15 @@ def direct_heartbeat(state: State) -> DirectRoute:
         if known is None or bodies.reported_id(asked.body).lower() != known.id:
             return None
 
-        def told(at: EpochMs | Exception) -> Response | None:
-            if isinstance(at, StaleCredential):
-                return None
-            if isinstance(at, Exception):
-                raise at
+        def told(at: EpochMs) -> Response:
             context.db.failpoints.hit("checkin.after_commit")
             return _acknowledged(known, at)
 
-        return Work(beats.record, Beat(known, context.now()), told)
+        return Work(beats.record, Beat(known, context.now()), told, failed)
+
+    def failed(error: Exception) -> None:
+        if not isinstance(error, StaleCredential):
+            raise error
 
     pattern = re.compile(rb"/api/systems/heartbeat")
     return DirectRoute(frozenset({b"POST"}), pattern, MAX_HEARTBEAT_BYTES, work, lambda: beats.patience)
