@@ -56,6 +56,11 @@ def pytest_configure_node(node: Any) -> None:  # Any: xdist's controller of a wo
     node.workerinput["run_directory"] = str(node.config.stash[_RUN].directory)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    # Workers must name tests alike. Bytes are often made while the tests are collected, with the time of day in them.
+    return argname if isinstance(val, bytes) and len(val) > 8 else None
+
+
 def pytest_collection_finish() -> None:
     # Libraries and tests stay until the end: each full collection would walk through a million objects of theirs.
     gc.collect()

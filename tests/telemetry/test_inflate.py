@@ -52,7 +52,7 @@ def test_a_part_of_a_compressed_body_is_refused(body: bytes, data: st.DataObject
             inflate(part, encoding, len(body))
 
 
-@pytest.mark.parametrize("more", [b"x", b"\x00", b"\x1f\x8b", gzip.compress(b"second")[:-1]])
+@pytest.mark.parametrize("more", [b"x", b"\x00", b"\x1f\x8b", gzip.compress(b"second", mtime=0)[:-1]])
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_what_follows_a_compressed_body_is_refused(index: int, more: bytes) -> None:
     told, encoding = compressed(b"first")[index]
