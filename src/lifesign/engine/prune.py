@@ -39,7 +39,9 @@ _SIMPLE: tuple[Deletion, ...] = (
     pings.forget_rids,
     projects.forget_calls,
     usage.forget_minutes,
+    usage.forget_hours,
     usage.forget_latency,
+    usage.forget_latency_days,
     usage.forget_errors,
 )
 
