@@ -190,7 +190,10 @@ def startable(
 
 
 _ANY_WAITING = select(
-    *(select(R.id).where(status).limit(1).scalar_subquery().label(name) for name, status in (("queued", _QUEUED), ("parked", _PARKED)))
+    *(
+        select(R.id).where(status).limit(1).scalar_subquery().label(name)
+        for name, status in (("queued", _QUEUED), ("parked", _PARKED))
+    )
 )
 
 
