@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs, from_datetime, rfc3339, to_datetime
-from lifesign.schedule import BadSchedule, is_timezone, next_after, normalized
+from lifesign.schedule import BadSchedule, is_timezone, next_after, normalized, todays_timezone
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -424,3 +424,19 @@ def test_in_utc_it_is_the_plain_walk_of_the_calendar(expression: str, after: Epo
     expected = next(CronSim(expression, to_datetime(after).astimezone(UTC)))
 
     assert next_after(expression, "UTC", after) == from_datetime(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "today"),
+    [
+        ("Europe/Kiev", "Europe/Kyiv"),
+        ("US/Eastern", "America/New_York"),
+        ("Asia/Calcutta", "Asia/Kolkata"),
+        ("Europe/Stockholm", "Europe/Stockholm"),
+        ("UTC", "UTC"),
+        ("Etc/GMT+5", "Etc/GMT+5"),
+    ],
+)
+def test_a_zone_that_was_renamed_has_the_name_of_today(name: str, today: str) -> None:
+    assert todays_timezone(name) == today
+    assert is_timezone(today)

@@ -13,6 +13,7 @@ import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from importlib import resources
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -174,6 +175,11 @@ def is_timezone(name: str) -> bool:
     return name in _timezones()
 
 
+def todays_timezone(name: str) -> str:
+    """What a time zone is called today, where it was renamed: `Europe/Kyiv` for `Europe/Kiev`; else the name itself."""
+    return _renamed().get(name, name)
+
+
 def _first_due(schedule: CronSim, wall: datetime, instants: Callable[[datetime], list[EpochMs]]) -> EpochMs:
     """The earliest instant of the first reading after `wall` that has any."""
     # A CronSim is an iterator with a place, and the loop and the writer's thread may ask at once: so each call walks a
@@ -232,6 +238,19 @@ def _parsed(expression: str) -> tuple[CronSim, _Due]:
 def _zone(name: str) -> ZoneInfo:
     # The cache of zoneinfo itself holds no more than the last eight zones.
     return ZoneInfo(name)
+
+
+@cache
+def _renamed() -> dict[str, str]:
+    """Names that no country's zone has any more, and what those are called now.
+
+    A link alone does not tell: `Europe/Stockholm` is one too, and is what people in Sweden choose.
+    """
+    data = resources.files("tzdata").joinpath("zoneinfo")
+    rows = (line.split() for line in data.joinpath("zone.tab").read_text().splitlines() if not line.startswith("#"))
+    today = {row[2] for row in rows}
+    links = (line.split() for line in data.joinpath("tzdata.zi").read_text().splitlines() if line.startswith("L "))
+    return {old: new for _, new, old in links if new in today and old not in today}
 
 
 @cache

@@ -7,8 +7,9 @@ from urllib.parse import quote
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lifesign.heartbeats.slugs import is_valid_slug
 from lifesign.pings.mail import mail_of, recipient_of
-from lifesign.pings.rules import remote_address, target_of
+from lifesign.pings.rules import remote_address, slug_of_name, target_of
 from tests.harness import Lifesign
 from tests.pings.pinging import api, check, ping_key, send
 
@@ -122,3 +123,11 @@ def test_any_address_and_any_path_is_judged(address: str, path: str) -> None:
     target_of(path)
 
     assert remote_address(address, "127.0.0.1")
+
+
+@_MANY
+@given(st.text(max_size=120) | st.sampled_from(["hb_x", "HB__", "__x__", "a" * 200, "é-ü", "\u0661"]))
+def test_the_slug_of_any_name_is_one_or_none(name: str) -> None:
+    slug = slug_of_name(name)
+
+    assert slug is None or (is_valid_slug(slug) and len(slug) <= 90)

@@ -112,7 +112,8 @@ def create(
     while not _is_inserted(conn, heartbeat, ping_id):
         if has_slug:
             raise _slug_taken(definition.slug)
-        heartbeat = replace(heartbeat, slug=free_slug(conn, caller.project_id, slugs.slug_from_name(definition.name)))
+        base = definition.slug or slugs.slug_from_name(definition.name)
+        heartbeat = replace(heartbeat, slug=free_slug(conn, caller.project_id, base))
     store.set_dependencies(conn, heartbeat)
     record(conn, heartbeat, now, "created", key=caller.key_id)
     if is_paused:

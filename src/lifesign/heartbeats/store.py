@@ -130,6 +130,7 @@ _WAITING = (
     H.ping_id,
     H.ping_rules,
     H.ping_extras,
+    H.last_duration_ms,
     H.run_due_at,
     H.results,
     H.status,
@@ -168,6 +169,7 @@ class Found(NamedTuple):
     ping_id: str | None
     ping_rules: str | None
     ping_extras: int
+    last_duration_ms: int | None
     waiting: Waiting | None
 
 
@@ -202,15 +204,15 @@ def lock_waiting(
 
 
 def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns mypy does not know
-    key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, run_due_at, results, status, *timing = row[:15]
-    rest = row[15:]
+    key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, run_due_at, results, status = row[:11]
+    timing, rest = row[11:16], row[16:]
     is_ordinary = status == "active" and timing[0] != "oneshot" and run_due_at is None and results is None
     if managed_by is not None and managed_by.startswith(BOT_OWNER):
         is_ordinary = False
     if not is_ordinary or None in rest[3:]:
-        return Found(key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, None)
+        return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, None)
     waiting = Waiting(key, project_id, Timing(*timing), *rest)
-    return Found(key, project_id, slug, managed_by, ping_id, ping_rules, ping_extras, waiting)
+    return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, waiting)
 
 
 def by_ids(conn: Connection, ids: Iterable[str], *, lock: bool = False) -> dict[str, Heartbeat]:

@@ -31,6 +31,12 @@ from lifesign.pings.rules import CheckRefused
 BADGES_INFO = "lifesign/badges"
 _FORMATS = ("svg", "json", "shields")
 _HEADERS = {"Cache-Control": "no-cache", "Access-Control-Allow-Origin": "*"}
+_PREFLIGHT = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Api-Key",
+    "Access-Control-Max-Age": "600",
+}
 _SIGNATURE_CHARACTERS = 8
 _TWO_STATES = "-2"
 State = Literal["up", "late", "down"]
@@ -172,6 +178,12 @@ async def _tag_badge(request: Request) -> Response:
     return badge(name, Counts.of(rows, context.now()), label, has_three=has_three)
 
 
+async def _preflight(request: Request) -> Response:
+    """What a browser asks before it shows a badge on a page of another site."""
+    del request
+    return Response(status_code=204, headers=_PREFLIGHT)
+
+
 # Prometheus ---------------------------------------------------------------------------------------------------------
 async def _metrics(request: Request) -> Response:
     project = request.path_params["project"]
@@ -249,6 +261,12 @@ routes = [
     Route("/b/{states}/{rest:path}", _check_badge, methods=["GET"]),
     Route("/badge/{key}/{signed}", _tag_badge, methods=["GET"]),
     Route("/badge/{key}/{signed}/{rest:path}", _tag_badge, methods=["GET"]),
+    *(
+        Route(path, _preflight, methods=["OPTIONS"])
+        for path in ("/b/{states}/{rest:path}", "/badge/{key}/{signed}", "/badge/{key}/{signed}/{rest:path}")
+    ),
+    # The second is the address of old, which stands in scrape configurations.
     Route("/projects/{project}/metrics/{key}", _metrics, methods=["GET"]),
+    Route("/projects/{project}/checks/metrics/{key}", _metrics, methods=["GET"]),
     Route("/projects/{project}/metrics/", _metrics, methods=["GET"]),
 ]

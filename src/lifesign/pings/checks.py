@@ -12,14 +12,14 @@ from lifesign.channels import service as channels
 from lifesign.clock import EpochMs
 from lifesign.events import service as events
 from lifesign.faults import InvalidInput
-from lifesign.heartbeats import running, slugs
+from lifesign.heartbeats import running
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.counted import PingRules
 from lifesign.heartbeats.definition import Definition
 from lifesign.heartbeats.rules import Heartbeat, HeartbeatLimitReached, Managed, StateRefused
 from lifesign.incidents import policies
 from lifesign.incidents.rules import Tuning
-from lifesign.pings import schemas, store
+from lifesign.pings import rules, schemas, store
 from lifesign.pings.rules import CheckRefused
 from lifesign.pings.schemas import Version, Wanted
 from lifesign.projects import service as projects
@@ -90,8 +90,7 @@ def create(conn: Connection, editing: Editing, wanted: Wanted) -> tuple[Heartbea
     chosen = wanted.values.get("slug") or None
     if editing.version < 3:  # noqa: PLR2004 - the version that knows slugs
         chosen = None
-        name = definition.name
-        definition = replace(definition, slug=slugs.slug_from_name(name) if name else None)
+        definition = replace(definition, slug=rules.slug_of_name(definition.name))
     else:
         definition = replace(definition, slug=chosen)
     try:
@@ -181,8 +180,7 @@ def edit(conn: Connection, editing: Editing, before: Heartbeat, wanted: Wanted) 
     changes |= _references(conn, editing.caller.project_id, wanted)
     if editing.version < 3:  # noqa: PLR2004 - the version that knows slugs
         if changes.get("name", before.name) != before.name:
-            name = changes["name"]
-            base = slugs.slug_from_name(name) if name else None
+            base = rules.slug_of_name(changes["name"])
             changes["slug"] = base and heartbeats.free_slug(conn, before.project_id, base)
     elif "slug" in wanted.values:
         changes["slug"] = wanted.values["slug"] or None
@@ -234,9 +232,12 @@ def resume(conn: Connection, editing: Editing, ping_id: str) -> Heartbeat:
     """Take a check out of its pause, as if it were new. Raises CheckRefused."""
     before = by_uuid(conn, editing.caller, ping_id)
     try:
-        return heartbeats.resume_unarmed(conn, editing.caller, before.id, editing.now)
+        after = heartbeats.resume_unarmed(conn, editing.caller, before.id, editing.now)
     except StateRefused:
         raise CheckRefused(409, "check is not paused") from None
+    after = running.drop_ping_run(conn, after, editing.now)
+    heartbeats.save(conn, after)
+    return after
 
 
 # Pings --------------------------------------------------------------------------------------------------------------
@@ -296,9 +297,10 @@ def list_flips(conn: Connection, heartbeat: Heartbeat, *, start: EpochMs, end: E
         if row.type in _FLIPS:
             flips.append((row.created_at, _FLIPS[row.type]))
         elif row.type == "resumed":
-            is_by_ping = "via" in orjson.loads(row.metadata)
-            flips.append((row.created_at, int(is_by_ping)))
-            is_armed = is_by_ping
+            # By hand it is new then. By a ping it is what the ping says, which is told next.
+            if "via" not in orjson.loads(row.metadata):
+                flips.append((row.created_at, 0))
+            is_armed = False
         elif row.type == "checkin" and not is_armed:
             flips.append((row.created_at, 1))
             is_armed = True

@@ -78,7 +78,7 @@ class Asked:
     def number(self, name: str, low: int, high: int) -> int | None:
         """A whole number of the query. Raises CheckRefused."""
         text = self.request.query_params.get(name)
-        if text is None:
+        if not text:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high):
             raise CheckRefused(400, f"invalid {name}")
@@ -100,9 +100,9 @@ def _shown(asked: Asked, caller: Caller, heartbeat: Heartbeat) -> dict[str, Any]
 async def _list_checks(asked: Asked) -> Response:
     caller = await asked.caller("heartbeats:read")
     query = asked.request.query_params
-    tags = [tag for tag in query.getlist("tag") if tag]
+    tags = query.getlist("tag")
     limit, after = asked.number("limit", 1, _MAX_LIST), _cursor(asked)
-    slug = query.get("slug")
+    slug = query.get("slug") or None
     rows = await context_of(asked.request).db.read(checks.all_of, caller.project_id, tags=tags, slug=slug)
     if after is not None:
         rows = [row for row in rows if row.id > after]
@@ -207,7 +207,8 @@ async def _ping_body(asked: Asked) -> Response:
     body = await context.db.read(checks.ping_body, heartbeat, int(n), bodies_kept=context.settings.ping_bodies_kept)
     # Whatever it looks like, a browser must not take it for a page of this server.
     headers = _CORS | {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
-    return Response(body, headers=headers, media_type="text/plain")
+    # No charset: nobody knows it.
+    return Response(body, headers=headers | {"Content-Type": "text/plain"})
 
 
 async def _list_flips(asked: Asked) -> Response:
@@ -216,9 +217,9 @@ async def _list_flips(asked: Asked) -> Response:
     seconds = asked.number("seconds", 0, _YEAR_S)
     heartbeat = await _found(asked, caller)
     since = EpochMs((start or 0) * _S)
-    if seconds is not None:
+    if seconds:
         since = EpochMs(max(since, asked.now - seconds * _S))
-    until = EpochMs((_LATEST_S if end is None else end) * _S)
+    until = EpochMs((end or _LATEST_S) * _S)
     flips = await context_of(asked.request).db.read(checks.list_flips, heartbeat, start=since, end=until)
     shown = [{"timestamp": schemas.precise_time(at)[:19] + "+00:00", "up": up} for at, up in flips]
     return _answer({"flips": shown})
@@ -315,7 +316,7 @@ async def _body(request: Request) -> dict[str, Any]:
         raw = await read_body(request)
     except BodyTooLarge:
         raise CheckRefused(413, "request body too large") from None
-    if not raw.strip():
+    if not raw:
         return {}
     try:
         body = orjson.loads(raw)

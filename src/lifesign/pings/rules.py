@@ -5,7 +5,8 @@ Spec "Pings", sections 2 to 4. Everything is decided here and nothing is done he
 
 import ipaddress
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from lifesign.clock import EpochMs
@@ -25,6 +26,10 @@ DURATION_KNOWN_MS = 72 * 3600 * _S
 _MAX_EXIT_STATUS = 255
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SLUG = re.compile(rf"[a-z0-9_-]{{1,{MAX_SLUG}}}")
+_NO_SLUG, _BETWEEN = re.compile(r"[^a-z0-9_\s-]"), re.compile(r"[\s-]+")
+# Leaves ten characters to the number of one that is taken.
+_NUMBERED_SLUG = MAX_SLUG - 10
+_ID_PREFIX = "hb_"
 _ACTIONS: dict[str, Action] = {"start": "start", "fail": "fail", "log": "log"}
 
 
@@ -84,6 +89,15 @@ def target_of(rest: str) -> Target | None:
 def is_slug(text: str) -> bool:
     """Whether a ping URL may name a heartbeat so."""
     return _SLUG.fullmatch(text) is not None
+
+
+def slug_of_name(name: str) -> str | None:
+    """The slug that a name has in the older versions of the API, which people put into their ping URLs; None: none."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = _BETWEEN.sub("-", _NO_SLUG.sub("", letters)).strip("-_")
+    if slug.startswith(_ID_PREFIX):
+        slug = slug.replace("_", "-", 1)  # else it would read as an id
+    return slug[:_NUMBERED_SLUG].rstrip("-_") or None
 
 
 def _said(target: Target, words: list[str]) -> Target | None:
@@ -164,6 +178,13 @@ def repeat_window_ms(configured_ms: int, anchor_at: EpochMs, next_deadline: Epoc
     if next_deadline is None:
         return configured_ms
     return min(configured_ms, max(0, next_deadline - anchor_at) // 2)
+
+
+def open_since(came: Mapping[Signal, EpochMs]) -> EpochMs | None:
+    """When the run began whose signals came last at these times; None when it has ended since, or never began."""
+    started_at = came.get("start")
+    ends = [at for signal, at in came.items() if signal in {"success", "fail"}]
+    return None if started_at is None or max(ends, default=started_at - 1) >= started_at else started_at
 
 
 def duration_ms(started_at: EpochMs | None, now: EpochMs) -> int | None:

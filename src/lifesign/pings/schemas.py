@@ -91,7 +91,7 @@ def _timezone(field: str, value: Any) -> str:
     text: str = _text(MAX_NAME)(field, value)
     if not schedule.is_timezone(text):
         raise _refused(field, "is not a valid timezone")
-    return text
+    return schedule.todays_timezone(text)
 
 
 def _flag(field: str, value: Any) -> bool:
@@ -172,8 +172,8 @@ def _rules(values: Mapping[str, Any], present: PingRules) -> PingRules:
     given = {field.name: values[field.name] for field in fields(PingRules) if field.name in values}
     if "subject" in values or "subject_fail" in values:
         # The older names: they say the keywords and, by being there, that subjects are looked at.
-        success = values.get("subject", present.success_kw if present.filter_subject else "")
-        failure = values.get("subject_fail", present.failure_kw if present.filter_subject else "")
+        success = values.get("subject", present.success_kw)
+        failure = values.get("subject_fail", present.failure_kw)
         given.setdefault("success_kw", success)
         given.setdefault("failure_kw", failure)
         given.setdefault("filter_subject", bool(success or failure))

@@ -3,7 +3,7 @@
 Everything here runs in the caller's transaction and goes through `rules` for its decisions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -122,6 +122,8 @@ class _Batch:
         self._by_ping_id = {each.ping_id: each.id for each in found if each.ping_id is not None}
         self._rules = {each.id: each.ping_rules for each in found}
         self._extras = {each.id: each.ping_extras for each in found}
+        # How long the last run took is told until the next end of one, which has to take it away.
+        self._timed = {each.id for each in found if each.last_duration_ms is not None}
         self._projects = {each.id: each.project_id for each in found}
         self._bodies: list[store.Body] = []
         self._managed = {each.id for each in found if each.managed_by is not None}
@@ -136,6 +138,7 @@ class _Batch:
             is_wanted = heartbeat_id is None and item.creation is not None
             return self._created(item) if is_wanted else PingRefused(*NOT_FOUND)
         is_plain = item.action == "success" and item.rid is None and item.mail is None
+        is_plain = is_plain and heartbeat_id not in self._timed
         if is_plain and self._rules.get(heartbeat_id) is None and self._batch.waiting(heartbeat_id) is not None:
             told, project_id = _told(item, "success"), self._projects[heartbeat_id]
             self._batch.take(_check_in(item, project_id, heartbeat_id, healthy=True, ping=told))
@@ -167,32 +170,38 @@ class _Batch:
     def _applied(self, item: Ping, before: Heartbeat) -> Pinged:
         """A ping that does more than move a deadline: written at once, after what came before it."""
         signal = _signal(item, before)
-        if item.rid is not None and signal in {"start", "success", "fail"} and self._is_repeat(item, before, signal):
-            return Pinged(is_repeat=True)
-        after = self._done(item, before, signal)
+        came: Mapping[Signal, EpochMs] = {}
+        if item.rid is not None and signal in {"start", "success", "fail"}:
+            came = store.came(self._conn, before.id, item.rid)
+            if self._is_repeat(item, before, came.get(signal)):
+                return Pinged(is_repeat=True)
+            self._remember(item, before, signal)
+        after = self._done(item, before, signal, came)
         self._batch.put(after)
+        if after.last_duration_ms is None:
+            self._timed.discard(after.id)
+        else:
+            self._timed.add(after.id)
         self._rules[after.id], self._extras[after.id] = after.ping_rules, after.ping_extras
         self._keep_body(item, after.id, after.project_id, after.checkin_count)
         return Pinged()
 
-    def _is_repeat(self, item: Ping, before: Heartbeat, signal: Signal) -> bool:
-        """Whether the same came just before; if not, it is remembered."""
-        rid = item.rid or ""
+    def _is_repeat(self, item: Ping, before: Heartbeat, last_at: EpochMs | None) -> bool:
+        """Whether the same came just before."""
         window_ms = rules.repeat_window_ms(self._limits.repeat_ms, before.anchor_at, before.next_deadline)
-        last_at = store.last_at(self._conn, before.id, rid, signal)
-        if last_at is not None and 0 <= item.stamp - last_at < window_ms:
-            return True
+        return last_at is not None and 0 <= item.stamp - last_at < window_ms
+
+    def _remember(self, item: Ping, before: Heartbeat, signal: Signal) -> None:
         store.remember(
             self._conn,
             heartbeat_id=before.id,
             project_id=before.project_id,
-            rid=rid,
+            rid=item.rid or "",
             signal=signal,
             now=item.stamp,
         )
-        return False
 
-    def _done(self, item: Ping, before: Heartbeat, signal: Signal) -> Heartbeat:
+    def _done(self, item: Ping, before: Heartbeat, signal: Signal, came: Mapping[Signal, EpochMs]) -> Heartbeat:
         conn, now = self._conn, item.stamp
         if signal in {"log", "ign"}:
             event = Event(before.project_id, before.id, "log" if signal == "log" else "ignored")
@@ -204,18 +213,13 @@ class _Batch:
             event = Event(before.project_id, before.id, "run_started", {"runId": begun.ping_run_id})
             return self._noted(begun, signal, event, item)
         ok = signal == "success"
-        duration_ms = rules.duration_ms(self._started_at(item, before), now)
+        started_at = before.ping_started_at if item.rid is None else rules.open_since(came)
+        duration_ms = rules.duration_ms(started_at, now)
         ended = running.end_by_ping(conn, before, item.rid, ok=ok, now=now)
-        if duration_ms is not None:
-            ended = replace(ended, last_duration_ms=duration_ms)
+        ended = replace(ended, last_duration_ms=duration_ms)
         told = _told(item, signal, duration_ms)
         check_in = _check_in(item, ended.project_id, ended.id, healthy=ok, ping=told)
         return checkins.apply(conn, ended, check_in, self._tuning)
-
-    def _started_at(self, item: Ping, before: Heartbeat) -> EpochMs | None:
-        if item.rid is None:
-            return before.ping_started_at
-        return store.last_at(self._conn, before.id, item.rid, "start")
 
     def _noted(self, heartbeat: Heartbeat, signal: Signal, event: Event, item: Ping) -> Heartbeat:
         """The heartbeat after a ping that is no check-in."""

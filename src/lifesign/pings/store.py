@@ -48,12 +48,10 @@ def numbers_with_body(conn: Connection, heartbeat_id: str) -> set[int]:
     return set(conn.scalars(select(B.n).where(B.heartbeat_id == heartbeat_id)))
 
 
-def last_at(conn: Connection, heartbeat_id: str, rid: str, signal: Signal) -> EpochMs | None:
-    """When the last ping with this run id and this signal came."""
-    at: EpochMs | None = conn.scalar(
-        select(R.at).where(R.heartbeat_id == heartbeat_id, R.rid == rid, R.signal == signal)
-    )
-    return at
+def came(conn: Connection, heartbeat_id: str, rid: str) -> dict[Signal, EpochMs]:
+    """When the last ping with this run id came, by signal."""
+    rows = conn.execute(select(R.signal, R.at).where(R.heartbeat_id == heartbeat_id, R.rid == rid))
+    return {row[0]: row[1] for row in rows}
 
 
 def remember(conn: Connection, *, heartbeat_id: str, project_id: str, rid: str, signal: Signal, now: EpochMs) -> None:
