@@ -271,6 +271,35 @@ async def test_what_is_null_is_cleared_and_what_is_absent_stays(lifesign: Lifesi
     assert [cleared[name] for name in shown] == [None] * 4
 
 
+async def test_what_was_chosen_of_limits_and_notices_can_be_taken_back(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign)
+    chosen: Json = {
+        "limits": {"timeout_seconds": 60, "max_requests": 3, "max_credits_per_run": 2, "min_run_credits": 1},
+        "notify": {"mode": "always", "channels": [], "cooldown_seconds": 60},
+    }
+    made = await configured(lifesign, owner["id"], lifesign=chosen)
+
+    nulls = {"limits": {"timeout_seconds": None, "max_credits_per_run": None}, "notify": {"channels": None}}
+    some = await configured(lifesign, owner["id"], lifesign=nulls)
+    nulls = {"limits": dict.fromkeys(chosen["limits"]), "notify": dict.fromkeys(chosen["notify"])}
+    none = await configured(lifesign, owner["id"], lifesign=nulls)
+
+    assert {name: made["lifesign"][name] for name in chosen} == chosen
+    assert some["lifesign"]["limits"] == {"max_requests": 3, "min_run_credits": 1}
+    assert some["lifesign"]["notify"] == {"mode": "always", "cooldown_seconds": 60}
+    assert (none["lifesign"]["limits"], none["lifesign"]["notify"]) == ({}, {})
+
+
+async def test_a_blank_pattern_is_no_pattern_although_there_is_one_already(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign)
+    made = await configured(lifesign, owner["id"], cron_pattern="@daily")
+
+    told = await configured(lifesign, owner["id"], cron_pattern="", expect=400)
+
+    assert told["error"]["field"] == "cron_pattern"
+    assert (await read(lifesign, made))["cron_pattern"] == "@daily"
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [

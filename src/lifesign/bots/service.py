@@ -482,9 +482,9 @@ def _schedule_options(
 ) -> ScheduleOptions:
     told = Fields({}, within="lifesign")
     if "limits" in extra:
-        extra["limits"] = before.options.limits | extra["limits"]
+        extra["limits"] = _merged(before.options.limits, extra["limits"])
     if "notify" in extra:
-        extra["notify"] = before.options.notify | extra["notify"]
+        extra["notify"] = _merged(before.options.notify, extra["notify"])
         if "channels" in extra["notify"]:
             _require_channels(conn, ask, told, "notify.channels", extra["notify"]["channels"])
     if extra.get("watch") is not None:
@@ -496,6 +496,11 @@ def _schedule_options(
     if "tools" in extra and unknown is not None:
         raise told.refuse("tools", f"the bot may not use {unknown!r}")
     return options
+
+
+def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen, after changes; None takes a choice back."""
+    return {name: value for name, value in {**before, **changes}.items() if value is not None}
 
 
 def _require_room(conn: Connection, plan: Plan, bot: Bot) -> None:

@@ -138,7 +138,6 @@ async def _form_page(
         faults=faults,
         policies=known,
         channels=told,
-        has_own_channels=schedule is not None and "channels" in schedule.options.notify,
         slots=_slots(wanted, schedule, context.now()),
         zone=None if wanted is None else wanted.timezone,
     )
