@@ -175,7 +175,7 @@ def end_queued(conn: Connection, run: Run, status: RunStatus, reason: str, now: 
             run_store.delete_run(conn, run.id)
             _let_next(conn, run.schedule_id, now)
             return
-        values |= {"first_slot": run.slot, "last_slot": run.slot, "count": count, "missed_count": 0}
+        values |= {"first_slot": run.first_slot or run.slot, "last_slot": run.slot, "count": count, "missed_count": 0}
     run_store.set_run(conn, run.id, values)
     store.set_columns(conn, run.schedule_id, {"last_status": status, "last_executed_at": now})
     _let_next(conn, run.schedule_id, now)
