@@ -239,7 +239,8 @@ async def test_an_edit_by_uuid_may_change_the_prompt_and_leaves_the_next_run(lif
     assert renamed["lifesign"]["next_run_at"] == "2026-01-05T12:30:00.000Z"
     assert slower["lifesign"]["next_run_at"] == "2026-01-05T12:46:00.000Z"
     assert taken["error"]["field"] == "prompt"
-    await configured(lifesign, owner["id"], uuid="sch_nowhere", expect=404)
+    for nowhere in ("sch_nowhere", "sch_\0", 7, {}):
+        await configured(lifesign, owner["id"], uuid=nowhere, expect=404)
 
 
 async def test_cron_and_interval_take_turns(lifesign: Lifesign) -> None:

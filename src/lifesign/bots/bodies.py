@@ -202,6 +202,11 @@ def is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in _ABSENT_TEXTS)
 
 
+def text_of(value: Any) -> str:
+    """An id that is a text; what could be none is one that nothing has."""
+    return value if isinstance(value, str) and "\x00" not in value else ""
+
+
 # Bots ---------------------------------------------------------------------------------------------------------------
 BOT_OPTIONS: Final = frozenset(
     {

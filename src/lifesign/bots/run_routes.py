@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from lifesign.auth.rules import bearer_token
 from lifesign.bots import (
+    bodies,
     claiming,
     ending,
     looking,
@@ -203,7 +204,7 @@ def _logs(conn: Connection, call: Call, bot: Bot, status: str | None, paging: Pa
             return [], 0
         member_id = found.id
     if schedule_id is not None:
-        schedule_id = str(schedule_id).replace("\x00", "")
+        schedule_id = bodies.text_of(schedule_id)
         is_known = store.schedule_by_id(conn, bot.id, schedule_id) is not None
         if not is_known and not _had_runs(conn, bot.id, schedule_id):
             raise ScheduleNotFound

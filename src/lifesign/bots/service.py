@@ -250,14 +250,22 @@ def update_bot(conn: Connection, ask: Ask, ref: str | int, fields: Fields) -> tu
     after = replace(after, updated_at=max(ask.now, before.updated_at))
     store.save_bot(conn, after)
     activity.edited(conn, after.project_id, after.id, ask.now)
-    if after.is_scheduling != before.is_scheduling:
-        for schedule in store.schedules_of(conn, after.id):
-            if schedule.is_enabled:
-                locked = store.schedules_by_id(conn, [schedule.id], lock=True)[schedule.id]
-                moved = timed(locked, ask.now, is_running=after.is_scheduling)
-                store.save_schedule(conn, _watched(conn, ask, after, moved))
-        wake_after_commit(conn, "bots_claim")
+    is_switched = after.is_scheduling != before.is_scheduling
+    if is_switched or after.name != before.name:
+        _carry_over(conn, ask, after, is_switched=is_switched)
     return before, after
+
+
+def _carry_over(conn: Connection, ask: Ask, bot: Bot, *, is_switched: bool) -> None:
+    """A bot was renamed, or its switch was moved: schedules run or rest, and what watches them is called after it."""
+    for schedule in store.lock_schedules_of(conn, bot.id):
+        after = schedule
+        if is_switched and schedule.is_enabled:
+            after = timed(schedule, ask.now, is_running=bot.is_scheduling)
+        after = _watched(conn, ask, bot, after, is_switched=is_switched and schedule.is_enabled)
+        if after != schedule:
+            store.save_schedule(conn, after)
+    wake_after_commit(conn, "bots_claim")
 
 
 def reset_bot(conn: Connection, ask: Ask, ref: str | int) -> None:
@@ -389,7 +397,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
     schedule_id = fields.raw("uuid")
     present: Schedule | None = None
     if not bodies.is_absent(schedule_id):
-        present = store.schedule_by_id(conn, bot.id, str(schedule_id), lock=True)
+        present = store.schedule_by_id(conn, bot.id, bodies.text_of(schedule_id), lock=True)
         if present is None:
             raise ScheduleNotFound
     plan = require_switches(conn, bot)
@@ -413,7 +421,7 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
     if present is None:
         _require_room(conn, plan, bot)
         after = switched(after, ask, is_enabled=is_enabled) if is_enabled else after
-        after = _watched(conn, ask, bot, after)
+        after = _watched(conn, ask, bot, after, is_switched=True)
         if not store.insert_schedule(conn, after):
             raise InvalidField("prompt", "another schedule of this bot has it")
     else:
@@ -422,7 +430,8 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if is_enabled != before.is_enabled:
             after = switched(after, ask, is_enabled=is_enabled)
         if after != before:
-            after = _watched(conn, ask, bot, replace(after, updated_at=ask.now))
+            is_switched = is_enabled != before.is_enabled
+            after = _watched(conn, ask, bot, replace(after, updated_at=ask.now), is_switched=is_switched)
             store.save_schedule(conn, after)
     activity.edited(conn, bot.project_id, bot.id, ask.now)
     wake_after_commit(conn, "bots_claim")
@@ -519,19 +528,19 @@ def set_enabled(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id: str
     after = before
     if before.is_enabled != is_enabled:
         after = replace(switched(before, ask, is_enabled=is_enabled), updated_at=ask.now)
-        after = _watched(conn, ask, bot, after)
+        after = _watched(conn, ask, bot, after, is_switched=True)
         store.save_schedule(conn, after)
         activity.edited(conn, bot.project_id, bot.id, ask.now)
         wake_after_commit(conn, "bots_claim")
     return shown(conn, [(bot, after)], ask.now)[0]
 
 
-def _watched(conn: Connection, ask: Ask, bot: Bot, schedule: Schedule) -> Schedule:
+def _watched(conn: Connection, ask: Ask, bot: Bot, schedule: Schedule, *, is_switched: bool) -> Schedule:
     """The schedule with its heartbeat as it wants one."""
     if schedule.options.watch is None and schedule.heartbeat_id is None:
         return schedule
     found = watching.without_lost(conn, schedule)
-    return watching.kept(conn, ask.watchers, bot, found, ask.now)
+    return watching.kept(conn, ask.watchers, bot, found, ask.now, is_switched=is_switched)
 
 
 def switched(schedule: Schedule, ask: Ask, *, is_enabled: bool) -> Schedule:
@@ -642,7 +651,8 @@ def delete_schedule(conn: Connection, ask: Ask, bot_ref: str | int, schedule_id:
 def delete_bot(conn: Connection, ask: Ask, ref: str | int) -> str:
     """Remove a bot and all that was kept of it; its id. Raises BotNotFound."""
     bot = get_bot(conn, ask.project_id, ref, lock=True)
-    for schedule in store.schedules_of(conn, bot.id):
+    # Locked, or a run that somebody starts meanwhile would outlive its bot.
+    for schedule in store.lock_schedules_of(conn, bot.id):
         watching.remove(conn, ask.watchers, bot, schedule, ask.now)
     store.delete_bot(conn, bot.id)
     activity.edited(conn, bot.project_id, bot.id, ask.now)
