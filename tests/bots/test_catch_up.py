@@ -60,7 +60,7 @@ async def test_a_slot_is_caught_up_while_it_is_not_too_old(
 
 
 async def test_a_slot_is_not_caught_up_once_its_hours_are_over(start_lifesign: MakeLifesign) -> None:
-    hours = {"active_hours_start": "09:00", "active_hours_end": "12:00", "interval_minutes": 60}
+    hours: Json = {"active_hours_start": "09:00", "active_hours_end": "12:00", "interval_minutes": 60}
     async with start_lifesign(at=LEFT) as before:
         made = await scheduled(before, **hours)
     async with start_lifesign(at="2026-01-05T11:30:00.000Z") as within:
@@ -89,7 +89,7 @@ async def test_a_time_that_a_clock_skipped_is_caught_up_at_the_end_of_the_gap(st
 
 
 async def test_hours_that_closed_before_a_clock_was_put_back_stay_closed(start_lifesign: MakeLifesign) -> None:
-    zone = {"timezone": "Europe/Berlin", "interval_minutes": 30, "active_hours_start": "01:00"}
+    zone: Json = {"timezone": "Europe/Berlin", "interval_minutes": 30, "active_hours_start": "01:00"}
     async with start_lifesign(at="2026-10-24T12:00:00.000Z") as before:
         closed = await scheduled(before, active_hours_end="02:30", **zone)
         opened = await configured(

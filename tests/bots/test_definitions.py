@@ -239,7 +239,7 @@ async def test_an_edit_by_uuid_may_change_the_prompt_and_leaves_the_next_run(lif
     assert renamed["lifesign"]["next_run_at"] == "2026-01-05T12:30:00.000Z"
     assert slower["lifesign"]["next_run_at"] == "2026-01-05T12:46:00.000Z"
     assert taken["error"]["field"] == "prompt"
-    for nowhere in ("sch_nowhere", "sch_\0", 7, {}):
+    for nowhere in ("sch_nowhere", "sch_\0", 7, [1]):
         await configured(lifesign, owner["id"], uuid=nowhere, expect=404)
 
 
@@ -481,9 +481,14 @@ async def test_keys_of_providers_are_kept_and_not_shown(lifesign: Lifesign) -> N
     await settings(lifesign, providers=[provider | {"api_key": "sk-0123456789abcdef"}])
 
     again = await settings(lifesign, providers=[provider])
+    same = await settings(lifesign, providers=again["providers"])
+    other = {"providers": [provider | {"api_key": "****0000"}]}
+    refused = await asked(lifesign, "PUT", "/settings", other, expect=400)
     moved = await settings(lifesign, providers=[provider | {"base_url": "http://127.0.0.2/v1"}])
 
-    assert again["providers"] == [provider | {"api_key": "****cdef"}]
+    sent_back = [provider | {"api_key": "****cdef"}]
+    assert again["providers"] == same["providers"] == sent_back
+    assert refused["message"] == "providers[0].api_key: is what is shown of a key, not the key"
     assert moved["providers"][0]["api_key"] is None
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from lifesign.bots import ending, run_store, service, starting, store
+from lifesign.bots import ending, run_store, schedules, starting, store
 from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import new_run
 from lifesign.bots.timing import Timing
@@ -157,9 +157,9 @@ def _many(conn: Connection, bot_id: str, count: int, now: EpochMs) -> None:
     """Schedules that are due in a minute."""
     owner = store.bots_by_id(conn, [bot_id])[bot_id]
     for n in range(count):
-        blank = service.blank(now, owner, "", f"p{n}")
+        blank = schedules.blank(now, owner, "", f"p{n}")
         made = replace(blank, is_enabled=True, timing=Timing(1))
-        assert store.insert_schedule(conn, service.timed(made, now, is_running=True))
+        assert store.insert_schedule(conn, schedules.timed(made, now, is_running=True))
 
 
 async def test_runs_of_an_hour_are_limited(lifesign: Lifesign) -> None:

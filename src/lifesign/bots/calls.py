@@ -15,9 +15,9 @@ from lifesign.audit import service as audit
 from lifesign.auth.rules import Caller, MissingScope
 from lifesign.auth.service import any_caller_of
 from lifesign.bots import bodies, rules, store
+from lifesign.bots.asking import Ask
 from lifesign.bots.bodies import Fields
 from lifesign.bots.rules import CallsLimited, InvalidBody, InvalidField, MissingField, Plan, ProjectForbidden
-from lifesign.bots.service import Ask
 from lifesign.bots.watching import Watchers
 from lifesign.channels.delivery import Courier
 from lifesign.clock import EpochMs

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import activity, rules, run_store, service, store, timing, watching
+from lifesign.bots import activity, asking, project_settings, rules, run_store, store, timing, watching
 from lifesign.bots.ending import pause
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule, new_run
 from lifesign.bots.rules import GONE, Facts
@@ -281,7 +281,7 @@ def _least_gap(cron: str, day: int) -> float:
 # Triggers ------------------------------------------------------------------------------------------------------------
 def trigger(
     conn: Connection,
-    ask: service.Ask,
+    ask: asking.Ask,
     bot_ref: str | int,
     schedule_id: str,
     *,
@@ -290,8 +290,8 @@ def trigger(
 ) -> Run:
     """A run now, or the refusal of one. Raises BotNotFound, ScheduleNotFound, PlanForbids, HeartbeatDisabled."""
     now = ask.now
-    bot, _ = service.get_schedule(conn, ask.project_id, bot_ref, schedule_id)
-    service.require_switches(conn, bot)
+    bot, _ = asking.get_schedule(conn, ask.project_id, bot_ref, schedule_id)
+    project_settings.require_switches(conn, bot)
     schedule = store.schedule_by_id(conn, bot.id, schedule_id, lock=True)
     if schedule is None:
         raise rules.ScheduleNotFound

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import activity, notices, reports, rules, run_store, service, store
+from lifesign.bots import activity, notices, reports, rules, run_store, schedules, store
 from lifesign.bots.notices import Subject
 from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import Run, Schedule, new_run
@@ -136,7 +136,7 @@ def _auto_pause(
 
 def pause(conn: Connection, schedule: Schedule, reason: str, now: EpochMs) -> None:
     """The server itself disables a schedule."""
-    store.save_schedule(conn, service.paused(schedule, reason, "system", now))
+    store.save_schedule(conn, schedules.paused(schedule, reason, "system", now))
 
 
 # Ends before the beginning -------------------------------------------------------------------------------------------
