@@ -1,6 +1,7 @@
 """Pages of heartbeats and incidents: what they show, what they do, and to whom they refuse it."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Connection
@@ -351,6 +352,9 @@ async def test_markup_stays_text_on_pages_of_what_is_set(lifesign: Lifesign, clo
     key = await lifesign.ask("POST", "/v1/keys", {"name": HOSTILE, "scopes": ["*"]}, expect=201)
     async with lifesign.client(key["token"]) as hostile:
         assert (await hostile.patch("/v1/settings", json={"fallbackChannel": hook["id"]})).status_code == 200
+        prices = [{"model": HOSTILE, "input_usd_per_million": 1, "output_usd_per_million": 2}]
+        changed = {"project_id": "default", "prices": prices}
+        assert (await hostile.put("/v1/bot/settings", json=changed)).status_code == 200
 
     for path in (
         "/policies",
@@ -364,6 +368,7 @@ async def test_markup_stays_text_on_pages_of_what_is_set(lifesign: Lifesign, clo
         "/keys",
         "/settings",
         f"/settings/maintenance/{announced['id']}/edit",
+        f"/settings/bots/prices/edit?of={quote(HOSTILE)}",
         "/audit",
     ):
         page = await owner.get(path)
