@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from benchmarks.report import Figure, Goal
 from benchmarks.stage import DATABASES, DatabaseKind, Options, fresh_settings
 from lifesign.app import Node, open_node
-from lifesign.bots import service, store, timing
+from lifesign.bots import schedules, store, timing
 from lifesign.bots.records import Bot, BotOptions
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs, ManualClock
@@ -99,8 +99,8 @@ def _schedules(conn: Connection, now: EpochMs) -> None:
     )
     bot = store.insert_bot(conn, bot)
     for n in range(_DUE):
-        made = replace(service.blank(now, bot, "", f"prompt {n}"), is_enabled=True, timing=Timing(1))
-        store.insert_schedule(conn, service.timed(made, now, is_running=True))
+        made = replace(schedules.blank(now, bot, "", f"prompt {n}"), is_enabled=True, timing=Timing(1))
+        store.insert_schedule(conn, schedules.timed(made, now, is_running=True))
 
 
 def _claimed(conn: Connection) -> Counter[str]:

@@ -45,8 +45,10 @@ from lifesign.auth.vitals.store import VitalsKey
 from lifesign.clock import EpochMs, SystemClock
 from lifesign.db import schema
 from lifesign.settings import Settings
+from lifesign.usage import service as usage_service
 from lifesign.usage.counted import Counted
 from lifesign.usage.log import UsageLog
+from lifesign.usage.rules import Minute, Sums
 
 _LISTENING = re.compile(r"listening on (\S+)")
 _PARTS_OF_A_ROUND = 4
@@ -304,27 +306,18 @@ def _dashboards(kind: DatabaseKind, options: Options) -> list[Figure]:
             ]
 
 
+def _busy_minute(count: int) -> Minute:
+    return Minute(count, count, count, count, count, 1, 900)
+
+
 def _insert_usage(conn: Connection, now: EpochMs) -> None:
     minute = now - now % 60_000
-    counts = ("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count")
-    conn.execute(
-        insert(schema.usage_minutes),
-        [
-            {
-                "minute": minute - n * 60_000,
-                **dict.fromkeys(counts, n % 50),
-                "duration_min_ms": 1,
-                "duration_max_ms": 900,
-            }
-            for n in range(_MINUTES)
-        ],
+    hour = minute - minute % 3_600_000
+    sums = Sums(
+        minutes={EpochMs(minute - n * 60_000): _busy_minute(n % 50) for n in range(_MINUTES)},
+        latency={(EpochMs(hour - n * 3_600_000), each): 3 for n in range(_MINUTES // 60) for each in range(150)},
     )
-    hours = [
-        {"hour": minute - minute % 3_600_000 - n * 3_600_000, "bin": each, "count": 3}
-        for n in range(_MINUTES // 60)
-        for each in range(150)
-    ]
-    conn.execute(insert(schema.usage_latency), hours)
+    usage_service.add(conn, sums)
     conn.execute(
         insert(schema.usage_errors),
         [

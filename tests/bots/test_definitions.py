@@ -239,7 +239,8 @@ async def test_an_edit_by_uuid_may_change_the_prompt_and_leaves_the_next_run(lif
     assert renamed["lifesign"]["next_run_at"] == "2026-01-05T12:30:00.000Z"
     assert slower["lifesign"]["next_run_at"] == "2026-01-05T12:46:00.000Z"
     assert taken["error"]["field"] == "prompt"
-    await configured(lifesign, owner["id"], uuid="sch_nowhere", expect=404)
+    for nowhere in ("sch_nowhere", "sch_\0", 7, [1]):
+        await configured(lifesign, owner["id"], uuid=nowhere, expect=404)
 
 
 async def test_cron_and_interval_take_turns(lifesign: Lifesign) -> None:
@@ -269,6 +270,35 @@ async def test_what_is_null_is_cleared_and_what_is_absent_stays(lifesign: Lifesi
     shown = ("credit_budget", "active_hours_start", "active_hours_end", "active_days")
     assert [made[name] for name in shown] == [kept[name] for name in shown] == [5.5, "09:00", "24:00", "1"]
     assert [cleared[name] for name in shown] == [None] * 4
+
+
+async def test_what_was_chosen_of_limits_and_notices_can_be_taken_back(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign)
+    chosen: Json = {
+        "limits": {"timeout_seconds": 60, "max_requests": 3, "max_credits_per_run": 2, "min_run_credits": 1},
+        "notify": {"mode": "always", "channels": [], "cooldown_seconds": 60},
+    }
+    made = await configured(lifesign, owner["id"], lifesign=chosen)
+
+    nulls = {"limits": {"timeout_seconds": None, "max_credits_per_run": None}, "notify": {"channels": None}}
+    some = await configured(lifesign, owner["id"], lifesign=nulls)
+    nulls = {"limits": dict.fromkeys(chosen["limits"]), "notify": dict.fromkeys(chosen["notify"])}
+    none = await configured(lifesign, owner["id"], lifesign=nulls)
+
+    assert {name: made["lifesign"][name] for name in chosen} == chosen
+    assert some["lifesign"]["limits"] == {"max_requests": 3, "min_run_credits": 1}
+    assert some["lifesign"]["notify"] == {"mode": "always", "cooldown_seconds": 60}
+    assert (none["lifesign"]["limits"], none["lifesign"]["notify"]) == ({}, {})
+
+
+async def test_a_blank_pattern_is_no_pattern_although_there_is_one_already(lifesign: Lifesign) -> None:
+    owner = await bot(lifesign)
+    made = await configured(lifesign, owner["id"], cron_pattern="@daily")
+
+    told = await configured(lifesign, owner["id"], cron_pattern="", expect=400)
+
+    assert told["error"]["field"] == "cron_pattern"
+    assert (await read(lifesign, made))["cron_pattern"] == "@daily"
 
 
 @pytest.mark.parametrize(
@@ -451,9 +481,14 @@ async def test_keys_of_providers_are_kept_and_not_shown(lifesign: Lifesign) -> N
     await settings(lifesign, providers=[provider | {"api_key": "sk-0123456789abcdef"}])
 
     again = await settings(lifesign, providers=[provider])
+    same = await settings(lifesign, providers=again["providers"])
+    other = {"providers": [provider | {"api_key": "****0000"}]}
+    refused = await asked(lifesign, "PUT", "/settings", other, expect=400)
     moved = await settings(lifesign, providers=[provider | {"base_url": "http://127.0.0.2/v1"}])
 
-    assert again["providers"] == [provider | {"api_key": "****cdef"}]
+    sent_back = [provider | {"api_key": "****cdef"}]
+    assert again["providers"] == same["providers"] == sent_back
+    assert refused["message"] == "providers[0].api_key: is what is shown of a key, not the key"
     assert moved["providers"][0]["api_key"] is None
 
 

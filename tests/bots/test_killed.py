@@ -89,8 +89,9 @@ def test_nothing_of_a_run_outlives_a_server_that_is_killed(tmp_path: Path, kind:
         ref = {"project_id": "default", "bot_id": bot["id"], "heartbeat_id": made["uuid"]}
         server.ask("POST", "/v1/bot/heartbeat/trigger?async=true", ref, expect=202)
         until(begun.exists)
+        # What nobody waits for may not have become what it will be yet.
+        until(lambda: sum(_words(each)[:1] == ["sleep"] for each in _descendants(server.process.pid)) == 3)
         family = _descendants(server.process.pid)
-        assert sum(_words(each)[:1] == ["sleep"] for each in family) == 3
 
         server.kill()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
-from lifesign.bots import ending, run_store, service, starting, store
+from lifesign.bots import ending, run_store, schedules, starting, store
 from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import new_run
 from lifesign.bots.timing import Timing
@@ -16,8 +16,6 @@ from lifesign.engine.bots import BotsClaim
 from tests.bots.asking import asked, bot, configured, key, read, settings, switched
 from tests.bots.asking_runs import PULL, beaten, claimed, finished, logs, scheduled, triggered, worked
 from tests.harness import Json, Lifesign, MakeLifesign
-
-LATE = "2026-01-05T00:00:00.000Z"
 
 
 # Slots --------------------------------------------------------------------------------------------------------------
@@ -117,37 +115,6 @@ async def test_a_new_run_may_take_the_place_of_the_one_that_goes_on(lifesign: Li
     assert (logged["status"], logged["lifesign"]["reason"]) == ("cancelled", "superseded")
 
 
-async def test_after_a_long_absence_there_is_one_run_or_one_row(start_lifesign: MakeLifesign) -> None:
-    async with start_lifesign(at=LATE) as before:
-        caught = await scheduled(before)
-        missed = await scheduled(before, lifesign={"catch_up": "skip"})
-    async with start_lifesign(at="2026-01-05T10:10:00.000Z") as after:
-        await after.advance()
-        done = await worked(after)
-
-        assert (done["lifesign"]["kind"], done["lifesign"]["missed_count"]) == ("catch_up", 19)
-        assert done["lifesign"]["slot"] == "2026-01-05T10:00:00.000Z"
-        (row,) = await logs(after, missed)
-        assert (row["status"], row["lifesign"]["reason"], row["lifesign"]["count"]) == ("skipped", "missed", 20)
-        assert row["lifesign"]["first_slot"] == "2026-01-05T00:30:00.000Z"
-        assert row["lifesign"]["last_slot"] == "2026-01-05T10:00:00.000Z"
-        assert (await read(after, caught))["lifesign"]["next_run_at"] == "2026-01-05T10:30:00.000Z"
-
-
-async def test_what_is_caught_up_in_order_runs_one_after_the_other(start_lifesign: MakeLifesign) -> None:
-    async with start_lifesign(at=LATE) as before:
-        await scheduled(before, cron_pattern="0 * * * *", lifesign={"catch_up": "all"})
-    async with start_lifesign(at="2026-01-05T03:10:00.000Z") as after:
-        await after.advance()
-        slots = []
-        while (run := await claimed(after)) is not None:
-            assert await claimed(after) is None
-            slots.append(run["slot"][11:16])
-            await finished(after, run)
-
-        assert slots == ["01:00", "02:00", "03:00"]
-
-
 async def test_slots_of_many_schedules_are_as_many_runs_although_two_claim_at_once(lifesign: Lifesign) -> None:
     owner = await bot(lifesign, lifesign=PULL)
     await settings(lifesign, max_runs_per_hour=100_000)
@@ -190,9 +157,9 @@ def _many(conn: Connection, bot_id: str, count: int, now: EpochMs) -> None:
     """Schedules that are due in a minute."""
     owner = store.bots_by_id(conn, [bot_id])[bot_id]
     for n in range(count):
-        blank = service.blank(now, owner, "", f"p{n}")
+        blank = schedules.blank(now, owner, "", f"p{n}")
         made = replace(blank, is_enabled=True, timing=Timing(1))
-        assert store.insert_schedule(conn, service.timed(made, now, is_running=True))
+        assert store.insert_schedule(conn, schedules.timed(made, now, is_running=True))
 
 
 async def test_runs_of_an_hour_are_limited(lifesign: Lifesign) -> None:

@@ -123,6 +123,32 @@ async def test_what_people_let_rest_is_paused_and_waits_anew_afterwards(
     assert again["nextDeadline"] == "2026-01-05T13:40:00.000Z"
 
 
+async def test_an_edit_leaves_what_somebody_paused_and_the_deadline_of_the_run_under_way(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    made = await _watched(lifesign, ledger)
+    await lifesign.advance(30 * 60)
+    ref = {"bot_id": made["bot_id"], "uuid": made["uuid"]}
+
+    await asked(lifesign, "POST", "/heartbeat/configure", ref | {"prompt": "Something else."})
+    await asked(lifesign, "PUT", "/update", {"bot_id": made["bot_id"], "name": "Day watch"})
+    edited = await _heartbeat(lifesign, made)
+    await lifesign.ask("POST", f"/v1/heartbeats/{edited['id']}/pause", {})
+    await asked(lifesign, "POST", "/heartbeat/configure", ref | {"interval_minutes": 60})
+    paused = await _heartbeat(lifesign, made)
+
+    assert (edited["name"], edited["nextDeadline"]) == ("Day watch: Something else.", "2026-01-05T12:40:00.000Z")
+    assert (paused["status"], paused["interval"]) == ("paused", 3600)
+
+
+async def test_another_timing_moves_the_deadline(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    made = await _watched(lifesign, ledger)
+
+    await asked(lifesign, "POST", "/heartbeat/configure", made | {"interval_minutes": 60, "lifesign": None})
+
+    assert (await _heartbeat(lifesign, made))["nextDeadline"] == "2026-01-05T13:10:00.000Z"
+
+
 async def test_what_is_stopped_twice_waits_only_when_both_are_over(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     made = await _watched(lifesign, ledger)
     seen: list[str] = []

@@ -66,7 +66,9 @@ def test_a_bot_is_made_shown_changed_listed_and_deleted(watched: Server, tmp_pat
 def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None:
     bot = _bot(watched, "Scheduled")
     hours = ("--every", "2h", "--hours", "09:00-17:00", "--days", "1,2", "--timezone", "Europe/Berlin")
-    made = _schedule(watched, bot, "Look.", *hours, "--budget", "5", "--no-enable")
+    made = _schedule(watched, bot, "Look.", *hours, "--budget", "5", "--no-enable", "--tell", "none")
+    options = ("--options", '{"notify": {"mode": "always"}, "jitter_seconds": 5}')
+    follows = _schedule(watched, bot, "Look.", "--no-enable", "--tell", "project", *options)
     where = (str(bot["id"]), made["uuid"])
 
     enabled = watched.told("bots", "schedule", "enable", *where)["heartbeat"]
@@ -77,6 +79,8 @@ def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None
 
     assert (made["interval_minutes"], made["active_hours_end"], made["credit_budget"]) == (120, "17:00", 5)
     assert (made["enabled"], enabled["enabled"], disabled["enabled"]) == (0, 1, 0)
+    assert (made["lifesign"]["notify"], follows["uuid"]) == ({"channels": []}, made["uuid"])
+    assert (follows["lifesign"]["notify"], follows["lifesign"]["jitter_seconds"]) == ({"mode": "always"}, 5)
     assert "every 2h 09:00-17:00 on 1,2" in table
     assert "next runs" in shown
     assert deleted.text == f"deleted {made['uuid']}\n"
@@ -88,10 +92,11 @@ def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None
         (("--every", "90s"), "--every: 90s is no number of whole minutes"),
         (("--hours", "9"), "--hours: '9' has no end"),
         (("--options", "[]"), "--options: must be a JSON object"),
+        (("--tell", "none", "--options", '{"notify": {"channels": []}}'), "either with --tell or as notify.channels"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_without_asking(
-    watched: Server, options: tuple[str, str], told: str
+    watched: Server, options: tuple[str, ...], told: str
 ) -> None:
     ran = watched.command("bots", "schedule", "create", "1", "Look.", *options)
 

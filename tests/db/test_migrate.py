@@ -41,18 +41,29 @@ def test_tables_that_are_as_they_should_be_are_found_so_without_alembic(tmp_path
     assert told.stdout.split() == [migrate.newest(), "False"]
 
 
-def test_counted_requests_survive_being_laid_out_anew(tmp_path: Path) -> None:
+def test_counted_requests_survive_being_laid_out_anew_and_are_added_up_by_hours_and_days(tmp_path: Path) -> None:
+    hour, day = 3_600_000, 86_400_000
     engine = sqlite_engine(tmp_path / SQLITE_FILE)
     settings = migrate.config()
     with engine.begin() as conn:
         settings.attributes["connection"] = conn
         command.upgrade(settings, "0017")
         conn.execute(text("INSERT INTO usage_minutes VALUES (60000, 3, 2, 1, 40, 3, 5, NULL)"))
+        conn.execute(text(f"INSERT INTO usage_minutes VALUES ({hour - 60_000}, 1, 0, 0, 9, 1, 9, 9)"))
+        conn.execute(text(f"INSERT INTO usage_minutes VALUES ({hour}, 1, 0, 1, 7, 1, NULL, 7)"))
         conn.execute(text("INSERT INTO usage_latency VALUES (0, 7, 3), (0, 8, 1)"))
+        conn.execute(text(f"INSERT INTO usage_latency VALUES ({day - hour}, 8, 2), ({day}, 8, 5)"))
 
     assert migrate.upgrade(engine) == "0017"
 
     with engine.begin() as conn:
-        assert conn.execute(text("SELECT * FROM usage_minutes")).all() == [(60000, 3, 2, 1, 40, 3, 5, None)]
-        assert conn.execute(text("SELECT * FROM usage_latency")).all() == [(0, 7, 3), (0, 8, 1)]
+        assert conn.execute(text("SELECT * FROM usage_minutes WHERE minute = 60000")).all() == [
+            (60000, 3, 2, 1, 40, 3, 5, None)
+        ]
+        assert conn.execute(text("SELECT * FROM usage_latency WHERE hour = 0")).all() == [(0, 7, 3), (0, 8, 1)]
+        assert conn.execute(text("SELECT * FROM usage_hours")).all() == [
+            (0, 4, 2, 1, 49, 4, 5, 9),
+            (hour, 1, 0, 1, 7, 1, None, 7),
+        ]
+        assert conn.execute(text("SELECT * FROM usage_latency_days")).all() == [(0, 7, 3), (0, 8, 3), (day, 8, 5)]
     engine.dispose()

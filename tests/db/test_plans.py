@@ -358,13 +358,27 @@ def _measurement(n: int) -> dict[str, Any]:
     }
 
 
+_REQUESTS = {
+    **dict.fromkeys(("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count"), 1),
+    "duration_min_ms": 1,
+    "duration_max_ms": 1,
+}
+
+
 def _minute(n: int) -> dict[str, Any]:
-    figures = ("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count")
-    return {"minute": NOW - n * 60_000, **dict.fromkeys(figures, 1), "duration_min_ms": 1, "duration_max_ms": 1}
+    return {"minute": NOW - n * 60_000, **_REQUESTS}
+
+
+def _hour(n: int) -> dict[str, Any]:
+    return {"hour": NOW - n * 3_600_000, **_REQUESTS}
 
 
 def _durations(n: int) -> dict[str, Any]:
     return {"hour": NOW - n // 10 * 3_600_000, "bin": n % 10, "count": 1}
+
+
+def _durations_of_days(n: int) -> dict[str, Any]:
+    return {"day": NOW - n // 10 * 86_400_000, "bin": n % 10, "count": 1}
 
 
 def _error(n: int) -> dict[str, Any]:
@@ -454,7 +468,9 @@ _TABLES: dict[str, Callable[[int], dict[str, Any]]] = {
     "vitals_keys": _vitals_key,
     "measurements": _measurement,
     "usage_minutes": _minute,
+    "usage_hours": _hour,
     "usage_latency": _durations,
+    "usage_latency_days": _durations_of_days,
     "usage_errors": _error,
     "bot_settings": _bot_setting,
     "bots": _bot,
@@ -509,7 +525,14 @@ HOT = [
         primary_key_of="usage_minutes",
     ),
     Hot("dashboard: sums", lambda c: usage.sums_since(c, _LATELY), "", primary_key_of="usage_minutes"),
+    Hot("dashboard: sums of whole hours", lambda c: usage.sums_since(c, _LATELY), "", primary_key_of="usage_hours"),
     Hot("dashboard: durations", lambda c: usage.histogram_since(c, _LATELY), "", primary_key_of="usage_latency"),
+    Hot(
+        "dashboard: durations of whole days",
+        lambda c: usage.histogram_since(c, _LATELY),
+        "",
+        primary_key_of="usage_latency_days",
+    ),
     Hot(
         "dashboard: errors, first page",
         lambda c: usage.recent_errors(c, limit=51, after=None),
@@ -521,12 +544,24 @@ HOT = [
         "ix_usage_errors_last_seen",
     ),
     Hot("prune: old minutes", lambda c: usage.delete_minutes(c, _LONG_AGO, 100), "", primary_key_of="usage_minutes"),
+    Hot(
+        "prune: old hours",
+        lambda c: usage.delete_hours(c, EpochMs(NOW - 5990 * 3_600_000), 100),
+        "",
+        primary_key_of="usage_hours",
+    ),
     Hot("prune: old errors", lambda c: usage.delete_errors(c, _LONG_AGO, 100), "ix_usage_errors_last_seen"),
     Hot(
         "prune: old durations",
         lambda c: usage.delete_latency(c, EpochMs(NOW - 590 * 3_600_000), 100),
         "",
         primary_key_of="usage_latency",
+    ),
+    Hot(
+        "prune: old durations by the day",
+        lambda c: usage.delete_latency_days(c, EpochMs(NOW - 590 * 86_400_000), 100),
+        "",
+        primary_key_of="usage_latency_days",
     ),
     Hot("sweep: what is due", lambda c: heartbeats.lock_due(c, NOW, 1000), "ix_heartbeats_check_at"),
     Hot("sweep: when the next is due", heartbeats.next_bound, "ix_heartbeats_check_at"),

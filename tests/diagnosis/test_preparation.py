@@ -82,12 +82,12 @@ def test_a_record_that_is_its_own_parent_counts() -> None:
 def test_a_chain_of_a_hundred_thousand_parents_is_followed_in_time() -> None:
     chain = [span(number, trace=1, parent=number - 1, failing=True) for number in range(1, 100_001)]
 
-    started = time.perf_counter()
+    started = time.thread_time()
     found = failures_of(chain, [])
 
     assert ids(*found.leaves) == ids(chain[-1])
     assert len(found.ended_the_root) == 1
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=6), st.randoms())
@@ -126,10 +126,10 @@ def test_messages_are_one_when_only_numbers_differ() -> None:
 
 
 def test_a_long_message_of_hex_is_masked_in_milliseconds() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     masked_message("a0" * 16_384)
 
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 def test_what_cannot_be_seen_is_taken_out() -> None:

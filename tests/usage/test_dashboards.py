@@ -185,6 +185,51 @@ async def test_all_buckets_together_are_the_number_of_the_overview(lifesign: Lif
                 assert each["server_error_count"] <= each["error_count"] <= each["total_requests"]
 
 
+async def test_windows_that_begin_anywhere_tell_the_same_as_the_requests_one_by_one(lifesign: Lifesign) -> None:
+    """Whole hours and days are read from sums of their own: those are of the very same requests."""
+    choose = random.Random(5)
+    async with builder(lifesign):
+        await lifesign.advance(40 * DAY_S)
+        sent: list[UsageRecord] = []
+        # In the middle of an hour, on its boundary, and on that of a day.
+        for seconds in (0, 17 * 60 + 5, 42 * 60 + 55, 11 * HOUR_S):
+            await lifesign.advance(seconds)
+            now = lifesign.now()
+            ages_s = [
+                *(choose.randrange(31 * DAY_S) for _ in range(200)),
+                *(choose.randrange(2 * HOUR_S) for _ in ".."),
+            ]
+            ages_s += [days * DAY_S + each for days in (1, 7, 30) for each in (0, -60, 60, 3 * HOUR_S, -HOUR_S, -DAY_S)]
+            some = [
+                record(
+                    now - max(0, age) * 1000, status=choose.choice([200, 404, 500]), duration_ms=choose.randrange(128)
+                )
+                for age in ages_s
+            ]
+            await add(lifesign, *some)
+            sent += some
+
+            for of, days, length_s in (("24h", 1, HOUR_S), ("7d", 7, DAY_S), ("30d", 30, DAY_S)):
+                found = await lifesign.node.db.read(service.metrics, rules.range_of(of), now)
+                begin = now - now % 60_000 - days * DAY_S * 1000
+                shown = Counter(each.at // (length_s * 1000) for each in sent if each.at >= begin)
+                failed = Counter(
+                    each.at // (length_s * 1000) for each in sent if each.at >= begin and each.status >= 400
+                )
+                whole_hours = begin - begin % (HOUR_S * 1000)
+                durations = sorted(each.duration_ms or 0 for each in sent if each.at >= whole_hours)
+
+                assert {each.at // (length_s * 1000): each.total for each in found.series if each.total} == shown
+                assert {each.at // (length_s * 1000): each.errors for each in found.series if each.errors} == failed
+                assert found.latency[:3] == tuple(
+                    durations[-(-percent * len(durations) // 100) - 1] for percent in (50, 95, 99)
+                )
+                assert found.latency.avg_ms == int(sum(durations) / len(durations) + 0.5)
+                overview = await lifesign.node.db.read(service.overview, now)
+                asked = {"24h": overview.last_24h, "7d": overview.last_7d, "30d": overview.last_30d}
+                assert asked[of] == sum(shown.values())
+
+
 # Latency ------------------------------------------------------------------------------------------------------------
 async def taking(lifesign: Lifesign, jane: Builder, durations_ms: list[int]) -> None:
     """Requests that take as long, on the node's clock."""

@@ -16,7 +16,7 @@ from structlog.testing import LogCapture
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
-from lifesign.db.schema import usage_errors, usage_latency, usage_minutes
+from lifesign.db.schema import usage_errors, usage_hours, usage_latency, usage_latency_days, usage_minutes
 from lifesign.usage import service
 from lifesign.usage.log import BATCH, MAX_WAITING, UsageLog
 from lifesign.usage.metrics import USAGE_DROPPED
@@ -313,14 +313,16 @@ async def test_what_no_dashboard_shows_any_more_is_forgotten(lifesign: Lifesign)
             await lifesign.advance(60)
             return await lifesign.node.db.read(_kept)
 
-        assert await kept_after(32, -3) == (1, 1, 1)
-        assert await kept_after(0, 65) == (0, 0, 1)
-        assert await kept_after(57, 0) == (0, 0, 1)
-        assert await kept_after(1, 0) == (0, 0, 0)
+        # It is noon: an hour and a day are forgotten once they began long enough ago.
+        assert await kept_after(31, 12 * 60 - 3) == (1, 1, 1, 1, 1)
+        assert await kept_after(0, 12 * 60) == (1, 1, 1, 0, 1)
+        assert await kept_after(0, 65) == (0, 0, 0, 0, 1)
+        assert await kept_after(57, 0) == (0, 0, 0, 0, 1)
+        assert await kept_after(1, 0) == (0, 0, 0, 0, 0)
         assert (await jane.own())["request_count"] == 1
 
 
 def _kept(conn: Connection) -> tuple[int, ...]:
-    """How many rows there are of minutes, of durations and of errors."""
-    tables = (usage_minutes, usage_latency, usage_errors)
+    """How many rows there are of minutes and hours, of durations by the hour and by the day, and of errors."""
+    tables = (usage_minutes, usage_hours, usage_latency, usage_latency_days, usage_errors)
     return tuple(conn.scalar(select(func.count()).select_from(table)) or 0 for table in tables)

@@ -101,6 +101,12 @@ def paths(server: Server, page: Page) -> list[str]:
         "heartbeat": 1,
         "lifesign": {"runner": {"kind": "pull"}},
     }
+    lists = {
+        "providers": [{"name": "n" * 64, "kind": "openai", "base_url": "https://llm.example.com/" + _LONG}],
+        "mcp_servers": [{"name": "m" * 64, "url": "https://mcp.example.com/" + _LONG}],
+        "prices": [{"model": _LONG, "input_usd_per_million": 0.25, "output_usd_per_million": 15}],
+    }
+    server.ask("PUT", "/v1/bot/settings", {"project_id": "default"} | lists)
     bot = server.ask("POST", "/v1/bot/create", owned)["bot"]["uuid"]
     asked = {
         "project_id": "default",
@@ -158,6 +164,8 @@ def paths(server: Server, page: Page) -> list[str]:
         f"/systems/{made}/edit",
         "/keys",
         "/settings",
+        *(f"/settings/bots/{kind}/new" for kind in ("providers", "servers", "prices")),
+        f"/settings/bots/prices/edit?of={_LONG}",
         "/settings/maintenance/new",
         f"/settings/maintenance/{announced}/edit",
         "/settings/status/new",

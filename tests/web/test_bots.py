@@ -277,9 +277,16 @@ async def test_the_less_usual_of_a_schedule_is_set_and_unset_with_its_form(lifes
     page = await owner.get(place(made) + "/edit")
     unset = {"url": "", "tools": "", "catch_up_window_seconds": "", "retry_lost": "", "policy": ""}
     await owner.post(place(made) + "/edit", _form_in(page) | unset | {f"channel-{hook['id']}": ""})
+    emptied = await owner.get(place(made) + "/edit")
+    blank = dict.fromkeys(("max_requests", "max_tool_calls", "max_output_tokens", "min_run_credits"), "")
+    await owner.post(
+        place(made) + "/edit", _form_in(emptied) | blank | {"tells": "project", "cooldown_seconds": "", "mode": ""}
+    )
 
     told, after = made["lifesign"], (await read(lifesign, made))["lifesign"]
     assert isinstance(made["member_id"], int)
+    assert '<option value="own" selected>' in emptied
+    assert (after["notify"], after["limits"]) == ({}, {})
     assert (told["tools"], told["retry_lost"], told["catch_up_window_seconds"]) == ([], True, 600)
     assert told["precheck"] == {"url": "http://127.0.0.1:1/check", "on_error": "error"}
     limits = {name: told["limits"][name] for name in ("max_requests", "max_tool_calls", "max_output_tokens")}
@@ -289,7 +296,6 @@ async def test_the_less_usual_of_a_schedule_is_set_and_unset_with_its_form(lifes
     assert told["watch"] == {"policy": policy["id"], "grace_seconds": 45, "errors": False}
     assert f"Of the member {told['member_uuid']}, which stays" in said(page)
     assert (after["tools"], after["precheck"], after["retry_lost"], after["watch"]) == (None, None, False, None)
-    assert after["notify"]["channels"] == []
     assert after["member_uuid"] == told["member_uuid"]
 
 

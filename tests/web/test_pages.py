@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Connection
@@ -377,6 +378,9 @@ async def test_markup_stays_text_on_pages_of_what_is_set(lifesign: Lifesign, clo
     key = await lifesign.ask("POST", "/v1/keys", {"name": HOSTILE, "scopes": ["*"]}, expect=201)
     async with lifesign.client(key["token"]) as hostile:
         assert (await hostile.patch("/v1/settings", json={"fallbackChannel": hook["id"]})).status_code == 200
+        prices = [{"model": HOSTILE, "input_usd_per_million": 1, "output_usd_per_million": 2}]
+        changed = {"project_id": "default", "prices": prices}
+        assert (await hostile.put("/v1/bot/settings", json=changed)).status_code == 200
 
     for path in (
         "/policies",
@@ -390,6 +394,7 @@ async def test_markup_stays_text_on_pages_of_what_is_set(lifesign: Lifesign, clo
         "/keys",
         "/settings",
         f"/settings/maintenance/{announced['id']}/edit",
+        f"/settings/bots/prices/edit?of={quote(HOSTILE)}",
         "/audit",
     ):
         page = await owner.get(path)

@@ -1,5 +1,7 @@
 """Settings on pages: the fallback channel, retention, maintenance windows; and the banner of every page."""
 
+import re
+
 import pytest
 from sqlalchemy import Connection, update
 
@@ -9,7 +11,8 @@ from lifesign.maintenance.rules import Window
 from lifesign.projects import service as projects
 from lifesign.projects.service import Order
 from lifesign.web import window_forms
-from tests.harness import Lifesign, MakeLifesign
+from tests.bots.asking import asked, bot
+from tests.harness import Json, Lifesign, MakeLifesign
 from tests.web.browser import said, signed_up
 
 _ONCE = {
@@ -110,6 +113,148 @@ async def test_refused_settings_of_bots_say_what_is_wrong_and_change_nothing(
     assert await lifesign.ask("GET", "/v1/bot/settings?project_id=default") == before
 
 
+# Providers, servers of tools, prices ----------------------------------------------------------------------------------
+_PROVIDER = {
+    "name": "mine",
+    "kind": "openai",
+    "base_url": "http://127.0.0.1:9/v1",
+    "api_key": "sk-0123456789abcdef",
+}
+_SERVER = {"name": "wiki", "url": "http://127.0.0.1:9/mcp", "headers": "X-Token: s3cret-of-wiki", "private": "on"}
+_PRICE = {"model": "a/b m", "input_usd_per_million": "0.25", "output_usd_per_million": "15"}
+
+
+async def _bot_settings(lifesign: Lifesign) -> Json:
+    found: Json = (await lifesign.ask("GET", "/v1/bot/settings?project_id=default"))["settings"]
+    return found
+
+
+async def test_a_provider_is_added_changed_and_removed_and_its_key_is_never_shown(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    form = "/settings/bots/providers"
+    await owner.get(f"{form}/new")
+
+    await owner.post(f"{form}/new", _PROVIDER)
+    await owner.post(f"{form}/new", {"name": "claude", "kind": "anthropic"})
+    listed = await owner.get("/settings")
+    edit = await owner.get(f"{form}/edit?of=mine")
+    await owner.post(f"{form}/edit?of=mine", _PROVIDER | {"name": "other", "api_key": ""})
+    kept = await _bot_settings(lifesign)
+    await owner.post(f"{form}/edit?of=mine", _PROVIDER | {"base_url": "http://127.0.0.2/v1", "api_key": ""})
+    moved = await _bot_settings(lifesign)
+    await owner.post(f"{form}/delete?of=mine", {"name": "claude"}, expect=400)
+    await owner.post(f"{form}/delete?of=mine", {"name": "mine"})
+
+    assert "mine openai http://127.0.0.1:9/v1 ****cdef claude anthropic the vendor's none" in said(listed)
+    assert "0123456789abcdef" not in listed + edit
+    assert [(each["name"], each["api_key"]) for each in kept["providers"]] == [("mine", "****cdef"), ("claude", None)]
+    assert moved["providers"][0] == {
+        "name": "mine",
+        "kind": "openai",
+        "base_url": "http://127.0.0.2/v1",
+        "api_key": None,
+    }
+    assert [each["name"] for each in (await _bot_settings(lifesign))["providers"]] == ["claude"]
+
+
+async def test_a_server_of_tools_keeps_its_headers_until_they_are_forgotten(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    form = "/settings/bots/servers"
+    await owner.get(f"{form}/new")
+
+    await owner.post(f"{form}/new", _SERVER)
+    edit = await owner.get(f"{form}/edit?of=wiki")
+    await owner.post(f"{form}/edit?of=wiki", {"url": _SERVER["url"], "egress": "on"})
+    kept = said(await owner.get("/settings"))
+    told = await _bot_settings(lifesign)
+    await owner.post(f"{form}/edit?of=wiki", {"url": _SERVER["url"], "forgets": "on"})
+
+    assert "s3cret-of-wiki" not in edit
+    assert "wiki http://127.0.0.1:9/mcp kept egress" in kept
+    assert told["mcp_servers"] == [{"name": "wiki", "url": _SERVER["url"], "labels": ["egress"]}]
+    assert "wiki http://127.0.0.1:9/mcp none none of these" in said(await owner.get("/settings"))
+
+
+async def test_labels_that_make_tools_of_a_bot_dangerous_are_acknowledged_in_the_form(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    form = "/settings/bots/servers"
+    await owner.get(f"{form}/new")
+    await owner.post(f"{form}/new", {"name": "wiki", "url": _SERVER["url"], "private": "on"})
+    tools = {"tools": ["http_get", "mcp:wiki/*"]}
+    await asked(lifesign, "POST", "/create", {"name": "Night watch", "lifesign": tools}, expect=400)
+    await owner.post(f"{form}/edit?of=wiki", {"url": _SERVER["url"]})
+    await bot(lifesign, lifesign=tools)
+
+    page = await owner.post(f"{form}/edit?of=wiki", {"url": _SERVER["url"], "private": "on"}, expect=400)
+    await owner.post(f"{form}/edit?of=wiki", {"url": _SERVER["url"], "private": "on", "acknowledges": "on"})
+
+    assert "the tools of 'Night watch'" in said(page)
+    assert 'name="acknowledges"' in page
+    assert (await _bot_settings(lifesign))["mcp_servers"][0]["labels"] == ["private"]
+
+
+async def test_a_price_is_added_changed_and_removed(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    form = "/settings/bots/prices"
+    await owner.get(f"{form}/new")
+
+    await owner.post(f"{form}/new", _PRICE)
+    listed = await owner.get("/settings")
+    place = re.search(r'href="(/settings/bots/prices/edit[^"]+)"', listed)
+    assert place is not None
+    edit = await owner.get(place[1])
+    await owner.post(place[1], _PRICE | {"cached_input_usd_per_million": "0.0000001"})
+    changed = (await _bot_settings(lifesign))["prices"]
+    await owner.post(place[1].replace("edit", "delete"), {"name": "a/b m"})
+
+    assert "a/b m 0.25 15" in said(listed)
+    assert 'value="0.25"' in edit
+    prices = {"input_usd_per_million": 0.25, "output_usd_per_million": 15, "cached_input_usd_per_million": 1e-7}
+    assert changed == [{"model": "a/b m"} | prices]
+    assert (await _bot_settings(lifesign))["prices"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "told"),
+    [
+        ("providers/new", {"kind": "openai"}, "Name is required"),
+        ("providers/new", _PROVIDER, "Name stands in the list already"),
+        ("providers/new", {"name": "default", "kind": "openai"}, "Name must be 1 to 64 letters"),
+        ("providers/new", {"name": "x", "kind": "gopher"}, "It speaks must be one of"),
+        ("providers/edit?of=mine", {"kind": "openai", "base_url": "ftp://x"}, "Address must begin with"),
+        ("servers/new", {"name": "w"}, "Address is required"),
+        ("servers/new", _SERVER | {"headers": "X-Token"}, "Headers must have a name, a colon and a value"),
+        ("servers/new", _SERVER | {"headers": "Host: x"}, "Headers 'Host' cannot be set"),
+        ("prices/new", {"model": "m", "input_usd_per_million": "1"}, "Output is required"),
+        ("prices/new", _PRICE | {"output_usd_per_million": "dear"}, "Output must be a number"),
+    ],
+)
+async def test_what_is_wrong_with_an_entry_is_told_at_its_field(
+    lifesign: Lifesign, path: str, fields: dict[str, str], told: str
+) -> None:
+    owner = await signed_up(lifesign)
+    await owner.get("/settings/bots/providers/new")
+    await owner.post("/settings/bots/providers/new", _PROVIDER)
+    before = await _bot_settings(lifesign)
+
+    page = await owner.post(f"/settings/bots/{path}", fields, expect=400)
+
+    assert told in said(page)
+    assert not {"0123456789abcdef", "s3cret-of-wiki"} & set(re.split(r"[^\w-]+", page))
+    assert await _bot_settings(lifesign) == before
+
+
+async def test_entries_that_are_not_there_are_not_found(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    await owner.get("/settings")
+
+    for path in ("spoons/new", "providers/edit?of=x", "prices/edit"):
+        await owner.get(f"/settings/bots/{path}", expect=404)
+        await owner.post(f"/settings/bots/{path}", {"name": "x", "kind": "openai"}, expect=404)
+    await owner.post("/settings/bots/servers/delete?of=x", {"name": "x"}, expect=404)
+
+
+# What is kept, and until when ----------------------------------------------------------------------------------------
 async def test_retention_is_told_as_the_server_is_set(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(event_days=17) as lifesign:
         owner = await signed_up(lifesign)

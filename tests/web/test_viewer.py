@@ -82,6 +82,7 @@ async def objects(lifesign: Lifesign, closed_port: int) -> dict[str, str]:
         "trace_id": TRACE,
         "record_id": f"rec_{TRACE}{1:016x}",
         "packet_id": packet["packet_id"],
+        "kind": "providers",
         "bot_id": made_by_bot["lifesign"]["bot_uuid"],
         "schedule_id": made_by_bot["uuid"],
         "run_id": run["uuid"],

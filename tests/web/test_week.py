@@ -7,7 +7,7 @@ import pytest
 from lifesign.bots import timing
 from lifesign.bots.records import Bot as Robot
 from lifesign.bots.records import BotOptions, Schedule
-from lifesign.bots.service import blank
+from lifesign.bots.schedules import blank
 from lifesign.bots.timing import Timing
 from lifesign.clock import EpochMs, parse_timestamp
 from lifesign.web import week

@@ -202,6 +202,11 @@ def is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in _ABSENT_TEXTS)
 
 
+def text_of(value: Any) -> str:
+    """An id that is a text; what could be none is one that nothing has."""
+    return value if isinstance(value, str) and "\x00" not in value else ""
+
+
 # Bots ---------------------------------------------------------------------------------------------------------------
 BOT_OPTIONS: Final = frozenset(
     {
@@ -321,6 +326,7 @@ _LIMITS: Final = {
     "max_output_tokens": (1, 131_072),
 }
 _CREDIT_LIMITS: Final = {"max_credits_per_run": "max_units_per_run", "min_run_credits": "min_run_units"}
+_NOTIFY: Final = ("mode", "channels", "cooldown_seconds")
 
 
 def prompt_of(fields: Fields, *, is_required: bool) -> str | None:
@@ -383,26 +389,28 @@ def _schedule_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
 
 
 def _limits(fields: Fields) -> dict[str, Any] | None:
+    """Limits that were sent; None for one that shall be as usual again."""
     found = fields.object("limits", {*_LIMITS, *_CREDIT_LIMITS})
     if found is None:
         return None
     whole = {name: found.integer(name, low, high) for name, (low, high) in _LIMITS.items()}
     credit = {name: found.number(name, Decimal("0.0001"), 1_000_000) for name in _CREDIT_LIMITS}
     units = {_CREDIT_LIMITS[name]: None if value is None else units_of(value) for name, value in credit.items()}
-    return _given(whole | units)
+    unset = {_CREDIT_LIMITS.get(name, name): None for name in (*_LIMITS, *_CREDIT_LIMITS) if found.is_null(name)}
+    return _given(whole | units) | unset
 
 
 def _notify(fields: Fields) -> dict[str, Any] | None:
-    found = fields.object("notify", {"mode", "channels", "cooldown_seconds"})
+    """What was sent of notices; None for what shall be as usual, or as the project has it, again."""
+    found = fields.object("notify", _NOTIFY)
     if found is None:
         return None
-    return _given(
-        {
-            "mode": found.choice("mode", ("always", "noteworthy", "errors", "never")),
-            "channels": found.texts("channels", 20),
-            "cooldown_seconds": found.integer("cooldown_seconds", 0, 604_800),
-        }
-    )
+    given = {
+        "mode": found.choice("mode", ("always", "noteworthy", "errors", "never")),
+        "channels": found.texts("channels", 20),
+        "cooldown_seconds": found.integer("cooldown_seconds", 0, 604_800),
+    }
+    return _given(given) | {name: None for name in _NOTIFY if found.is_null(name)}
 
 
 def _precheck(fields: Fields, policy: GuardPolicy) -> dict[str, Any] | None:
@@ -447,10 +455,11 @@ def timing_of(fields: Fields, present: Timing | None, now: EpochMs) -> Timing:
     if cron is not None and minutes is not None:
         raise fields.refuse("cron_pattern", "give either cron_pattern or interval_minutes")
     was_cron = present.cron if present and minutes is None else None
-    if (cron is not None or was_cron is not None) and window_field is not None:
+    pattern = was_cron if cron is None else cron
+    if pattern is not None and window_field is not None:
         raise fields.refuse(window_field, "active hours belong to interval schedules")
-    if cron is not None or was_cron is not None:
-        return Timing(cron=_cron(fields, cron or was_cron or "", zone, now), timezone=zone)
+    if pattern is not None:
+        return Timing(cron=_cron(fields, pattern, zone, now), timezone=zone)
     usual = present if present is not None and present.cron is None else Timing(30)
     start, end = _hours(fields, usual)
     made = Timing(minutes or usual.interval_minutes, None, zone, start, end, _days(fields, usual))

@@ -15,9 +15,9 @@ from lifesign.audit import service as audit
 from lifesign.auth.rules import Caller, MissingScope
 from lifesign.auth.service import any_caller_of
 from lifesign.bots import bodies, rules, store
+from lifesign.bots.asking import Ask
 from lifesign.bots.bodies import Fields
 from lifesign.bots.rules import CallsLimited, InvalidBody, InvalidField, MissingField, Plan, ProjectForbidden
-from lifesign.bots.service import Ask
 from lifesign.bots.watching import Watchers
 from lifesign.channels.delivery import Courier
 from lifesign.clock import EpochMs
@@ -73,8 +73,7 @@ class Call:
 
     def text_id(self, name: str) -> str:
         """An id that is a text. Raises MissingField."""
-        value = self.required(name)
-        return value if isinstance(value, str) and "\x00" not in value else ""
+        return bodies.text_of(self.required(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def ref_of(value: Any) -> str | int:
     found = bodies.integer_in(value)
     if found is not None and 0 <= found < 2**31:
         return found
-    return value if isinstance(value, str) and "\x00" not in value else ""
+    return bodies.text_of(value)
 
 
 async def call_of(request: Request, scope: str) -> Call:

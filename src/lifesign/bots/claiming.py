@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from lifesign.bots import activity, rules, run_store, service, store, timing, watching
+from lifesign.bots import activity, asking, project_settings, rules, run_store, store, timing, watching
 from lifesign.bots.ending import pause
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule, new_run
 from lifesign.bots.rules import GONE, Facts
@@ -108,15 +108,13 @@ def _moved(schedule_id: str, version: int, due: Due) -> Moved:
 
 
 def _claim_one(world: "_World", schedule: Schedule, due: Due) -> None:
-    first = due.starts[0].slot if due.starts else due.last_slot
     count = len(due.starts) + sum(each.missed_count for each in due.starts)
-    if due.missed is not None:
-        first, count = due.missed.first_slot, count + due.missed.count
+    count += 0 if due.missed is None else due.missed.count
     reason = rules.admit("tick", "scheduled", world.facts(schedule, is_slot=False))
     if reason == GONE:
         return
     if reason is not None:
-        world.skip(schedule, reason, first, due.last_slot, count)
+        world.skip(schedule, reason, due.first_slot, due.last_slot, count)
         return
     if due.missed is not None:
         world.skip(schedule, "missed", due.missed.first_slot, due.missed.last_slot, due.missed.count)
@@ -126,11 +124,13 @@ def _claim_one(world: "_World", schedule: Schedule, due: Due) -> None:
         # Slots that are caught up in a row wait for each other; that is no overlap.
         if is_series and n:
             facts = replace(facts, is_running=False, is_queued=False)
+        # A run that carries others stands for them, too: only the first of a series does.
+        first = due.first_slot if start.missed_count else start.slot
         refused = rules.admit("tick", start.kind, facts)
         if refused is not None:
-            world.skip(schedule, refused, start.slot, start.slot, 1 + start.missed_count)
+            world.skip(schedule, refused, first, start.slot, 1 + start.missed_count)
             continue
-        world.queue(schedule, start, gap_ms=due.next_slot - start.slot)
+        world.queue(schedule, start, first=first, gap_ms=due.next_slot - start.slot)
 
 
 class _World:
@@ -179,8 +179,8 @@ class _World:
             is_rate_limited=self._recent[schedule.project_id] >= settings.options.max_runs_per_hour,
         )
 
-    def queue(self, schedule: Schedule, start: timing.Start, gap_ms: int) -> None:
-        """A run that begins when there is a place."""
+    def queue(self, schedule: Schedule, start: timing.Start, *, first: EpochMs, gap_ms: int) -> None:
+        """A run that begins when there is a place. first: the first slot that it stands for."""
         waits_for_another = bool(self._open.get(schedule.id))
         if schedule.options.overlap == "cancel_previous":
             _supersede(self._conn, schedule, self._now)
@@ -190,6 +190,8 @@ class _World:
             slot=start.slot,
             effective_at=start.effective_at,
             missed_count=start.missed_count,
+            first_slot=first if start.missed_count else None,
+            last_slot=start.slot if start.missed_count else None,
             place_until=None
             if waits_for_another
             else rules.place_until(start.kind, start.effective_at, self._now, gap_ms),
@@ -279,7 +281,7 @@ def _least_gap(cron: str, day: int) -> float:
 # Triggers ------------------------------------------------------------------------------------------------------------
 def trigger(
     conn: Connection,
-    ask: service.Ask,
+    ask: asking.Ask,
     bot_ref: str | int,
     schedule_id: str,
     *,
@@ -288,8 +290,8 @@ def trigger(
 ) -> Run:
     """A run now, or the refusal of one. Raises BotNotFound, ScheduleNotFound, PlanForbids, HeartbeatDisabled."""
     now = ask.now
-    bot, _ = service.get_schedule(conn, ask.project_id, bot_ref, schedule_id)
-    service.require_switches(conn, bot)
+    bot, _ = asking.get_schedule(conn, ask.project_id, bot_ref, schedule_id)
+    project_settings.require_switches(conn, bot)
     schedule = store.schedule_by_id(conn, bot.id, schedule_id, lock=True)
     if schedule is None:
         raise rules.ScheduleNotFound

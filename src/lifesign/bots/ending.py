@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import activity, notices, reports, rules, run_store, service, store
+from lifesign.bots import activity, notices, reports, rules, run_store, schedules, store
 from lifesign.bots.notices import Subject
 from lifesign.bots.outcomes import Outcome, Parked
 from lifesign.bots.records import Run, Schedule, new_run
@@ -136,7 +136,7 @@ def _auto_pause(
 
 def pause(conn: Connection, schedule: Schedule, reason: str, now: EpochMs) -> None:
     """The server itself disables a schedule."""
-    store.save_schedule(conn, service.paused(schedule, reason, "system", now))
+    store.save_schedule(conn, schedules.paused(schedule, reason, "system", now))
 
 
 # Ends before the beginning -------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def end_queued(conn: Connection, run: Run, status: RunStatus, reason: str, now: 
             run_store.delete_run(conn, run.id)
             _let_next(conn, run.schedule_id, now)
             return
-        values |= {"first_slot": run.slot, "last_slot": run.slot, "count": count, "missed_count": 0}
+        values |= {"first_slot": run.first_slot or run.slot, "last_slot": run.slot, "count": count, "missed_count": 0}
     run_store.set_run(conn, run.id, values)
     store.set_columns(conn, run.schedule_id, {"last_status": status, "last_executed_at": now})
     _let_next(conn, run.schedule_id, now)

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import rules, run_store, running, service, statistics, store
+from lifesign.bots import asking, rules, run_store, running, schedules, statistics, store
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
-from lifesign.bots.service import Shown
+from lifesign.bots.schedules import Shown
 from lifesign.bots.statistics import Spent
 from lifesign.bots.store import Tally
 from lifesign.clock import EpochMs
@@ -71,18 +71,16 @@ def bot(
     now: EpochMs,
 ) -> SeenBot:
     """One bot. status, schedule_id, before: which of its runs, newest first. Raises BotNotFound."""
-    found = service.get_bot(conn, project_id, ref)
-    schedules = service.list_schedules(
-        conn, project_id, found.id, member=None, limit=SHOWN_SCHEDULES, after="", now=now
-    )
-    going_on = run_store.open_runs(conn, [each.schedule.id for each in schedules])
+    found = asking.get_bot(conn, project_id, ref)
+    shown = schedules.list_schedules(conn, project_id, found.id, member=None, limit=SHOWN_SCHEDULES, after="", now=now)
+    going_on = run_store.open_runs(conn, [each.schedule.id for each in shown])
     runs = run_store.list_runs(
         conn, found.id, status=status, schedule_id=schedule_id, member_id=None, limit=limit + 1, before=before
     )
     return SeenBot(
         found,
         store.settings_of(conn, project_id),
-        schedules,
+        shown,
         [each for some in going_on.values() for each in some],
         runs[:limit],
         len(runs) > limit,

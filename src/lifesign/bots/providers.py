@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import httpcore2
 from sqlalchemy import Connection
 
-from lifesign.bots import notices, probe_store, service
+from lifesign.bots import notices, probe_store, project_settings
 from lifesign.bots.agent.messages import McpServer, Provider
+from lifesign.bots.asking import BOTS_SECRETS, Offers
 from lifesign.bots.records import ProjectSettings, Schedule
 from lifesign.bots.reports import Report
 from lifesign.bots.runners.commands import Command, passed_on
-from lifesign.bots.service import BOTS_SECRETS, Offers
 from lifesign.bots.tools import SERVER_LABELS, by_server
 from lifesign.channels.secrets import SecretBox
 from lifesign.channels.targets import AddressRefused
@@ -119,7 +119,7 @@ class Servers:
         for name, tools in by_server(names).items():
             program = self._programs.get(name)
             if (entry := own.get(name)) is not None:
-                headers = service.server_headers(self._box, settings.project_id, entry)
+                headers = project_settings.server_headers(self._box, settings.project_id, entry)
                 found.append(McpServer(name, tools, entry["url"], headers))
             elif program is not None and program.is_for(settings.project_id, self._default_project):
                 env = passed_on(program)

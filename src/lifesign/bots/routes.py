@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.auth.rules import MissingScope
-from lifesign.bots import bodies, rules, schemas, service, store, timing
+from lifesign.bots import asking, bodies, project_settings, rules, schedules, schemas, service, store, timing
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import Call, Paging, call_of, next_cursor, paging_of, ref_of
 from lifesign.bots.providers import Providers
@@ -76,7 +76,7 @@ def _new_secret(call: Call, before: Bot | None, after: Bot) -> str | None:
 async def read_bot(request: Request) -> Response:
     """Read a bot."""
     call = await call_of(request, "bots:read")
-    found = await context_of(request).db.read(service.get_bot, call.project_id, call.bot_ref())
+    found = await context_of(request).db.read(asking.get_bot, call.project_id, call.bot_ref())
     return json_answer({"bot": schemas.bot(found)})
 
 
@@ -154,7 +154,7 @@ async def delete_bot(request: Request) -> Response:
 async def configure_heartbeat(request: Request) -> Response:
     """Create a schedule, or update the one of the same bot, member and prompt."""
     call = await call_of(request, "bots:write")
-    found = await context_of(request).db.write(service.configure, call.ask, call.bot_ref(), call.fields)
+    found = await context_of(request).db.write(schedules.configure, call.ask, call.bot_ref(), call.fields)
     log.info(
         "bot_schedule.configured",
         project_id=call.project_id,
@@ -180,7 +180,7 @@ async def list_heartbeats(request: Request) -> Response:
     ref, member = call.bot_ref(), call.id("member_id")
     paging = paging_of(call, per_page=_MAX_SCHEDULES, most=_MAX_SCHEDULES)
     found = await context_of(request).db.read(
-        service.list_schedules,
+        schedules.list_schedules,
         call.project_id,
         ref,
         member=None if member is None else ref_of(member),
@@ -202,7 +202,7 @@ async def read_heartbeat(request: Request) -> Response:
     """Read a schedule, with the times of its next runs."""
     call = await call_of(request, "bots:read")
     ref, schedule_id = call.bot_ref(), call.text_id("heartbeat_id")
-    found = await context_of(request).db.read(service.read_schedule, call.project_id, ref, schedule_id, call.now)
+    found = await context_of(request).db.read(schedules.read_schedule, call.project_id, ref, schedule_id, call.now)
     return json_answer({"heartbeat": schemas.heartbeat(found, is_whole=True)})
 
 
@@ -227,7 +227,7 @@ async def disable_heartbeat(request: Request) -> Response:
 async def _switched(request: Request, *, is_enabled: bool) -> Response:
     call = await call_of(request, "bots:write")
     ref, schedule_id = call.bot_ref(), call.text_id("heartbeat_id")
-    found = await context_of(request).db.write(service.set_enabled, call.ask, ref, schedule_id, is_enabled=is_enabled)
+    found = await context_of(request).db.write(schedules.set_enabled, call.ask, ref, schedule_id, is_enabled=is_enabled)
     log.info(
         "bot_schedule.switched",
         project_id=call.project_id,
@@ -246,7 +246,7 @@ async def delete_heartbeat(request: Request) -> Response:
     """Remove a schedule; its runs are cancelled, its logs stay."""
     call = await call_of(request, "bots:write")
     ref, schedule_id = call.bot_ref(), call.text_id("heartbeat_id")
-    await context_of(request).db.write(service.delete_schedule, call.ask, ref, schedule_id)
+    await context_of(request).db.write(schedules.delete_schedule, call.ask, ref, schedule_id)
     log.info("bot_schedule.deleted", project_id=call.project_id, schedule_id=schedule_id, key_id=call.caller.key_id)
     return json_answer(schemas.deleted("Heartbeat deleted"))
 
@@ -260,7 +260,7 @@ async def preview_heartbeat(request: Request) -> Response:
     call = await call_of(request, "bots:read")
     settings = await context_of(request).db.read(store.settings_of, call.project_id)
     wanted = bodies.timing_of(call.fields, None, call.now)
-    service.require_floor(rules.PLANS[settings.plan], wanted, call.now)
+    project_settings.require_floor(rules.PLANS[settings.plan], wanted, call.now)
     count = call.fields.integer("count", 1, 100) or 10
     found = timing.slots_after(wanted, bodies.after_of(call.fields, call.now), count)
     return json_answer({"slots": schemas.slots(wanted.timezone, found)})
@@ -293,7 +293,7 @@ def _members_page(conn: Connection, project_id: str, paging: Paging) -> tuple[li
 async def create_subscriber(request: Request) -> Response:
     """Make a subscriber."""
     call = await call_of(request, "bots:write")
-    made = await context_of(request).db.write(service.create_member, call.ask, call.fields)
+    made = await context_of(request).db.write(schedules.create_member, call.ask, call.fields)
     return json_answer({"subscriber": schemas.subscriber(made)})
 
 
@@ -321,7 +321,7 @@ async def change_settings(request: Request) -> Response:
     for scope in {needed, *({"bots:write"} if others else ())}:
         if not call.caller.allows(scope):
             raise MissingScope([scope])
-    found = await context_of(request).db.write(service.change_settings, call.ask, call.fields)
+    found = await context_of(request).db.write(project_settings.change_settings, call.ask, call.fields)
     log.info("bot_settings.changed", project_id=call.project_id, key_id=call.caller.key_id)
     return json_answer({"settings": schemas.settings(found, _on_server(request, call))})
 

@@ -187,6 +187,15 @@ class BotRunNotFound(BotsRefusal):
         super().__init__("Run not found")
 
 
+class EntryNotFound(BotsRefusal):
+    """The settings of the project have no such provider, server of tools or price."""
+
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("Not found")
+
+
 class LeaseLost(BotsRefusal):
     """Whoever ran it was away for too long; the run has ended otherwise."""
 

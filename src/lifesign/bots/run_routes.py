@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from lifesign.auth.rules import bearer_token
 from lifesign.bots import (
+    asking,
+    bodies,
     claiming,
     ending,
     looking,
@@ -22,7 +24,6 @@ from lifesign.bots import (
     run_store,
     running,
     schemas,
-    service,
     starting,
     stopping,
     store,
@@ -180,7 +181,7 @@ async def list_logs(request: Request) -> Response:
     call = await call_of(request, "bots:read")
     ref = call.bot_ref()
     context = context_of(request)
-    bot = await context.db.read(service.get_bot, call.project_id, ref)
+    bot = await context.db.read(asking.get_bot, call.project_id, ref)
     status = call.fields.choice("status", rules.STATUSES)
     paging = paging_of(call, per_page=20)
     found, total = await context.db.read(_logs, call, bot, status, paging)
@@ -203,7 +204,7 @@ def _logs(conn: Connection, call: Call, bot: Bot, status: str | None, paging: Pa
             return [], 0
         member_id = found.id
     if schedule_id is not None:
-        schedule_id = str(schedule_id).replace("\x00", "")
+        schedule_id = bodies.text_of(schedule_id)
         is_known = store.schedule_by_id(conn, bot.id, schedule_id) is not None
         if not is_known and not _had_runs(conn, bot.id, schedule_id):
             raise ScheduleNotFound
@@ -229,7 +230,7 @@ async def read_stats(request: Request) -> Response:
     """What became of a bot's runs over some days, today (in UTC) included."""
     call = await call_of(request, "bots:read")
     ref = call.bot_ref()
-    bot = await context_of(request).db.read(service.get_bot, call.project_id, ref)
+    bot = await context_of(request).db.read(asking.get_bot, call.project_id, ref)
     days = call.fields.integer("days", 1, 365) or 30
     return json_answer({"stats": await context_of(request).db.read(looking.numbers, bot, days, call.now)})
 
@@ -306,7 +307,7 @@ async def claim_run(request: Request) -> Response:
     call = await call_of(request, "bots:run")
     context = context_of(request)
     ref = call.id("bot_id")
-    bot_id = None if ref is None else (await context.db.read(service.get_bot, call.project_id, ref_of(ref))).id
+    bot_id = None if ref is None else (await context.db.read(asking.get_bot, call.project_id, ref_of(ref))).id
     wait_s = call.fields.integer("wait_seconds", 0, 30) or 0
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s

@@ -59,10 +59,12 @@ def due_schedules(conn: Connection, now: EpochMs, limit: int, *, skip: int = 0) 
     return [DueSchedule(*row) for row in conn.execute(query.order_by(S.next_run_at).limit(limit).offset(skip))]
 
 
+_NEXT_DUE = select(S.next_run_at).where(S.next_run_at.is_not(None)).order_by(S.next_run_at).limit(1)
+
+
 def next_due(conn: Connection) -> EpochMs | None:
     """When the next slot of all is due. Index: ix_bot_schedules_due."""
-    query = select(S.next_run_at).where(S.next_run_at.is_not(None)).order_by(S.next_run_at).limit(1)
-    found: EpochMs | None = conn.scalar(query)
+    found: EpochMs | None = conn.scalar(_NEXT_DUE)
     return found
 
 
@@ -187,6 +189,19 @@ def startable(
     return [Waiting(*row) for row in conn.execute(query.order_by(R.effective_at, R.id).limit(limit))]
 
 
+_ANY_WAITING = select(
+    *(
+        select(R.id).where(status).limit(1).scalar_subquery().label(name)
+        for name, status in (("queued", _QUEUED), ("parked", _PARKED))
+    )
+)
+
+
+def is_any_waiting(conn: Connection) -> bool:
+    """Whether any run waits, to begin or for approval. Indexes: ix_bot_runs_queued, ix_bot_runs_parked."""
+    return any(conn.execute(_ANY_WAITING).one())
+
+
 def waited_enough(conn: Connection, now: EpochMs, limit: int) -> list[str]:
     """Runs that wait no longer: no place became free in time, nobody approved, or they shall end.
 
@@ -226,9 +241,12 @@ def expired_leases(conn: Connection, now: EpochMs, limit: int) -> list[str]:
     return list(conn.scalars(query.order_by(R.lease_until).limit(limit)))
 
 
+_NEXT_LEASE_END = select(func.min(R.lease_until)).where(_RUNNING)
+
+
 def next_lease_end(conn: Connection) -> EpochMs | None:
     """When the next lease of all ends. Index: ix_bot_runs_lease."""
-    found: EpochMs | None = conn.scalar(select(func.min(R.lease_until)).where(_RUNNING))
+    found: EpochMs | None = conn.scalar(_NEXT_LEASE_END)
     return found
 
 

@@ -11,7 +11,7 @@ from lifesign import schedule as zones
 from lifesign.bots import timing
 from lifesign.bots.budget import credits_of
 from lifesign.bots.records import Bot, Member, ProjectSettings, Schedule
-from lifesign.bots.service import Shown
+from lifesign.bots.schedules import Shown
 from lifesign.bots.tools import SERVER_LABELS
 from lifesign.clock import EpochMs, rfc3339
 from lifesign.http.describe import EXAMPLE_REQUEST_ID, Envelope, Refusal

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection
 
-from lifesign.bots import activity, budget, rules, run_store, service, store, tools
+from lifesign.bots import activity, budget, rules, run_store, schedules, store, tools
 from lifesign.bots.budget import Price, Tariff
 from lifesign.bots.claiming import facts_of
 from lifesign.bots.ending import refuse
@@ -87,7 +87,7 @@ def start(
         refuse(conn, run, schedule, refused, now)
         return None
     limits = limits_of(schedule, bot)
-    period = service.period_now(settings, run.slot if run.slot is not None else now)
+    period = schedules.period_now(settings, run.slot if run.slot is not None else now)
     account = run_store.lock_account(conn, schedule.id, schedule.project_id, start=period.start, end=period.end)
     reserved = budget.reservation(budget.remaining(schedule.budget, *account), limits.max_units, limits.min_units)
     if reserved is None:

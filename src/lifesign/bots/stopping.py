@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from lifesign.bots import rules, run_store, service, store, watching
+from lifesign.bots import asking, rules, run_store, store, watching
 from lifesign.bots.records import ProjectSettings
 from lifesign.bots.store import ALL_PROJECTS
 from lifesign.bots.watching import Watchers
@@ -51,14 +51,14 @@ def resume(conn: Connection, project_id: str, now: EpochMs) -> None:
     wake_after_commit(conn, "bots_claim")
 
 
-def stop_project(conn: Connection, ask: service.Ask, reason: str | None, *, cancels: bool) -> int:
+def stop_project(conn: Connection, ask: asking.Ask, reason: str | None, *, cancels: bool) -> int:
     """The same for the project of whoever asks, whose schedules nothing watches meanwhile."""
     count = stop(conn, ask.project_id, reason, cancels=cancels, now=ask.now)
     watching.switch_all(conn, ask.watchers, ask.project_id, ask.now)
     return count
 
 
-def resume_project(conn: Connection, ask: service.Ask) -> None:
+def resume_project(conn: Connection, ask: asking.Ask) -> None:
     """Let runs of the project begin again, and what watches them look again."""
     resume(conn, ask.project_id, ask.now)
     watching.switch_all(conn, ask.watchers, ask.project_id, ask.now)

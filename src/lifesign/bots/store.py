@@ -312,6 +312,12 @@ def schedules_of(
     return [_schedule(row) for row in conn.execute(query.order_by(S.id).limit(limit))]
 
 
+def lock_schedules_of(conn: Connection, bot_id: str) -> list[Schedule]:
+    """All schedules of a bot, locked in id order. Index: ix_bot_schedules_prompt."""
+    query = select(*_SCHEDULE).where(S.bot_id == bot_id).order_by(S.id).with_for_update()
+    return [_schedule(row) for row in conn.execute(query)]
+
+
 def count_schedules(conn: Connection, bot_id: str) -> int:
     """How many schedules a bot has."""
     return int(conn.scalar(select(func.count()).where(S.bot_id == bot_id)) or 0)

@@ -104,6 +104,7 @@ class Due:
 
     starts: tuple[Start, ...]
     missed: Missed | None
+    first_slot: EpochMs
     last_slot: EpochMs
     next_slot: EpochMs
     next_effective: EpochMs
@@ -291,7 +292,7 @@ def due(timing: Timing, options: Options, schedule_id: str, last_slot: EpochMs, 
         Start(each.slot, effective_at(timing, options, schedule_id, each.slot), each.kind, each.missed_count)
         for each in starts
     )
-    return Due(shifted, missed, slot, following, next_effective)
+    return Due(shifted, missed, passed.first, slot, following, next_effective)
 
 
 @dataclass(frozen=True, slots=True)

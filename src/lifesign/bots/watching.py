@@ -63,10 +63,13 @@ def lost(conn: Connection, schedules: Iterable[Schedule]) -> set[str]:
     return {schedule_id for heartbeat_id, schedule_id in watched.items() if heartbeat_id not in present}
 
 
-def kept(conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now: EpochMs) -> Schedule:
+def kept(
+    conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now: EpochMs, *, is_switched: bool
+) -> Schedule:
     """The schedule with a heartbeat as it wants one, which is made, changed, paused, resumed or removed for that.
 
-    Raises InvalidField when there is no room for one more.
+    is_switched: whether the schedule, or what it belongs to, was just enabled or disabled; else what somebody paused
+    stays paused. Raises InvalidField when there is no room for one more.
     """
     present = None
     if schedule.heartbeat_id is not None:
@@ -77,11 +80,15 @@ def kept(conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now
         return replace(schedule, heartbeat_id=None)
     is_live = schedule.is_enabled and bot.is_scheduling and not store.is_stopped(conn, schedule.project_id)
     if present is None:
+        is_switched = True
         present = _made(conn, watchers, bot, schedule, now, is_live=is_live)
     else:
         present = _changed(conn, watchers, bot, schedule, now)
     expect(conn, {present.id: schedule})
-    _switch(conn, watchers, schedule, present, now, is_live=is_live)
+    if is_switched:
+        _switch(conn, watchers, schedule, present, now, is_live=is_live)
+    elif is_live and present.expected_at != _expected_at(schedule):
+        heartbeats.rearm(conn, present.id, now)
     return replace(schedule, heartbeat_id=present.id)
 
 
@@ -153,15 +160,16 @@ def _switch(
 
 def expect(conn: Connection, schedules: Mapping[str, Schedule]) -> None:
     """Tell heartbeats, by id, when the next run of their schedule is to have ended."""
-    told = {
-        heartbeat_id: EpochMs(
-            schedule.next_run_at
-            + rules.limits_of(schedule.options.limits, gap_ms=schedule.gap_ms, max_reply_tokens=None).timeout_ms
-        )
-        for heartbeat_id, schedule in schedules.items()
-        if schedule.next_run_at is not None
-    }
-    heartbeats.expect(conn, told)
+    expected = {heartbeat_id: _expected_at(schedule) for heartbeat_id, schedule in schedules.items()}
+    heartbeats.expect(conn, {heartbeat_id: at for heartbeat_id, at in expected.items() if at is not None})
+
+
+def _expected_at(schedule: Schedule) -> EpochMs | None:
+    """When the next run is to have ended; None when there is none."""
+    if schedule.next_run_at is None:
+        return None
+    limits = rules.limits_of(schedule.options.limits, gap_ms=schedule.gap_ms, max_reply_tokens=None)
+    return EpochMs(schedule.next_run_at + limits.timeout_ms)
 
 
 def remove(conn: Connection, watchers: Watchers, bot: Bot, schedule: Schedule, now: EpochMs) -> None:
@@ -176,7 +184,7 @@ def switch_all(conn: Connection, watchers: Watchers, project_id: str, now: Epoch
     schedules = store.watched_schedules(conn, project_id)
     bots = store.bots_by_id(conn, sorted({each.bot_id for each in schedules}))
     for schedule in schedules:
-        kept(conn, watchers, bots[schedule.bot_id], schedule, now)
+        kept(conn, watchers, bots[schedule.bot_id], schedule, now, is_switched=True)
 
 
 class Watcher:

@@ -42,6 +42,9 @@ class Claim(NamedTuple):
     """Incidents of which an alarm was too old to be sent any more."""
 
 
+first_due = store.first_lane_due
+
+
 def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limits: Limits) -> Claim:
     """Take what is due, as far as slots, caps, breakers and rates allow."""
     slots = {kind: count for kind, count in room.free.items() if count > 0}

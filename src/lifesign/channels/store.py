@@ -424,6 +424,15 @@ def sleeping_lanes(conn: Connection, now: EpochMs, waiting_since: EpochMs, later
     return list(conn.scalars(select(lanes.c.channel_id).where(asleep, may_send, waits)))
 
 
+_FIRST_LANE_DUE = select(func.min(lanes.c.due_at)).where(lanes.c.due_at.is_not(None))
+
+
+def first_lane_due(conn: Connection) -> EpochMs | None:
+    """When the next lane of all is due. Index: ix_lanes_due."""
+    due: EpochMs | None = conn.scalar(_FIRST_LANE_DUE)
+    return due
+
+
 def next_lane_due(conn: Connection, *, types: Iterable[str], without: Iterable[str]) -> EpochMs | None:
     """When the next lane of these types is due. Index: ix_lanes_due."""
     due: EpochMs | None = conn.scalar(
@@ -630,9 +639,12 @@ def expired_leases(conn: Connection, now: EpochMs, limit: int) -> list[tuple[Not
     return [(Notification(*row[:-1]), cast("ChannelType | None", row[-1])) for row in rows]
 
 
+_NEXT_LEASE_END = select(func.min(N.lease_until)).where(_SENDING)
+
+
 def next_lease_end(conn: Connection) -> EpochMs | None:
     """When the next lease runs out. Index: ix_notifications_lease."""
-    ends: EpochMs | None = conn.scalar(select(func.min(N.lease_until)).where(_SENDING))
+    ends: EpochMs | None = conn.scalar(_NEXT_LEASE_END)
     return ends
 
 

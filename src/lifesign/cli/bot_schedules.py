@@ -34,6 +34,12 @@ def create_schedule(
     budget: Annotated[float | None, typer.Option("--budget", min=0, help="Credits a period.")] = None,
     member: Annotated[str | None, typer.Option("--member", metavar="ID", help="The subscriber it is for.")] = None,
     is_enabled: Annotated[bool, typer.Option("--enable/--no-enable", help="Whether it runs from now on.")] = True,
+    tells: Annotated[
+        str | None,
+        typer.Option(
+            "--tell", metavar="CHANNELS", help="Ids with commas, none, or project: the channels of its settings."
+        ),
+    ] = None,
     more: Annotated[
         str | None,
         typer.Option("--options", metavar="JSON", help="Jitter, overlap and the like, as `lifesign` of the API."),
@@ -59,9 +65,21 @@ def create_schedule(
         credit_budget=budget,
         member_id=member,
         enabled=is_enabled,
-        lifesign=None if more is None else values.json_object(more, "--options"),
+        lifesign=_options(more, tells),
     )
     _show(BotsApi(url, key, project).post("/heartbeat/configure", body), as_json=as_json)
+
+
+def _options(more: str | None, tells: str | None) -> dict[str, Json] | None:
+    found = None if more is None else values.json_object(more, "--options")
+    if tells is None:
+        return found
+    notify = (found or {}).get("notify") or {}
+    if not isinstance(notify, dict) or "channels" in notify:
+        raise WrongUsage("give the channels either with --tell or as notify.channels of --options")
+    # null: what the project has; a list: these and no others.
+    chosen = None if tells == "project" else [] if tells == "none" else tells.replace(",", " ").split()
+    return (found or {}) | {"notify": notify | {"channels": chosen}}
 
 
 def _minutes(text: str) -> int:

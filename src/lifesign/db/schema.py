@@ -1104,7 +1104,22 @@ usage_minutes = Table(
     Column("duration_count", BigInteger, nullable=False),
     Column("duration_min_ms", BigInteger),
     Column("duration_max_ms", BigInteger),
-    # In the order of time: a dashboard reads all rows of a month.
+    # In the order of time: a dashboard reads many rows of it at once.
+    sqlite_with_rowid=False,
+)
+
+# The same rows once more, by the hour: a month of minutes is too much to add up whenever somebody looks.
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("total", BigInteger, nullable=False),
+    Column("client_errors", BigInteger, nullable=False),
+    Column("server_errors", BigInteger, nullable=False),
+    Column("duration_sum_ms", BigInteger, nullable=False),
+    Column("duration_count", BigInteger, nullable=False),
+    Column("duration_min_ms", BigInteger),
+    Column("duration_max_ms", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -1112,6 +1127,16 @@ usage_latency = Table(
     "usage_latency",
     metadata,
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The same once more, by the day of UTC.
+usage_latency_days = Table(
+    "usage_latency_days",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
     Column("bin", Integer, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
     sqlite_with_rowid=False,

@@ -72,18 +72,45 @@ def add_up(
     """
     if not rows:
         return
-    is_sqlite = conn.dialect.name == "sqlite"
-    insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+    wanted = _Addition(table, tuple(unique), tuple(added), tuple(lowest), tuple(highest))
+    if conn.dialect.name == "sqlite":
+        _add_up_by_driver(wanted, tuple(rows[0])).execute(conn, rows)
+    else:
+        conn.execute(_add_up(wanted, is_sqlite=False), list(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Addition:
+    """What `add_up` is asked for, but for the rows."""
+
+    table: Table
+    unique: tuple[str, ...]
+    added: tuple[str, ...]
+    lowest: tuple[str, ...]
+    highest: tuple[str, ...]
+
+
+# Building such a statement takes longer than SQLite takes for a hundred rows of it.
+@lru_cache
+def _add_up_by_driver(wanted: _Addition, names: tuple[str, ...]) -> "_ByDriver":
+    statement = _add_up(wanted, is_sqlite=True)
+    return _ByDriver.of(statement.compile(dialect=_QMARK, column_keys=list(names)))
+
+
+@lru_cache
+def _add_up(wanted: _Addition, *, is_sqlite: bool) -> sqlite.Insert | postgresql.Insert:
+    table = wanted.table
+    statement = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
     least, greatest = (func.min, func.max) if is_sqlite else (func.least, func.greatest)
-    new = insert.excluded
-    values: dict[str, Any] = {name: table.c[name] + new[name] for name in added}
-    for names, choose in ((lowest, least), (highest, greatest)):
+    new = statement.excluded
+    values: dict[str, Any] = {name: table.c[name] + new[name] for name in wanted.added}
+    for names, choose in ((wanted.lowest, least), (wanted.highest, greatest)):
         # Of two arguments SQLite's functions are null when one is.
         values |= {
             name: choose(func.coalesce(table.c[name], new[name]), func.coalesce(new[name], table.c[name]))
             for name in names
         }
-    conn.execute(insert.on_conflict_do_update(index_elements=list(unique), set_=values), list(rows))
+    return statement.on_conflict_do_update(index_elements=list(wanted.unique), set_=values)
 
 
 def one_at_a_time(conn: Connection, name: str) -> None:

@@ -30,6 +30,9 @@ class BotsClaim(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Claim what is due."""
+        first = await self._db.read(run_store.next_due)
+        if first is None or first > now:
+            return first
         planned = await self._db.read(claiming.plan, now, _BATCH, skip=self._passed_over)
         claimed = 0
         if planned:
@@ -73,6 +76,8 @@ class BotsRun:
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Start what may start, and end what waited for too long."""
         if self._is_stopping:
+            return None
+        if not await self._db.read(run_store.is_any_waiting):
             return None
         for run_id in await self._db.read(run_store.waited_enough, now, _BATCH):
             if await self._db.write(ending.end_waiting, run_id, now):
@@ -124,6 +129,9 @@ class BotsReap(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """End what was lost."""
+        first = await self._db.read(run_store.next_lease_end)
+        if first is None or first > now:
+            return None if first is None else EpochMs(first + 1)
         for run_id in await self._db.read(run_store.expired_leases, now, _BATCH):
             ended = await self._db.write(ending.reap, run_id, now)
             if ended is not None:

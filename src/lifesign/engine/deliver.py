@@ -46,6 +46,9 @@ class Deliver:
         """Claim as much as there are free slots, and begin to send it."""
         if self._stopping:
             return None
+        first = await self._db.read(claims.first_due)
+        if first is None or first > now:
+            return first
         in_flight: Counter[Flight] = Counter((each.channel.id, each.channel.type) for each in self._sends.values())
         used = Counter(each.channel.type for each in self._sends.values())
         free = {kind: slots - used[kind] for kind, slots in SLOTS.items()}

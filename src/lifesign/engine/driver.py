@@ -46,6 +46,7 @@ class Pulse:
     """When a loop last ticked, and how late it was."""
 
     last_tick: EpochMs | None = None
+    next_due: EpochMs | None = None
     lag_ms: int = 0
     has_failed: bool = False
 
@@ -115,17 +116,19 @@ class Driver:
             self.pulses[loop.name].lag_ms = max(0, self._clock.now() - wait_until)
 
     async def _tick(self, loop: Loop, now: EpochMs) -> EpochMs | None:
+        pulse = self.pulses[loop.name]
         try:
             is_allowed = loop is self.loops[0] or self._may_work()
-            next_due = await loop.tick(now) if is_allowed else None
+            pulse.next_due = await loop.tick(now) if is_allowed else None
         except Exception:
             log.exception("loop.failed", loop=loop.name)
             metrics.LOOP_ERRORS.labels(loop.name).inc()
-            self.pulses[loop.name].has_failed = True
-            return EpochMs(now + _ERROR_PAUSE_MS)
-        self.pulses[loop.name].last_tick = now
-        self.pulses[loop.name].has_failed = False
-        return next_due
+            pulse.has_failed = True
+            pulse.next_due = EpochMs(now + _ERROR_PAUSE_MS)
+            return pulse.next_due
+        pulse.last_tick = now
+        pulse.has_failed = False
+        return pulse.next_due
 
     async def _wait(self, loop: Loop, until: EpochMs) -> None:
         """Return at `until`, when somebody wakes the loop, or when the driver stops."""
@@ -133,8 +136,7 @@ class Driver:
         if loop.wakes_on is not None:
             events.append(self._wakeups.event(loop.wakes_on))
         await self._wait_for(events, max(0, until - self._clock.now()))
-        if loop.wakes_on is not None:
-            self._wakeups.event(loop.wakes_on).clear()
+        self._forget_wake_up(loop)
 
     @staticmethod
     async def _wait_for(events: Sequence[asyncio.Event], timeout_ms: int) -> None:
@@ -156,34 +158,52 @@ class Driver:
     async def advance(self, ms: int) -> EpochMs | None:
         """Turn a manual clock forward, stopping wherever something is due; return when the next thing is.
 
-        Every loop ticks at each such instant until nothing is due there and nothing is in flight.
+        Loops tick at each such instant until nothing is due there and nothing is in flight; those that others wake
+        do so at the first and at the last even when nobody did, as if a hint had been lost.
         """
         if not isinstance(self._clock, ManualClock):
             msg = "only a manual clock can be turned"
             raise TypeError(msg)
         async with self._hands:
             target = EpochMs(self._clock.now() + ms)
-            next_due = await self._settle(self._clock.now())
+            next_due = await self._settle(self._clock.now(), unasked=True)
             while next_due is not None and next_due <= target:
                 await self._turn(self._clock, max(next_due, self._clock.now()))
                 next_due = await self._settle(self._clock.now())
+            if self._clock.now() == target:
+                return next_due
             await self._turn(self._clock, target)
-            return await self._settle(target)
+            return await self._settle(target, unasked=True)
 
     async def _turn(self, clock: ManualClock, at: EpochMs) -> None:
         await self._attest(at)
         clock.set(at)
 
-    async def _settle(self, now: EpochMs) -> EpochMs | None:
-        """Tick until nothing is due at `now`; the next due instant, if one is known."""
+    async def _settle(self, now: EpochMs, *, unasked: bool = False) -> EpochMs | None:
+        """Tick what is due, awake, or idle for long, until nothing of that is left; the next due instant, if known."""
         for _ in range(_MAX_ROUNDS):
             self._wakeups.any.clear()
-            dues = [await self._tick(loop, now) for loop in self.loops]
-            in_flight = [await loop.settle() for loop in self.loops]
-            known = [due for due in dues if due is not None]
+            for loop in self.loops:
+                if self._has_its_turn(loop, now) or (unasked and loop.wakes_on is not None):
+                    self._forget_wake_up(loop)
+                    await self._tick(loop, now)
+            # What ended meanwhile may have made work for anybody.
+            unasked = any([await loop.settle() for loop in self.loops])
+            known = [pulse.next_due for pulse in self.pulses.values() if pulse.next_due is not None]
             # A wake-up tells of work for a loop that had its turn already, such as a send that ended meanwhile.
-            is_awake = self._wakeups.any.is_set() or any(in_flight)
-            if not is_awake and all(due > now for due in known):
+            if not self._wakeups.any.is_set() and not unasked and all(due > now for due in known):
                 return min(known, default=None)
         msg = "the engine does not come to rest"
         raise RuntimeError(msg)
+
+    def _has_its_turn(self, loop: Loop, now: EpochMs) -> bool:
+        pulse = self.pulses[loop.name]
+        if loop.wakes_on is not None and self._wakeups.event(loop.wakes_on).is_set():
+            return True
+        if pulse.next_due is not None and pulse.next_due <= now:
+            return True
+        return pulse.last_tick is None or now - pulse.last_tick >= loop.idle_ms
+
+    def _forget_wake_up(self, loop: Loop) -> None:
+        if loop.wakes_on is not None:
+            self._wakeups.event(loop.wakes_on).clear()

@@ -38,6 +38,14 @@ _ENDS: tuple[TimerKind, ...] = (
 )
 
 
+def is_resting(now: EpochMs, until: EpochMs, pause_ms: int) -> bool:
+    """Whether a pause of so long that ends at `until` still goes on.
+
+    Not when the clock was set back behind its beginning: it would go on until the old time comes again, in years maybe.
+    """
+    return until - pause_ms <= now < until
+
+
 class Idle:
     """What loops share that leave nothing running behind a tick."""
 
@@ -106,6 +114,9 @@ class Sweep(Idle):
         if not self._may_fire():
             return None
         judged = EpochMs(now - self._landing_ms)
+        bound = await self._db.read(sweep.next_bound)
+        if bound is None or bound > judged:
+            return self._look_again(bound, now)
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
             ids = await self._db.read(sweep.due_ids, judged, self._batch.size, without)
@@ -128,8 +139,10 @@ class Sweep(Idle):
             metrics.LATENESS.observe(late_ms / _S)
         if swept.looked_at >= batch:
             return now
-        bound = await self._db.read(sweep.next_bound)
-        wait_ms = _S if without else self._gather
+        return self._look_again(await self._db.read(sweep.next_bound), now, is_skipping=bool(without))
+
+    def _look_again(self, bound: EpochMs | None, now: EpochMs, *, is_skipping: bool = False) -> EpochMs | None:
+        wait_ms = _S if is_skipping else self._gather
         return None if bound is None else EpochMs(max(bound + self._landing_ms, now + wait_ms))
 
     def _sweep(
@@ -177,6 +190,9 @@ class Escalate(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Run the steps that are due."""
+        first = await self._db.read(incidents.next_timer)
+        if first is None or first > now:
+            return first
         without = self._quarantine.skipped(now)
         if self._quarantine.is_wary:
             ids = await self._db.read(
@@ -204,7 +220,8 @@ class Escalate(Idle):
         self, conn: Connection, now: EpochMs, *, without: Collection[str] = (), only: str | None = None
     ) -> int:
         looked_at = 0
-        for kind in _TIMERS:
+        kinds = incidents.due_kinds(conn, now)
+        for kind in filter(kinds.__contains__, _TIMERS):
             due, count = incidents.lock_due(conn, now, self._batch.size, kind=kind, without=without, only=only)
             looked_at = max(looked_at, count)
             if not due:
@@ -220,7 +237,7 @@ class Escalate(Idle):
                     attention.fail_over(conn, due, subjects, now)
                 case "remind":
                     attention.remind(conn, due, subjects, now)
-        for kind in _ENDS:
+        for kind in filter(kinds.__contains__, _ENDS):
             ids = incidents.due_timers(conn, now, self._batch.size, kind=kind, without=without, only=only, lock=True)
             looked_at = max(looked_at, len(ids))
             if ids:
@@ -257,11 +274,13 @@ class Reap(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Take back expired leases."""
-        reaped = await self._db.write(self._reap, now)
-        metrics.LEASES_EXPIRED.inc(reaped)
-        if reaped >= self._limit:
-            return now
         ends = await self._db.read(attempts.next_lease_end)
+        if ends is not None and ends < now:
+            reaped = await self._db.write(self._reap, now)
+            metrics.LEASES_EXPIRED.inc(reaped)
+            if reaped >= self._limit:
+                return now
+            ends = await self._db.read(attempts.next_lease_end)
         return None if ends is None else max(EpochMs(ends + 1), EpochMs(now + 1))
 
     def _reap(self, conn: Connection, now: EpochMs) -> int:

@@ -11,7 +11,7 @@ from lifesign.db import Database
 from lifesign.diagnosis import service as diagnosis
 from lifesign.engine import retention
 from lifesign.engine.erasure import Eraser
-from lifesign.engine.loops import Idle
+from lifesign.engine.loops import Idle, is_resting
 from lifesign.engine.retention import History, Walk
 from lifesign.inventory import service as inventory
 from lifesign.pings import service as pings
@@ -39,7 +39,9 @@ _SIMPLE: tuple[Deletion, ...] = (
     pings.forget_rids,
     projects.forget_calls,
     usage.forget_minutes,
+    usage.forget_hours,
     usage.forget_latency,
+    usage.forget_latency_days,
     usage.forget_errors,
 )
 
@@ -89,11 +91,12 @@ class Prune(Idle):
         self._to_do: list[History] = []
         self._round_began_at: EpochMs | None = None
         self._next_round_at = EpochMs(0)
+        self._round_rest_ms = 0
         self._deleted = 0
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Delete some; come back soon when there may be more."""
-        if now < self._rest_until:
+        if is_resting(now, self._rest_until, self.idle_ms):
             return None
         if await self._db.write(self._delete_aged, now) or await self._delete_surplus(now) or await self._erase(now):
             return EpochMs(now + self._pause_ms)
@@ -126,7 +129,7 @@ class Prune(Idle):
         self._deleted += packets
         if packets:
             return True
-        if now >= self._inventories_rest_until:
+        if not is_resting(now, self._inventories_rest_until, _DAY):
             # What is worth keeping today may be one too many tomorrow.
             thinned = inventory.thin(conn, now, self._inventories_after)
             self._deleted += thinned.deleted
@@ -135,7 +138,7 @@ class Prune(Idle):
                 return True
             self._inventories_rest_until = EpochMs(now + _DAY)
         # What was left alone once, a day later may be old enough.
-        if self._old_since is None or now - self._old_since >= _DAY:
+        if self._old_since is None or not 0 <= now - self._old_since < _DAY:
             self._old, self._old_since = Walk(0, has_more=False, deleted=0), now
         before = EpochMs(now - self._event_days * _DAY)
         self._old = retention.delete_old_events(conn, before, self._old.seq, self._limit)
@@ -172,12 +175,13 @@ class Prune(Idle):
         A round goes through all heartbeats. With a million it takes a quarter of an hour, so that the next one waits.
         """
         if self._round_began_at is None:
-            if now < self._next_round_at:
+            if is_resting(now, self._next_round_at, self._round_rest_ms):
                 return False
             self._round_began_at = now
         has_more = await self._delete_surplus_of_some()
         if not has_more:
-            self._next_round_at = EpochMs(now + _REST_SHARE * (now - self._round_began_at))
+            self._round_rest_ms = max(0, _REST_SHARE * (now - self._round_began_at))
+            self._next_round_at = EpochMs(now + self._round_rest_ms)
             self._round_began_at = None
         return has_more
 

@@ -3,7 +3,7 @@
 import structlog
 
 from lifesign.clock import EpochMs
-from lifesign.engine.loops import Idle
+from lifesign.engine.loops import Idle, is_resting
 from lifesign.telemetry.store import SpanStore
 
 log = structlog.get_logger("lifesign.engine")
@@ -30,7 +30,7 @@ class PruneSpans(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Delete some; come back soon when there may be more."""
-        if now < self._rest_until:
+        if is_resting(now, self._rest_until, self.idle_ms):
             return None
         count = await self._store.purge(EpochMs(now - self._retention_days * _DAY), self._limit)
         if count:

@@ -480,9 +480,12 @@ def existing(conn: Connection, ids: Iterable[str]) -> set[str]:
     return set(conn.scalars(select(H.id).where(H.id.in_(set(ids)))))
 
 
+_NEXT_BOUND = select(func.min(H.check_at)).where(H.check_at.is_not(None))
+
+
 def next_bound(conn: Connection) -> EpochMs | None:
     """The earliest bound of all heartbeats. Index: ix_heartbeats_check_at."""
-    bound: EpochMs | None = conn.scalar(select(func.min(H.check_at)).where(H.check_at.is_not(None)))
+    bound: EpochMs | None = conn.scalar(_NEXT_BOUND)
     return bound
 
 

@@ -408,6 +408,7 @@ def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> d
     return {run.incident.id: rules.resolve_targets(run.channels, addresses) for run in runs}
 
 
+due_kinds = store.due_kinds
 next_timer = store.next_timer
 due_timers = store.due_timers
 set_timers = store.set_timers

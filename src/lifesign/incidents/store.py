@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import incidents, policies, storms, timers
@@ -338,7 +338,16 @@ def due_timers(
     return list(conn.scalars(query.with_for_update(skip_locked=True) if lock else query))
 
 
+_DUE_KINDS = select(timers.c.kind).where(timers.c.due_at <= bindparam("now")).distinct()
+_NEXT_TIMER = select(func.min(timers.c.due_at))
+
+
+def due_kinds(conn: Connection, now: EpochMs) -> set[TimerKind]:
+    """Of which kinds a timer is due. Index: ix_timers_due."""
+    return set(conn.scalars(_DUE_KINDS, {"now": now}))
+
+
 def next_timer(conn: Connection) -> EpochMs | None:
     """When the next timer is due. Index: ix_timers_due."""
-    due: EpochMs | None = conn.scalar(select(func.min(timers.c.due_at)))
+    due: EpochMs | None = conn.scalar(_NEXT_TIMER)
     return due

@@ -231,6 +231,46 @@ def start_of(at: EpochMs, length_ms: int) -> EpochMs:
     return EpochMs(at - at % length_ms)
 
 
+def start_after(at: EpochMs, length_ms: int) -> EpochMs:
+    """The first minute, hour or day of UTC that begins at an instant or after it."""
+    return start_of(EpochMs(at + length_ms - 1), length_ms)
+
+
+def by_hour(minutes: Mapping[EpochMs, Minute]) -> dict[EpochMs, Minute]:
+    """Minutes by the hour in which they lie."""
+    hours: dict[EpochMs, Minute] = {}
+    for at, each in minutes.items():
+        hour = start_of(at, HOUR_MS)
+        hours[hour] = added(hours.get(hour, Minute()), each)
+    return hours
+
+
+def by_day(latency: Mapping[tuple[EpochMs, int], int]) -> dict[tuple[EpochMs, int], int]:
+    """Counts of bins of hours by the day in which these lie."""
+    days: dict[tuple[EpochMs, int], int] = {}
+    for (hour, number), count in latency.items():
+        place = (start_of(hour, DAY_MS), number)
+        days[place] = days.get(place, 0) + count
+    return days
+
+
+def added(one: Minute, other: Minute) -> Minute:
+    """What is known of the requests of both."""
+    return Minute(
+        total=one.total + other.total,
+        client_errors=one.client_errors + other.client_errors,
+        server_errors=one.server_errors + other.server_errors,
+        duration_sum_ms=one.duration_sum_ms + other.duration_sum_ms,
+        duration_count=one.duration_count + other.duration_count,
+        duration_min_ms=min(_known(one.duration_min_ms, other.duration_min_ms), default=None),
+        duration_max_ms=max(_known(one.duration_max_ms, other.duration_max_ms), default=None),
+    )
+
+
+def _known(*durations: int | None) -> list[int]:
+    return [each for each in durations if each is not None]
+
+
 # Dashboards ---------------------------------------------------------------------------------------------------------
 def range_of(text: str | None) -> Range:
     """The range that a caller names; the longest when they name none. Raises InvalidRange."""

@@ -42,7 +42,9 @@ def take_key(conn: Connection, wish: Wish, network: str, *, limit: int, now: Epo
 def add(conn: Connection, sums: Sums) -> None:
     """Add what was counted to what is known: all of it in this transaction, or nothing."""
     store.add_minutes(conn, sums.minutes)
+    store.add_hours(conn, rules.by_hour(sums.minutes))
     store.add_latency(conn, sums.latency)
+    store.add_latency_days(conn, rules.by_day(sums.latency))
     if sums.errors:
         store.add_errors(conn, sums.errors)
         store.delete_errors_beyond(conn, MAX_ERRORS)
@@ -74,10 +76,8 @@ class Overview:
 def overview(conn: Connection, now: EpochMs) -> Overview:
     """The numbers at `now`."""
     total_keys, active_keys = keys.count_keys(conn, EpochMs(now - _ACTIVE_MS))
-    month = rules.first_minute("30d", now)
-    day, week = store.totals_since(conn, rules.first_minute("24h", now), rules.first_minute("7d", now))
-    sums = store.sums_since(conn, month)
-    return Overview(total_keys, active_keys, day, week, sums.total, _error_rate(sums))
+    day, week, month = (store.sums_since(conn, rules.first_minute(of, now)) for of in rules.RANGES)
+    return Overview(total_keys, active_keys, day.total, week.total, month.total, _error_rate(month))
 
 
 class Bucket(NamedTuple):
@@ -105,34 +105,18 @@ def metrics(conn: Connection, of: Range, now: EpochMs) -> Metrics:
     found = store.buckets_since(conn, first, rules.bucket_length_ms(of))
     begins = rules.buckets_of(of, now)
     for ahead in sorted(at for at in found if at > begins[-1]):
-        found[begins[-1]] = _added(found.get(begins[-1], Minute()), found.pop(ahead))
+        found[begins[-1]] = rules.added(found.get(begins[-1], Minute()), found.pop(ahead))
     hour = rules.start_of(first, HOUR_MS)
     latency = Latency()
     if found:
         # Durations are kept by the hour: the rest of the first one is all that the buckets lack.
-        sums = functools.reduce(_added, found.values(), store.sums_since(conn, hour, before=first))
+        sums = functools.reduce(rules.added, found.values(), store.sums_between(conn, hour, first))
         latency = rules.latency_of(store.histogram_since(conn, hour), sums)
     return Metrics(of, [_bucket(at, found.get(at, Minute())) for at in begins], latency)
 
 
 def _bucket(at: EpochMs, sums: Minute) -> Bucket:
     return Bucket(at, sums.total, _errors(sums), sums.server_errors, _error_rate(sums))
-
-
-def _added(one: Minute, other: Minute) -> Minute:
-    return Minute(
-        total=one.total + other.total,
-        client_errors=one.client_errors + other.client_errors,
-        server_errors=one.server_errors + other.server_errors,
-        duration_sum_ms=one.duration_sum_ms + other.duration_sum_ms,
-        duration_count=one.duration_count + other.duration_count,
-        duration_min_ms=min(_known(one.duration_min_ms, other.duration_min_ms), default=None),
-        duration_max_ms=max(_known(one.duration_max_ms, other.duration_max_ms), default=None),
-    )
-
-
-def _known(*durations: int | None) -> list[int]:
-    return [each for each in durations if each is not None]
 
 
 def _errors(sums: Minute) -> int:
@@ -161,9 +145,19 @@ def forget_minutes(conn: Connection, now: EpochMs, limit: int) -> int:
     return store.delete_minutes(conn, EpochMs(now - KEPT_MS), limit)
 
 
+def forget_hours(conn: Connection, now: EpochMs, limit: int) -> int:
+    """The same of hours."""
+    return store.delete_hours(conn, EpochMs(now - KEPT_MS), limit)
+
+
 def forget_latency(conn: Connection, now: EpochMs, limit: int) -> int:
     """The same of durations."""
     return store.delete_latency(conn, EpochMs(now - KEPT_MS), limit)
+
+
+def forget_latency_days(conn: Connection, now: EpochMs, limit: int) -> int:
+    """The same of durations by the day."""
+    return store.delete_latency_days(conn, EpochMs(now - KEPT_MS), limit)
 
 
 def forget_errors(conn: Connection, now: EpochMs, limit: int) -> int:

@@ -1,18 +1,24 @@
-"""SQL of the tables `usage_minutes`, `usage_latency` and `usage_errors`."""
+"""SQL of the tables `usage_minutes`, `usage_latency`, their sums by hours and days, and `usage_errors`.
+
+What is added to a minute is added to its hour, and what is added to the histogram of an hour to that of its day, in one
+transaction: whole hours and days are read from there, and only the beginning of a window minute by minute.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Subquery, Table, and_, delete, func, or_, select
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import usage_errors, usage_latency, usage_minutes
+from lifesign.db.schema import usage_errors, usage_hours, usage_latency, usage_latency_days, usage_minutes
 from lifesign.db.sql import add_up
-from lifesign.usage.rules import ErrorType, Happened, Minute
+from lifesign.usage.rules import DAY_MS, HOUR_MS, ErrorType, Happened, Minute, start_after
 
 M = usage_minutes.c
+H = usage_hours.c
 L = usage_latency.c
+D = usage_latency_days.c
 E = usage_errors.c
 _ADDED = ("total", "client_errors", "server_errors", "duration_sum_ms", "duration_count")
 
@@ -21,9 +27,18 @@ _ADDED = ("total", "client_errors", "server_errors", "duration_sum_ms", "duratio
 # Rows are always written in the order of their keys, so that two nodes never wait for each other.
 def add_minutes(conn: Connection, minutes: Mapping[EpochMs, Minute]) -> None:
     """Add to what is known of minutes."""
+    _add_sums(conn, usage_minutes, "minute", minutes)
+
+
+def add_hours(conn: Connection, hours: Mapping[EpochMs, Minute]) -> None:
+    """Add to what is known of hours."""
+    _add_sums(conn, usage_hours, "hour", hours)
+
+
+def _add_sums(conn: Connection, table: Table, at_name: str, sums: Mapping[EpochMs, Minute]) -> None:
     rows: list[dict[str, Any]] = [  # Any: values of columns
         {
-            "minute": at,
+            at_name: at,
             "total": each.total,
             "client_errors": each.client_errors,
             "server_errors": each.server_errors,
@@ -32,13 +47,13 @@ def add_minutes(conn: Connection, minutes: Mapping[EpochMs, Minute]) -> None:
             "duration_min_ms": each.duration_min_ms,
             "duration_max_ms": each.duration_max_ms,
         }
-        for at, each in sorted(minutes.items())
+        for at, each in sorted(sums.items())
     ]
     add_up(
         conn,
-        usage_minutes,
+        table,
         rows,
-        unique=["minute"],
+        unique=[at_name],
         added=_ADDED,
         lowest=["duration_min_ms"],
         highest=["duration_max_ms"],
@@ -49,6 +64,12 @@ def add_latency(conn: Connection, latency: Mapping[tuple[EpochMs, int], int]) ->
     """Add to the histograms of hours."""
     rows = [{"hour": hour, "bin": number, "count": count} for (hour, number), count in sorted(latency.items())]
     add_up(conn, usage_latency, rows, unique=["hour", "bin"], added=["count"])
+
+
+def add_latency_days(conn: Connection, latency: Mapping[tuple[EpochMs, int], int]) -> None:
+    """Add to the histograms of days."""
+    rows = [{"day": day, "bin": number, "count": count} for (day, number), count in sorted(latency.items())]
+    add_up(conn, usage_latency_days, rows, unique=["day", "bin"], added=["count"])
 
 
 def add_errors(conn: Connection, errors: Mapping[tuple[ErrorType, str], Happened]) -> None:
@@ -69,33 +90,43 @@ def delete_errors_beyond(conn: Connection, kept: int) -> int:
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
-def sums_since(conn: Connection, first: EpochMs, *, before: EpochMs | None = None) -> Minute:
-    """All minutes from one on, together; not those from `before` on. Index: the primary key."""
-    query = select(*_sums()).where(M.minute >= first)
-    return _minute(conn.execute(query if before is None else query.where(M.minute < before)).one())
+def sums_since(conn: Connection, first: EpochMs) -> Minute:
+    """All minutes from one on, together. Indexes: the primary keys."""
+    return _minute(conn.execute(select(*_sums(_pieces_since(first)))).one())
 
 
-def totals_since(conn: Connection, *firsts: EpochMs) -> list[int]:
-    """How many requests there were from each of these minutes on. Index: the primary key."""
-    counted = [func.coalesce(func.sum(case((M.minute >= first, M.total), else_=0)), 0) for first in firsts]
-    return [int(each) for each in conn.execute(select(*counted).where(M.minute >= min(firsts))).one()]
+def sums_between(conn: Connection, first: EpochMs, before: EpochMs) -> Minute:
+    """The minutes from one on, together, without those from another on. Index: the primary key."""
+    return _minute(conn.execute(select(*_sums(usage_minutes)).where(M.minute >= first, M.minute < before)).one())
 
 
 def buckets_since(conn: Connection, first: EpochMs, length_ms: int) -> dict[EpochMs, Minute]:
     """Minutes from one on by the hour or day in which they lie; those without any are left out.
 
-    Index: the primary key.
+    Indexes: the primary keys.
     """
-    bucket = (M.minute // length_ms).label("bucket")
-    rows = conn.execute(select(bucket, *_sums()).where(M.minute >= first).group_by(bucket))
+    pieces = _pieces_since(first)
+    bucket = (pieces.c.at // length_ms).label("bucket")
+    rows = conn.execute(select(bucket, *_sums(pieces)).group_by(bucket))
     return {EpochMs(int(row[0]) * length_ms): _minute(row[1:]) for row in rows}
 
 
-def _sums() -> Iterable[ColumnElement[Any]]:  # Any: of several types
+def _pieces_since(first: EpochMs) -> Subquery:
+    """Minutes up to the end of the hour in which the first lies, unless it begins one, and hours from there on."""
+    whole = start_after(first, HOUR_MS)
+    minutes = _piece(M.minute, usage_minutes).where(M.minute >= first, M.minute < whole)
+    return minutes.union_all(_piece(H.hour, usage_hours).where(H.hour >= whole)).subquery()
+
+
+def _piece(at: ColumnElement[int], table: Table) -> Select[Any]:  # Any: of several types
+    return select(at.label("at"), *(table.c[name] for name in (*_ADDED, "duration_min_ms", "duration_max_ms")))
+
+
+def _sums(of: Table | Subquery) -> Iterable[ColumnElement[Any]]:  # Any: of several types
     for name in _ADDED:
-        yield func.coalesce(func.sum(M[name]), 0)
-    yield func.min(M.duration_min_ms)
-    yield func.max(M.duration_max_ms)
+        yield func.coalesce(func.sum(of.c[name]), 0)
+    yield func.min(of.c.duration_min_ms)
+    yield func.max(of.c.duration_max_ms)
 
 
 def _minute(row: Sequence[Any]) -> Minute:  # Any: a row
@@ -105,9 +136,13 @@ def _minute(row: Sequence[Any]) -> Minute:  # Any: a row
 
 
 def histogram_since(conn: Connection, hour: EpochMs) -> list[tuple[int, int]]:
-    """The histograms of the hours from one on, together: bins and their counts, ascending. Index: the primary key."""
-    query = select(L.bin, func.sum(L["count"])).where(L.hour >= hour).group_by(L.bin).order_by(L.bin)
-    return [(row[0], int(row[1])) for row in conn.execute(query)]
+    """The histograms of the hours from one on, together: bins and counts, ascending. Indexes: the primary keys."""
+    whole = start_after(hour, DAY_MS)
+    hours = select(L.bin, L["count"]).where(L.hour >= hour, L.hour < whole)
+    pieces = hours.union_all(select(D.bin, D["count"]).where(D.day >= whole)).subquery()
+    number = pieces.c.bin
+    rows = conn.execute(select(number, func.sum(pieces.c["count"])).group_by(number).order_by(number))
+    return [(row[0], int(row[1])) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +181,36 @@ def count_errors(conn: Connection) -> int:
 # Forgetting ---------------------------------------------------------------------------------------------------------
 def delete_minutes(conn: Connection, before: EpochMs, limit: int) -> int:
     """Forget minutes before an instant, oldest first; how many. Index: the primary key."""
-    old = list(conn.scalars(select(M.minute).where(M.minute < before).order_by(M.minute).limit(limit)))
+    return _delete_sums(conn, M.minute, before, limit)
+
+
+def delete_hours(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Forget hours that begin before an instant, oldest first; how many. Index: the primary key."""
+    return _delete_sums(conn, H.hour, before, limit)
+
+
+def _delete_sums(conn: Connection, at: Column[int], before: EpochMs, limit: int) -> int:
+    old = list(conn.scalars(select(at).where(at < before).order_by(at).limit(limit)))
     if old:
-        conn.execute(delete(usage_minutes).where(M.minute <= old[-1]))
+        conn.execute(delete(at.table).where(at <= old[-1]))
     return len(old)
 
 
 def delete_latency(conn: Connection, before: EpochMs, limit: int) -> int:
     """Forget histograms of hours before an instant, oldest first; how many rows. Index: the primary key."""
-    old = list(conn.execute(select(L.hour, L.bin).where(L.hour < before).order_by(L.hour, L.bin).limit(limit)))
+    return _delete_bins(conn, L.hour, L.bin, before, limit)
+
+
+def delete_latency_days(conn: Connection, before: EpochMs, limit: int) -> int:
+    """Forget histograms of days that begin before an instant, oldest first; how many rows. Index: the primary key."""
+    return _delete_bins(conn, D.day, D.bin, before, limit)
+
+
+def _delete_bins(conn: Connection, at: Column[int], number: Column[int], before: EpochMs, limit: int) -> int:
+    old = list(conn.execute(select(at, number).where(at < before).order_by(at, number).limit(limit)))
     if old:
-        hour, number = old[-1]
-        conn.execute(delete(usage_latency).where(or_(L.hour < hour, and_(L.hour == hour, L.bin <= number))))
+        last, last_number = old[-1]
+        conn.execute(delete(at.table).where(or_(at < last, and_(at == last, number <= last_number))))
     return len(old)
 
 

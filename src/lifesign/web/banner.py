@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from lifesign.bots import service as bots
+from lifesign.bots import project_settings as bots
 from lifesign.channels import service as channels
 from lifesign.clock import EpochMs
 from lifesign.engine.alive import last_blind

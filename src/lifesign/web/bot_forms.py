@@ -19,11 +19,12 @@ SCHEDULE_FIELDS: Final = (
     *("timezone", "enabled", "credit_budget", "max_consecutive_errors", "overlap", "catch_up", "session", "approval"),
     *("jitter_seconds", "mode", "timeout_seconds", "max_credits_per_run", "policy", "errors"),
     *("member_id", "catch_up_window_seconds", "retry_lost", "max_requests", "max_tool_calls", "max_output_tokens"),
-    *("min_run_credits", "channels", "cooldown_seconds", "url", "on_error", "tools", "grace_seconds"),
+    *("min_run_credits", "tells", "channels", "cooldown_seconds", "url", "on_error", "tools", "grace_seconds"),
 )
 _WHOLE_LIMITS: Final = ("timeout_seconds", "max_requests", "max_tool_calls", "max_output_tokens")
 _CREDIT_LIMITS: Final = {"max_credits_per_run": "max_units_per_run", "min_run_credits": "min_run_units"}
 _NO_TOOLS: Final = "none"
+_PROJECT: Final = "project"
 SETTING_FIELDS: Final = (
     *("plan", "budget_period", "billing_timezone", "default_model", "max_concurrent_runs", "max_runs_per_hour"),
     "notify_channels",
@@ -47,6 +48,7 @@ NEW_SCHEDULE: Final[Mapping[str, str]] = dict.fromkeys(SCHEDULE_FIELDS, "") | {
     "approval": "deny",
     "jitter_seconds": "0",
     "mode": "noteworthy",
+    "tells": _PROJECT,
     "on_error": "run",
 }
 
@@ -120,13 +122,14 @@ def timing_body(typed: Mapping[str, str]) -> dict[str, Any]:
 
 def schedule_body(typed: Mapping[str, str], present: Schedule | None) -> dict[str, Any]:
     """The body that makes a schedule, or changes the one that is there; what no field is for stays."""
-    limits = {name: typed[name] for name in (*_WHOLE_LIMITS, *_CREDIT_LIMITS) if typed[name]}
+    # Blank: as usual.
+    limits = {name: typed[name] or None for name in (*_WHOLE_LIMITS, *_CREDIT_LIMITS)}
     own: dict[str, Any] = {
         name: typed[name] or None for name in ("overlap", "catch_up", "session", "approval", "jitter_seconds")
     }
     own |= {
         "limits": limits,
-        "notify": _notify(typed, {} if present is None else present.options.notify),
+        "notify": _notify(typed),
         "retry_lost": bool(typed["retry_lost"]),
         "catch_up_window_seconds": typed["catch_up_window_seconds"] or None,
         "precheck": {"url": typed["url"], "on_error": typed["on_error"] or None} if typed["url"] else None,
@@ -135,9 +138,8 @@ def schedule_body(typed: Mapping[str, str], present: Schedule | None) -> dict[st
         "watch": None,
     }
     if typed["policy"]:
-        known = present.options.watch if present is not None and present.options.watch is not None else {}
-        grace = {"grace_seconds": typed["grace_seconds"]} if typed["grace_seconds"] else {}
-        own["watch"] = {**known, **grace, "policy": typed["policy"], "errors": bool(typed["errors"])}
+        grace = typed["grace_seconds"] or None
+        own["watch"] = {"policy": typed["policy"], "grace_seconds": grace, "errors": bool(typed["errors"])}
     return {
         "prompt": typed["prompt"] or None,
         **timing_body(typed),
@@ -150,16 +152,15 @@ def schedule_body(typed: Mapping[str, str], present: Schedule | None) -> dict[st
     }
 
 
-def _notify(typed: Mapping[str, str], present: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from what is there: a schedule without a word on channels follows its project."""
-    found: dict[str, Any] = {}
-    if typed["mode"] and typed["mode"] != present.get("mode", NEW_SCHEDULE["mode"]):
-        found["mode"] = typed["mode"]
-    if (chosen := typed["channels"].split()) != list(present.get("channels", ())):
-        found["channels"] = chosen
-    if typed["cooldown_seconds"]:
-        found["cooldown_seconds"] = typed["cooldown_seconds"]
-    return found
+def _notify(typed: Mapping[str, str]) -> dict[str, Any]:
+    """Who is told of what; what is as usual is not kept, so that a schedule follows its project."""
+    chosen = typed["channels"].split()
+    follows = typed["tells"] == _PROJECT or (not typed["tells"] and not chosen)
+    return {
+        "mode": None if typed["mode"] in {"", NEW_SCHEDULE["mode"]} else typed["mode"],
+        "channels": None if follows else chosen,
+        "cooldown_seconds": typed["cooldown_seconds"] or None,
+    }
 
 
 def schedule_typed(schedule: Schedule) -> dict[str, str]:
@@ -192,6 +193,7 @@ def schedule_typed(schedule: Schedule) -> dict[str, str]:
         "member_id": schedule.member_id,
         "catch_up_window_seconds": _text(options.catch_up_window_seconds),
         "retry_lost": "on" if options.retry_lost else "",
+        "tells": "own" if "channels" in options.notify else _PROJECT,
         "channels": " ".join(options.notify.get("channels", ())),
         "cooldown_seconds": _text(options.notify.get("cooldown_seconds")),
         "url": precheck.get("url", ""),

@@ -9,14 +9,15 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import looking, rules, service, stopping
+from lifesign.bots import looking, project_settings, rules, service, stopping
+from lifesign.bots.asking import Ask, get_bot
 from lifesign.bots.bodies import Fields
 from lifesign.bots.budget import credits_of
 from lifesign.bots.calls import ask_of, ref_of
 from lifesign.bots.looking import Listed, SeenBot
 from lifesign.bots.records import Bot, ProjectSettings, Run, Schedule
 from lifesign.bots.rules import BotsRefusal
-from lifesign.bots.service import Ask, Shown
+from lifesign.bots.schedules import Shown
 from lifesign.clock import EpochMs
 from lifesign.events import service as events
 from lifesign.faults import invalid
@@ -193,7 +194,7 @@ async def make(request: Request) -> Response:
 async def show_edit(request: Request, bot_id: str) -> Response:
     """The form that changes a bot."""
     person = await person_for(request, "bots:write")
-    bot: Bot = await context_of(request).db.read(service.get_bot, person.shown.project_id, ref_of(bot_id))
+    bot: Bot = await context_of(request).db.read(get_bot, person.shown.project_id, ref_of(bot_id))
     return await _form_page(request, person, bot_forms.bot_typed(bot), {}, bot=bot)
 
 
@@ -203,7 +204,7 @@ async def change(request: Request, bot_id: str) -> Response:
     person, form = await form_for(request, "bots:write")
     typed = typed_of(form, bot_forms.BOT_FIELDS)
     ask, db = asking(request, person), context_of(request).db
-    bot: Bot = await db.read(service.get_bot, ask.project_id, ref_of(bot_id))
+    bot: Bot = await db.read(get_bot, ask.project_id, ref_of(bot_id))
     try:
         before, after = await db.write(service.update_bot, ask, bot.id, Fields(bot_forms.bot_changes(typed)))
     except BotsRefusal as error:
@@ -234,7 +235,7 @@ async def _form_page(
     request: Request, person: Person, typed: Mapping[str, str], faults: Mapping[str, str], *, bot: Bot | None = None
 ) -> Response:
     context = context_of(request)
-    settings: ProjectSettings = await context.db.read(service.settings_of, person.shown.project_id)
+    settings: ProjectSettings = await context.db.read(project_settings.settings_of, person.shown.project_id)
     own = [each["name"] for each in settings.options.providers]
     offered = request.app.state.bot_offers(person.shown.project_id).providers
     known = ["default", *sorted({*own, *offered, *({typed["provider"]} if typed["provider"] else ())} - {"default"})]
@@ -441,7 +442,7 @@ async def delete(request: Request, bot_id: str) -> Response:
 
 async def named(request: Request, person: Person, form: Form, bot_id: str, otherwise: str) -> Bot:
     """The bot, whose name was typed. Raises InvalidInput."""
-    bot: Bot = await context_of(request).db.read(service.get_bot, person.shown.project_id, ref_of(bot_id))
+    bot: Bot = await context_of(request).db.read(get_bot, person.shown.project_id, ref_of(bot_id))
     if form.get("name") != bot.name.strip():
         raise invalid("name", f"is not the name of this bot, so {otherwise}")
     return bot

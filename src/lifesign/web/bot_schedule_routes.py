@@ -7,12 +7,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifesign.bots import bodies, claiming, rules, service, timing
+from lifesign.bots import bodies, claiming, project_settings, rules, schedules, timing
+from lifesign.bots.asking import Ask, get_bot, get_schedule
 from lifesign.bots.bodies import Fields
 from lifesign.bots.calls import ref_of
 from lifesign.bots.records import Bot, Schedule
 from lifesign.bots.rules import BotsRefusal
-from lifesign.bots.service import Ask, Shown
+from lifesign.bots.schedules import Shown
 from lifesign.bots.timing import Timing
 from lifesign.channels import service as channels
 from lifesign.clock import EpochMs
@@ -52,7 +53,7 @@ async def make(request: Request, bot_id: str) -> Response:
         if form.get("preview"):
             return await _form_page(request, person, bot, typed, {}, wanted=await _wanted(request, ask, typed))
         fields = Fields(bot_forms.schedule_body(typed, None))
-        await context_of(request).db.write(service.add_schedule, ask, bot.id, fields)
+        await context_of(request).db.write(schedules.add_schedule, ask, bot.id, fields)
     except BotsRefusal as error:
         faults = bot_forms.faults_of(error, bot_forms.SCHEDULE_FIELDS)
         return await _form_page(request, person, bot, typed, faults)
@@ -79,7 +80,7 @@ async def change(request: Request, bot_id: str, schedule_id: str) -> Response:
             wanted = await _wanted(request, ask, typed)
             return await _form_page(request, person, bot, typed, {}, schedule=schedule, wanted=wanted)
         fields = Fields(bot_forms.schedule_body(typed, schedule))
-        await context_of(request).db.write(service.configure, ask, bot.id, fields)
+        await context_of(request).db.write(schedules.configure, ask, bot.id, fields)
     except BotsRefusal as error:
         faults = bot_forms.faults_of(error, bot_forms.SCHEDULE_FIELDS)
         return await _form_page(request, person, bot, typed, faults, schedule=schedule)
@@ -91,7 +92,7 @@ def _typed(form: Form) -> dict[str, str]:
 
 
 async def _bot(request: Request, person: Person, bot_id: str) -> Bot:
-    found: Bot = await context_of(request).db.read(service.get_bot, person.shown.project_id, ref_of(bot_id))
+    found: Bot = await context_of(request).db.read(get_bot, person.shown.project_id, ref_of(bot_id))
     return found
 
 
@@ -99,16 +100,16 @@ async def _schedule(request: Request, person: Person, bot_id: str, schedule_id: 
     if not is_schedule(schedule_id):
         raise rules.ScheduleNotFound
     found: tuple[Bot, Schedule] = await context_of(request).db.read(
-        service.get_schedule, person.shown.project_id, ref_of(bot_id), schedule_id
+        get_schedule, person.shown.project_id, ref_of(bot_id), schedule_id
     )
     return found
 
 
 async def _wanted(request: Request, ask: Ask, typed: Mapping[str, str]) -> Timing:
     """The timing that was typed, as far as the plan allows it. Raises InvalidField."""
-    settings = await context_of(request).db.read(service.settings_of, ask.project_id)
+    settings = await context_of(request).db.read(project_settings.settings_of, ask.project_id)
     wanted = bodies.timing_of(Fields(bot_forms.timing_body(typed)), None, ask.now)
-    service.require_floor(rules.PLANS[settings.plan], wanted, ask.now)
+    project_settings.require_floor(rules.PLANS[settings.plan], wanted, ask.now)
     return wanted
 
 
@@ -138,7 +139,6 @@ async def _form_page(
         faults=faults,
         policies=known,
         channels=told,
-        has_own_channels=schedule is not None and "channels" in schedule.options.notify,
         slots=_slots(wanted, schedule, context.now()),
         zone=None if wanted is None else wanted.timezone,
     )
@@ -182,7 +182,7 @@ async def _switched(request: Request, bot_id: str, schedule_id: str, *, is_enabl
     person, _ = await form_for(request, "bots:write")
     bot, schedule = await _schedule(request, person, bot_id, schedule_id)
     shown: Shown = await context_of(request).db.write(
-        service.set_enabled, asking(request, person), bot.id, schedule.id, is_enabled=is_enabled
+        schedules.set_enabled, asking(request, person), bot.id, schedule.id, is_enabled=is_enabled
     )
     return to(f"/bots/{shown.bot.id}")
 
@@ -193,5 +193,5 @@ async def delete(request: Request, bot_id: str, schedule_id: str) -> Response:
     person, form = await form_for(request, "bots:write")
     _, schedule = await _schedule(request, person, bot_id, schedule_id)
     bot = await named(request, person, form, bot_id, "nothing was deleted")
-    await context_of(request).db.write(service.delete_schedule, asking(request, person), bot.id, schedule.id)
+    await context_of(request).db.write(schedules.delete_schedule, asking(request, person), bot.id, schedule.id)
     return to(f"/bots/{bot.id}")

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifesign.audit import rules as audit
-from lifesign.bots import service as bots
+from lifesign.bots import project_settings as bots
 from lifesign.bots.budget import PERIOD_KINDS
 from lifesign.bots.records import ProjectSettings
 from lifesign.bots.rules import PLANS
+from lifesign.bots.tools import SERVER_LABELS
 from lifesign.channels import service as channels
 from lifesign.channels.service import Channel
 from lifesign.clock import EpochMs
@@ -159,6 +160,9 @@ async def settings_page(
         may_change=person.caller.allows("channels:write"),
         may_announce=person.caller.allows("heartbeats:write"),
         may_run_bots=person.caller.allows("bots:admin"),
+        may_set_bots=person.caller.allows("bots:write"),
+        offered=request.app.state.providers.shown_to(person.shown.project_id),
+        usual_labels=sorted(SERVER_LABELS),
         typed=typed or bot_forms.settings_typed(seen.bots),
         plans=[(each, each) for each in PLANS],
         periods=[(each, each) for each in PERIOD_KINDS],

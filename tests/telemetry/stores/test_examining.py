@@ -16,7 +16,7 @@ from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.telemetry.store import Filter
 from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from lifesign.telemetry.stores.sql import SqlStore
-from lifesign.telemetry.stores.tables import span_digests, span_projects
+from lifesign.telemetry.stores.tables import span_digests, span_moves, span_projects
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import SQL_STORES, Opened
 from tests.telemetry.stores.test_promises import EVER, some
@@ -232,6 +232,33 @@ def test_what_has_no_digest_is_read_by_its_rows(a_store: Opened, change: str) ->
         )
 
     assert a_store.runner.run(told()) == (600, 600, 600)
+
+
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
+def test_what_a_node_of_another_version_moved_after_the_window_is_where_it_was_moved_to(a_store: Opened) -> None:
+    project, store = a_store.new_project(), a_store.store
+    assert isinstance(store, SqlStore)
+    call = record(span_id="2" * 16, parent_id="1" * 16, kind="llm", received_at=EpochMs(NOW - 10_000))
+    root = record(span_id="1" * 16, kind="agent", own_session="conv", received_at=EpochMs(NOW))
+
+    def as_by_another_version(conn: Connection) -> tuple[int, int]:
+        number = select(span_projects.c.id).where(span_projects.c.project_id == project).scalar_subquery()
+        its = (span_digests.c.project == number) & (span_digests.c.received_at == NOW)
+        return (
+            conn.execute(delete(span_moves).where(span_moves.c.project == number)).rowcount,
+            conn.execute(update(span_digests).where(its).values(version=99)).rowcount,
+        )
+
+    async def told() -> tuple[int, int]:
+        await store.append(project, [call], quota=0, now=EpochMs(NOW - 10_000))
+        await store.append(project, [root], quota=0, now=NOW)
+        assert await store.db.write(as_by_another_version) == (2, 1)
+        windows = Windows((EpochMs(NOW - 20_000), EpochMs(NOW - 5000)), (EpochMs(0), EpochMs(1)))
+        return await store.examine(
+            project, windows, lambda facts, _: (facts.current.sessions, facts.notices.get("no_session_id", 0))
+        )
+
+    assert a_store.runner.run(told()) == (1, 0)
 
 
 def test_what_a_later_span_names_is_in_its_session_from_then_on(a_store: Opened) -> None:

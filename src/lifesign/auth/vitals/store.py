@@ -137,21 +137,22 @@ def set_allowance(conn: Connection, identity: str, keys: int) -> None:
         conn.execute(update(vitals_allowances).where(A.email_identity == identity).values({"keys": keys}))
 
 
+_USED_AT = bindparam("used_at", type_=K.last_used_at.type)
+_USED = (
+    update(vitals_keys)
+    .where(K.id == bindparam("key_id"))
+    .values(
+        request_count=K.request_count + bindparam("used"),
+        last_used_at=case((or_(K.last_used_at.is_(None), K.last_used_at < _USED_AT), _USED_AT), else_=K.last_used_at),
+    )
+)
+
+
 def add_uses(conn: Connection, uses: Mapping[int, tuple[int, EpochMs]]) -> None:
     """Of each key: how often it was used besides, and when last."""
     if not uses:
         return
-    used_at = bindparam("used_at", type_=K.last_used_at.type)
-    is_later = or_(K.last_used_at.is_(None), K.last_used_at < used_at)
-    statement = (
-        update(vitals_keys)
-        .where(K.id == bindparam("key_id"))
-        .values(
-            request_count=K.request_count + bindparam("used"),
-            last_used_at=case((is_later, used_at), else_=K.last_used_at),
-        )
-    )
     # In one order, so that two nodes never wait for each other.
     conn.execute(
-        statement, [{"key_id": key_id, "used": uses[key_id][0], "used_at": uses[key_id][1]} for key_id in sorted(uses)]
+        _USED, [{"key_id": key_id, "used": uses[key_id][0], "used_at": uses[key_id][1]} for key_id in sorted(uses)]
     )

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from lifesign import schedule as zones
-from lifesign.bots import budget, notices, outcomes, reports, run_store, service, tools
+from lifesign.bots import asking, budget, notices, outcomes, project_settings, reports, run_store, tools
 from lifesign.bots.agent.messages import (
     Allowed,
     Ask,
@@ -154,9 +154,9 @@ class BuiltinRunner:
 
     def _is_unsafe(self, started: Started) -> bool:
         """Whether what servers of tools can do has changed since the tools were chosen, in the operator's file too."""
-        own = service.Offers(mcp_labels=self._servers.labels_for(started.run.project_id))
-        labels = service.labels_by_server(started.settings, own)
-        return service.is_unsafe(started.bot.options, json.loads(started.run.tools or "[]"), labels)
+        own = asking.Offers(mcp_labels=self._servers.labels_for(started.run.project_id))
+        labels = project_settings.labels_by_server(started.settings, own)
+        return project_settings.is_unsafe(started.bot.options, json.loads(started.run.tools or "[]"), labels)
 
     async def _job(self, started: Started, place: Place) -> Job:
         run, bot = started.run, started.bot

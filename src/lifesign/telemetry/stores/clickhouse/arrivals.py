@@ -17,14 +17,31 @@ from lifesign.telemetry.stores.clickhouse.rows import NARROW
 
 COLUMNS: Final = tuple("at" if column.name == "received_at" else column.name for column in NARROW)
 """What a subquery may be asked for."""
+SOURCE: Final = "source"
+"""A column more: the session that a record names itself, or is known to be in; empty when its trace decides."""
 _NEEDED: Final = ("trace_id", "span_id", "at", "environment")
+_TOLD: Final = {"at": f"{TIME} AS at", SOURCE: f"own_session AS {SOURCE}"}
 
 
-def _twice(traces: str) -> str:
-    """Whether any record of some traces has several rows."""
-    return f"""
-        SELECT 1 FROM spans WHERE {IN_PROJECT} AND trace_id IN ({traces})
-        GROUP BY sipHash64(trace_id, span_id) HAVING count() > 1 LIMIT 1"""
+_HASH: Final = "sipHash64(trace_id, span_id)"
+
+
+def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs) -> bool:
+    """Whether any record of the traces of which something arrived in a range may have several rows."""
+    parameters = {"project": project_id, "since": since, "until": until}
+    arrived = f"(received_at >= {instant('since')} AND received_at < {instant('until')})"
+    inside = f"FROM spans WHERE {IN_PROJECT} AND {arrived}"
+    outside = f"FROM spans WHERE {IN_PROJECT} AND NOT {arrived}"
+    [(rows, records)] = asked.rows(f"SELECT count(), uniqExact({_HASH}) {inside}", parameters)
+    if rows != records:
+        return True
+    if not asked.rows(f"SELECT 1 {outside} LIMIT 1", parameters):
+        return False
+    scattered = f"SELECT trace_id {outside} AND trace_id IN (SELECT trace_id {inside})"
+    twice = f"""
+        SELECT 1 FROM spans WHERE {IN_PROJECT} AND trace_id IN ({scattered})
+        GROUP BY {_HASH} HAVING count() > 1 LIMIT 1"""
+    return bool(asked.rows(twice, parameters))
 
 
 def _repeated(traces: str) -> str:
@@ -35,13 +52,15 @@ def _repeated(traces: str) -> str:
 
 
 def _named(traces: str) -> str:
-    """Some traces with the best source of their session that there ever was."""
+    """Some traces with the best source of their session that there ever was: the row that merges leave."""
     return f"""
-        SELECT trace_id, argMax(session_id, ver) AS named FROM traces
-        WHERE {IN_PROJECT} AND trace_id IN ({traces}) GROUP BY trace_id"""
+        SELECT trace_id, session_id AS named FROM traces FINAL
+        WHERE {IN_PROJECT} AND trace_id IN ({traces})"""
 
 
-_SESSION: Final = "multiIf(own_session != '', own_session, named != '', named, toString(trace_id))"
+def session_of(source: str) -> str:
+    """The session of what names itself this one, or none, where `named` is the best source of its trace."""
+    return f"multiIf({source} != '', {source}, named != '', named, toString(trace_id))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +82,17 @@ class Arrivals:
     edge: str = ""
 
     @classmethod
-    def of(
-        cls, asked: Asked, project_id: str, windows: Windows, arrived: tuple[EpochMs, EpochMs], name: str
-    ) -> "Arrivals":
-        """Those of a window."""
-        whole = cls(asked, project_id, name, *arrived, windows.environment, has_repeated=True)
-        told_twice = asked.rows(_twice(whole.traces), whole.parameters)
-        return replace(whole, has_repeated=bool(told_twice)).newest(windows.most_records)
+    def of_both(cls, asked: Asked, project_id: str, windows: Windows) -> "tuple[Arrivals, Arrivals]":
+        """Those of the current window, and of the baseline."""
+        (since, until), (base_since, base_until) = windows.current, windows.baseline
+        # The one begins where the other ends, but for what is verified.
+        ranges = [(base_since, until)] if base_until == since else [windows.current, windows.baseline]
+        is_told_twice = any(_is_told_twice(asked, project_id, *each) for each in ranges)
+        current, baseline = (
+            cls(asked, project_id, name, *arrived, windows.environment, has_repeated=is_told_twice)
+            for name, arrived in (("current", windows.current), ("baseline", windows.baseline))
+        )
+        return current.newest(windows.most_records), baseline.newest(windows.most_records)
 
     def newest(self, most: int) -> "Arrivals":
         """The same with the newest only, when there are more than so many."""
@@ -114,6 +137,10 @@ class Arrivals:
         """The same, row by row."""
         return self.asked.stream(sql, {**self.parameters, **parameters})
 
+    def blocks(self, sql: str, **parameters: Any) -> Iterator[Sequence[Sequence[Any]]]:
+        """The same, some rows at once, by column."""
+        return self.asked.blocks(sql, {**self.parameters, **parameters})
+
     @property
     def _arrived(self) -> str:
         return f"received_at >= {instant(f'since_{self.name}')} AND received_at < {instant(f'until_{self.name}')}"
@@ -126,28 +153,36 @@ class Arrivals:
     def records(self, *columns: str, has_session: bool = False, only: str = "1") -> str:
         """A subquery of the records with these columns, if asked for with their `session_id`.
 
-        only: a condition on these columns, heeded before sessions are looked for.
+        columns: may have SOURCE, which is cheaper than the session and tells it, see `named`. only: a condition on
+        these columns, heeded before sessions are looked for.
         """
         names = tuple(dict.fromkeys((*_NEEDED, *(("own_session",) if has_session else ()), *columns)))
-        told = ", ".join(f"{TIME} AS at" if name == "at" else name for name in names)
+        told = ", ".join(_TOLD.get(name, name) for name in names)
         found = f"SELECT {told} FROM spans WHERE {IN_PROJECT} AND {self._arrived} AND {only}"
         if self.has_repeated:
             found += f" AND trace_id NOT IN ({_repeated(self.traces)})"
         chosen = ", ".join(names)
         if has_session:
-            found = f"""
-                SELECT {chosen}, {_SESSION} AS session_id
-                FROM ({found}) AS s LEFT JOIN ({_named(self.traces)}) AS n USING trace_id"""
+            found = f"SELECT {chosen}, {session_of('own_session')} AS session_id FROM ({found}) AS s {self.named}"
             chosen += ", session_id"
         if self.has_repeated:
-            compared = members(tuple(dict.fromkeys((*names, *MEMBERSHIP))), f"({_repeated(self.traces)})")
-            found = f"SELECT {chosen} FROM ({found}) UNION ALL SELECT {chosen} FROM {compared} WHERE {only}"
+            kept = tuple(name for name in dict.fromkeys((*names, *MEMBERSHIP)) if name != SOURCE)
+            compared = members(kept, f"({_repeated(self.traces)})")
+            settled = ", ".join(f"session_id AS {SOURCE}" if name == SOURCE else name for name in chosen.split(", "))
+            found = f"SELECT {chosen} FROM ({found}) UNION ALL SELECT {settled} FROM {compared} WHERE {only}"
         return f"(SELECT {chosen} FROM ({found}) WHERE {self._is_read})"
+
+    @property
+    def named(self) -> str:
+        """A join with the best source of the session of each trace, as `named`, for `session_of`."""
+        return f"ANY LEFT JOIN ({_named(self.traces)}) AS n USING trace_id"
 
     @property
     def _is_read(self) -> str:
         since, until = f"{{since_{self.name}:Int64}}", f"{{until_{self.name}:Int64}}"
-        read = f"at >= {since} AND at < {until}"
+        conditions = [f"at >= {since} AND at < {until}"] if self.has_repeated else ["1"]
         if self.edge:
-            read += f" AND (at > {since} OR concat(trace_id, span_id) >= {{edge_{self.name}:String}})"
-        return f"{read} AND environment = {{environment:String}}" if self.environment is not None else read
+            conditions.append(f"(at > {since} OR concat(trace_id, span_id) >= {{edge_{self.name}:String}})")
+        if self.environment is not None:
+            conditions.append("environment = {environment:String}")
+        return " AND ".join(conditions)

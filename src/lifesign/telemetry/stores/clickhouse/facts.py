@@ -5,8 +5,8 @@ windows are over and this node's spool is drained, so that little does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lifesign.diagnosis.details import Details, Fetch, Selected, Values, Wanted
@@ -31,13 +31,13 @@ from lifesign.diagnosis.facts import (
     is_row,
 )
 from lifesign.diagnosis.findings import Selector
-from lifesign.diagnosis.preparation import Key, Placed, in_order
+from lifesign.diagnosis.preparation import Key, Placed, order_of
 from lifesign.telemetry.masks import masked_operation
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
 from lifesign.telemetry.stores.clickhouse import queries
-from lifesign.telemetry.stores.clickhouse.arrivals import COLUMNS, Arrivals
+from lifesign.telemetry.stores.clickhouse.arrivals import COLUMNS, SOURCE, Arrivals, session_of
 from lifesign.telemetry.stores.clickhouse.client import Asked
-from lifesign.telemetry.stores.clickhouse.rows import STATUSES, message_in, narrow_of, record_of, signed, unsigned
+from lifesign.telemetry.stores.clickhouse.rows import STATUSES, message_in, narrows_of, record_of, signed, unsigned
 from lifesign.telemetry.stores.gathered import Gathered, Tally
 
 T = TypeVar("T")
@@ -50,6 +50,21 @@ _IS_ROW: Final = f"""(signal_type != 'info' OR {_FAILING} OR bitAnd(flags, {BLOC
 _KEYS_AT_ONCE: Final = 2000
 _CHOSEN_AT_ONCE: Final = 400
 _PLACED: Final = ", ".join(COLUMNS)
+_OFTEN_EQUAL: Final = frozenset(map(COLUMNS.index, ("trace_id", "parent_span_id", "operation", "own_session")))
+_SIBLINGS: Final = "sipHash64(trace_id, parent_span_id, op_hash)"
+_OF_FAILURES: Final = -1
+MOST_HELD: Final = 100_000
+
+
+class Most(NamedTuple):
+    """How many records at most.
+
+    of_a_session: of one that rules of order read. held: in memory at once, to be sorted here; of more than that, traces
+    are read one by one.
+    """
+
+    of_a_session: int
+    held: int
 
 
 def examine(
@@ -58,13 +73,12 @@ def examine(
     windows: Windows,
     judge: Callable[[Facts, Fetch], T],
     *,
-    most_of_a_session: int,
+    most: Most,
     pending: int,
 ) -> T:
     """What `judge` says; see SpanStore.examine. pending: how many records of the project wait in the spool."""
-    current = Arrivals.of(asked, project_id, windows, windows.current, "current")
-    baseline = Arrivals.of(asked, project_id, windows, windows.baseline, "baseline")
-    sessions = _sessions(current, most_of_a_session)
+    current, baseline = Arrivals.of_both(asked, project_id, windows)
+    sessions = _sessions(current, most.of_a_session)
     notices = {
         **_notices(current),
         "no_session_id": sessions.unnamed,
@@ -72,18 +86,18 @@ def examine(
         "window_truncated": current.left_out,
     }
     facts = Facts(
-        _window(current, sessions, most_of_a_session),
-        _window(baseline, _sessions(baseline, most_of_a_session), most_of_a_session),
+        _window(current, sessions, most),
+        _window(baseline, _sessions(baseline, most.of_a_session), most),
         {code: number for code, number in notices.items() if number},
         current.effective_since,
     )
     return judge(facts, lambda wanted: _fetched(current, wanted))
 
 
-def _window(arrivals: Arrivals, sessions: "_Sessions", most_of_a_session: int) -> WindowFacts:
+def _window(arrivals: Arrivals, sessions: "_Sessions", most: Most) -> WindowFacts:
     operations = _operations(arrivals)
-    rows, recoveries = _looked_at(arrivals)
-    cuts = [_cut(arrivals, session_id, most_of_a_session) for session_id in sessions.long]
+    cuts = {session_id: _cut(arrivals, session_id, most.of_a_session) for session_id in sessions.long}
+    rows, recoveries, traces = _looked_at(arrivals, cuts, most.held)
     return WindowFacts(
         records=sum(each.records for each in operations),
         sessions=sessions.many,
@@ -93,25 +107,24 @@ def _window(arrivals: Arrivals, sessions: "_Sessions", most_of_a_session: int) -
         heavy_sessions=sessions.heavy,
         rows=rows,
         recoveries=recoveries,
-        traces=_traces(arrivals, dict(zip(sessions.long, cuts, strict=True))),
+        traces=_streamed_traces(arrivals, cuts) if traces is None else traces,
         sessions_cut=len(cuts),
     )
 
 
 # Sums ----------------------------------------------------------------------------------------------------------------
 def _operations(arrivals: Arrivals) -> list[OperationFacts]:
-    records = arrivals.records("op_hash", "kind", "operation", "status", "bucket")
     names: dict[int, tuple[str, str]] = {}
     failures: Counter[int] = Counter()
     buckets: dict[int, dict[int, int]] = defaultdict(dict)
-    for op_hash, kind, operation, is_failing, counts in arrivals.stream(f"""
-        SELECT op_hash, any(kind), any(operation), {_FAILING} AS is_failing, sumMap([bucket], [toUInt64(1)])
-        FROM {records} GROUP BY op_hash, is_failing"""):
+    for op_hash, kind, operation, bucket, records in arrivals.stream(f"""
+        SELECT op_hash, any(kind), any(operation), if({_FAILING}, -1, toInt32(bucket)) AS mark, count()
+        FROM {arrivals.records("op_hash", "kind", "operation", "status", "bucket")} GROUP BY op_hash, mark"""):
         names[op_hash] = kind, operation
-        if is_failing:
-            failures[op_hash] += sum(counts[1])
+        if bucket == _OF_FAILURES:
+            failures[op_hash] += records
         else:
-            buckets[op_hash] = dict(zip(*counts, strict=True))
+            buckets[op_hash][bucket] = records
     return [
         OperationFacts(
             signed(op_hash) or 0,
@@ -146,14 +159,21 @@ class _Sessions(NamedTuple):
 
 
 def _sessions(arrivals: Arrivals, most_of_a_session: int) -> _Sessions:
-    is_metered = "kind IN ('llm', 'embedding') AND total_tok IS NOT NULL"
     found = _Sessions(0, 0, [], [], [])
     count = unnamed = 0
+    is_metered = "kind IN ('llm', 'embedding') AND total_tok IS NOT NULL"
+    # Trace by trace first: sessions are looked for of traces then, of which there are fewer.
+    of_traces = f"""
+        SELECT trace_id, {SOURCE}, count() AS records, countIf({is_metered}) AS metered,
+          sumIf(toInt128(ifNull(total_tok, 0)), {is_metered}) AS tokens,
+          minIf(toString(agent), {is_metered} AND agent IS NOT NULL) AS first_agent,
+          countIf({is_metered} AND agent IS NOT NULL) AS with_agent
+        FROM {arrivals.records("kind", "total_tok", "agent", SOURCE)} GROUP BY trace_id, {SOURCE}"""
     rows = arrivals.stream(f"""
-        SELECT session_id, count(), countIf({is_metered}), sumIf(toInt128(ifNull(total_tok, 0)), {is_metered}),
-          minIf(toString(agent), {is_metered} AND agent IS NOT NULL), countIf({is_metered} AND agent IS NOT NULL),
-          countIf(session_id = toString(trace_id))
-        FROM {arrivals.records("kind", "total_tok", "agent", has_session=True)} GROUP BY session_id""")
+        SELECT session_id, sum(records), sum(metered), sum(tokens), minIf(first_agent, with_agent > 0), sum(with_agent),
+          sumIf(records, session_id = toString(trace_id))
+        FROM (SELECT *, {session_of(SOURCE)} AS session_id FROM ({of_traces}) AS s {arrivals.named})
+        GROUP BY session_id""")
     for session_id, records, metered, tokens, agent, with_agent, like_trace in rows:
         count += 1
         unnamed += like_trace
@@ -167,26 +187,34 @@ def _sessions(arrivals: Arrivals, most_of_a_session: int) -> _Sessions:
 
 
 def _notices(arrivals: Arrivals) -> dict[str, int]:
-    records = arrivals.records("flags", "start_ns", "parent_span_id", "kind", "model", "in_tok", "out_tok", "total_tok")
-    stored = f"""
-        SELECT trace_id, span_id FROM spans WHERE {queries.IN_PROJECT} AND (trace_id, toString(span_id)) IN (
-          SELECT trace_id, parent_span_id FROM {arrivals.records("parent_span_id")} WHERE parent_span_id != '')"""
+    records = arrivals.records("at", "flags", "start_ns", "kind", "model", "in_tok", "out_tok", "total_tok")
     [row] = arrivals.rows(f"""
         SELECT countIf(bitAnd(flags, {CLOCK_SKEW}) != 0), countIf(start_ns > at * {NS_PER_MS} + {FUTURE_NS}),
-          countIf(parent_span_id != '' AND (trace_id, parent_span_id) NOT IN (
-            SELECT trace_id, toString(span_id) FROM ({stored}))),
           countIf(bitAnd(flags, {TRUNCATED}) != 0),
           countIf(kind IN ('llm', 'agent') AND model IS NULL AND in_tok IS NULL AND out_tok IS NULL
             AND total_tok IS NULL)
         FROM {records}""")
-    codes = (
-        "clock_skew",
-        "future_spans",
-        "orphan_parents",
-        "truncated_records",
-        "unknown_convention",
-    )
-    return dict(zip(codes, row, strict=True))
+    codes = ("clock_skew", "future_spans", "truncated_records", "unknown_convention")
+    return {**dict(zip(codes, row, strict=True)), "orphan_parents": _orphans(arrivals)}
+
+
+def _orphans(arrivals: Arrivals) -> int:
+    """How many records have a parent that is not stored.
+
+    Nearly all parents are beside their children; only of traces where some are not is the whole store asked.
+    """
+    lacking = f"""
+        SELECT trace_id FROM {arrivals.records("parent_span_id")} GROUP BY trace_id
+        HAVING length(groupUniqArrayIf(parent_span_id, parent_span_id != '') AS parents)
+          > length(arrayIntersect(parents, groupArray(toString(span_id))))"""
+    if not arrivals.rows(f"{lacking} LIMIT 1"):
+        return 0
+    stored = f"""
+        SELECT trace_id, toString(span_id) FROM spans WHERE {queries.IN_PROJECT} AND trace_id IN ({lacking})"""
+    [(count,)] = arrivals.rows(f"""
+        SELECT count() FROM {arrivals.records("parent_span_id", only=f"trace_id IN ({lacking})")}
+        WHERE parent_span_id != '' AND (trace_id, parent_span_id) NOT IN ({stored})""")
+    return int(count)
 
 
 # Records that are looked at one by one -------------------------------------------------------------------------------
@@ -194,27 +222,59 @@ def _whole(arrivals: Arrivals, only: str) -> str:
     return f"SELECT {_PLACED}, session_id FROM {arrivals.records(*COLUMNS, has_session=True, only=only)}"
 
 
-def _placed(row: Sequence[Any]) -> Placed:
-    return Placed(row[-1], narrow_of(row))
+def _placed(arrivals: Arrivals, sql: str, **parameters: Any) -> Iterator[Placed]:
+    """What a query for `_whole` answers."""
+    # Many records have the same texts, of which one each is enough.
+    texts: dict[str, str] = {}
+    for columns in arrivals.blocks(sql, **parameters):
+        shared = list(columns)
+        for place in _OFTEN_EQUAL:
+            shared[place] = list(map(texts.setdefault, columns[place], columns[place]))
+        yield from map(Placed, shared[-1], narrows_of(shared))
 
 
-def _looked_at(arrivals: Arrivals) -> tuple[list[Placed], list[Placed]]:
-    """The rows, and the records that do not fail and share trace, parent and operation key with one that does.
+_Siblings = tuple[str, str, int]
 
-    All columns of everything that arrived are read for that, so both are asked for at once.
+
+def _siblings(placed: Placed) -> _Siblings:
+    return placed.record.trace_id, placed.record.parent_id, placed.record.op_hash
+
+
+class _LookedAt(NamedTuple):
+    """traces: None when they are too many to be held."""
+
+    rows: list[Placed]
+    recoveries: list[Placed]
+    traces: list[list[Placed]] | None
+
+
+def _looked_at(arrivals: Arrivals, cuts: Mapping[str, "_Place"], most_held: int) -> _LookedAt:
+    """The rows, the records that do not fail and share trace, parent and operation key with one that does, and traces.
+
+    All columns of everything that arrived are read for any of these, so all are asked for at once. ClickHouse takes
+    longer to sort wide rows than Python to sort what it has of them anyway.
     """
     failing = arrivals.records("parent_span_id", "op_hash", "status", only=_FAILING)
-    is_either = f"""({_IS_ROW} OR (trace_id, parent_span_id, op_hash) IN (
-        SELECT trace_id, parent_span_id, op_hash FROM {failing}))"""
-    found = in_order(map(_placed, arrivals.stream(_whole(arrivals, is_either))))
-    failed = {(r.trace_id, r.parent_id, r.op_hash) for _, r in found if r.is_failing}
-    recoveries = [
-        placed
-        for placed in found
-        if not placed.record.is_failing
-        and (placed.record.trace_id, placed.record.parent_id, placed.record.op_hash) in failed
-    ]
-    return [placed for placed in found if is_row(placed)], recoveries
+    is_sibling = f"{_SIBLINGS} IN (SELECT {_SIBLINGS} FROM {failing})"
+    is_any = f"({_IS_ROW} OR {is_sibling} OR trace_id IN ({_chosen(arrivals)}))"
+    found = list(islice(_placed(arrivals, _whole(arrivals, is_any)), most_held + 1))
+    are_held = len(found) <= most_held
+    if not are_held:
+        found = list(_placed(arrivals, _whole(arrivals, f"({_IS_ROW} OR {is_sibling})")))
+    found.sort(key=order_of)
+    rows = [placed for placed in found if is_row(placed)]
+    failed = {_siblings(placed) for placed in rows if placed.record.is_failing}
+    # Rows may recover, too: a slow success is one.
+    recoveries = [placed for placed in found if not placed.record.is_failing and failed and _siblings(placed) in failed]
+    return _LookedAt(rows, recoveries, list(_of_interest(_in_traces(found), cuts)) if are_held else None)
+
+
+def _in_traces(ordered: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """Records that are in order, trace by trace, by id."""
+    by_trace: dict[str, list[Placed]] = defaultdict(list)
+    for placed in ordered:
+        by_trace[placed.record.trace_id].append(placed)
+    return (steps for _, steps in sorted(by_trace.items()))
 
 
 _Place = tuple[int, str, str]
@@ -233,24 +293,37 @@ def _cut(arrivals: Arrivals, session_id: str, most: int) -> _Place:
     return row[0], row[1], row[2]
 
 
-def _traces(arrivals: Arrivals, cuts: Mapping[str, _Place]) -> Iterator[list[Placed]]:
-    """The traces that a rule of order may concern, as far as their sessions are read."""
+def _chosen(arrivals: Arrivals) -> str:
+    """The traces that a rule of order may concern: a subquery of their ids."""
     tools = arrivals.records("kind", "tool", "args_hash", "flags")
     steps = arrivals.records("kind", "in_tok", "status")
-    chosen = f"""
+    return f"""
         SELECT trace_id FROM {steps} GROUP BY trace_id
         HAVING countIf(kind = 'agent') >= {MANY_AGENTS} OR countIf(kind = 'tool' AND {_FAILING}) > 0
           OR countIf(kind = 'llm') >= {MANY_CALLS} AND countIf(kind = 'llm' AND in_tok >= {LARGE_INPUT}) > 0
         UNION ALL
-        SELECT trace_id FROM {tools} WHERE kind = 'tool' AND args_hash != 0
-        GROUP BY trace_id, tool, args_hash HAVING count() >= {REPEATED}
+        SELECT any(trace_id) FROM {tools} WHERE kind = 'tool' AND args_hash != 0
+        GROUP BY sipHash64(trace_id, ifNull(tool, ''), tool IS NULL, args_hash) HAVING count() >= {REPEATED}
         UNION ALL
         SELECT trace_id FROM {tools} WHERE kind = 'tool' AND bitAnd(flags, {EMPTY_RESULT}) != 0
         GROUP BY trace_id, tool HAVING count() >= {TWO_EMPTY}"""
-    whole = _whole(arrivals, f"trace_id IN ({chosen})")
-    rows = arrivals.stream(f"{whole} ORDER BY trace_id, start_ns, span_id")
-    for _, group in groupby(map(_placed, rows), key=lambda placed: placed.record.trace_id):
-        read = [placed for placed in group if not cuts or _is_before(placed, cuts.get(placed.session_id))]
+
+
+def _streamed_traces(arrivals: Arrivals, cuts: Mapping[str, _Place]) -> Iterator[list[Placed]]:
+    """The traces that a rule of order may concern, one by one."""
+    whole = _whole(arrivals, f"trace_id IN ({_chosen(arrivals)})")
+    ordered = _placed(arrivals, f"{whole} ORDER BY trace_id, start_ns, span_id")
+    groups = groupby(ordered, key=lambda placed: placed.record.trace_id)
+    return _of_interest((list(group) for _, group in groups), cuts)
+
+
+def _of_interest(traces: Iterable[Sequence[Placed]], cuts: Mapping[str, _Place]) -> Iterator[list[Placed]]:
+    """Those of some traces, as far as their sessions are read, that a rule of order may concern.
+
+    A part of a trace is of interest only if all of it is: what came for another reason falls out here.
+    """
+    for steps in traces:
+        read = [placed for placed in steps if not cuts or _is_before(placed, cuts.get(placed.session_id))]
         if read and is_of_interest(read):
             yield read
 
@@ -351,14 +424,14 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
                 gathered[each].add(_Row(placed), each.rank)
     for some in _parts(list(by_session)):
         of_sessions = f"{_whole(arrivals, of_models)} WHERE session_id IN {{chosen:Array(String)}}"
-        for placed in map(_placed, arrivals.stream(of_sessions, chosen=some)):
+        for placed in _placed(arrivals, of_sessions, chosen=some):
             for each in by_session[placed.session_id]:
                 gathered[each].add(_Row(placed), each.rank)
     return {selector: each.told(each.top(), _text) for selector, each in gathered.items()}
 
 
 def _found(arrivals: Arrivals, condition: str, **parameters: Any) -> Iterator[Placed]:
-    return map(_placed, arrivals.stream(_whole(arrivals, condition), **parameters))
+    return _placed(arrivals, _whole(arrivals, condition), **parameters)
 
 
 def _parts(keys: Sequence[Any], at_once: int = _CHOSEN_AT_ONCE) -> Iterator[Sequence[Any]]:

@@ -1,6 +1,7 @@
 """Records as rows of the table `spans`, and back. Neither the spool nor ClickHouse looks into them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import starmap
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -151,6 +152,14 @@ _SOURCE_VERSION: Final = list(REMEMBERED).index("ver")
 def narrow_of(row: Row) -> Narrow:
     """The narrow part of a record from the columns of `NARROW`, which the row begins with."""
     return Narrow(*_members(row))
+
+
+def narrows_of(columns: Sequence[Sequence[Any]]) -> Iterator[Narrow]:
+    """The same of many rows at once, by column."""
+    members: list[Iterable[Any]] = list(columns[: len(NARROW)])
+    for place, loaded in _LOADED:
+        members[place] = map(loaded, members[place])
+    return starmap(Narrow, zip(*members, strict=True))
 
 
 def record_of(row: Row, rest: str) -> Record:

@@ -106,6 +106,7 @@ class ClickHouseStore:
         self.drain_s = _DRAIN_S
         """How long a question waits for what is in the spool."""
         self.most_of_a_session = MOST_OF_A_SESSION
+        self.most_held = facts.MOST_HELD
         """Of its records, in rules of order."""
         self.many_rows = 50_000
         """An environment with more records than these is a common one."""
@@ -419,9 +420,9 @@ class ClickHouseStore:
         waiting = (await self._pending(project_id)).records
 
         def examined(asked: Asked) -> T:
-            most = self.most_of_a_session
+            most = facts.Most(of_a_session=self.most_of_a_session, held=self.most_held)
             with collecting_seldom():
-                return facts.examine(asked, project_id, windows, judge, most_of_a_session=most, pending=waiting)
+                return facts.examine(asked, project_id, windows, judge, most=most, pending=waiting)
 
         return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
 
