@@ -5,6 +5,7 @@ would go about it, with the same parameters. What matters is the name of the ind
 due, not what exists.
 """
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,10 @@ def _id(prefix: str, n: int) -> str:
     return f"{prefix}_{n:032x}"
 
 
+def _uuid(n: int) -> str:
+    return str(uuid.UUID(int=n))
+
+
 def _heartbeat(n: int) -> dict[str, Any]:  # Any, here and below: a row
     due = NOW - 1000 + n * 60_000
     return {
@@ -85,6 +90,7 @@ def _heartbeat(n: int) -> dict[str, Any]:  # Any, here and below: a row
         "project_id": _project(n),
         "name": f"Job {n}",
         "slug": f"job-{n}",
+        "ping_id": _uuid(n),
         "mode": "recurring",
         "interval_ms": 3_600_000,
         "timezone": "UTC",
@@ -605,6 +611,11 @@ HOT = [
         lambda c: heartbeats.lock_waiting(c, ids=[_id("hb", 7)], slugs={}),
         "",
         primary_key_of="heartbeats",
+    ),
+    Hot(
+        "ping: by uuid",
+        lambda c: heartbeats.lock_waiting(c, ids=[], slugs={}, ping_ids=[_uuid(7)]),
+        "uq_heartbeats_ping_id",
     ),
     Hot(
         "check-in: kept answers",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
+from pydantic import SecretStr
 
 from tests.faults.server import Server, serving, until
 from tests.harness import ADMIN_KEY, Json
@@ -85,13 +86,24 @@ def test_the_package_healthchecks_io_works_with_another_address_and_key(server: 
         ("curl -fsS -X POST -H 'Content-Type: application/json' -d '{\"a\":1}' $URL/log", 1),
         ("RID=$(cat /proc/sys/kernel/random/uuid); curl -fsS $URL/start?rid=$RID; curl -fsS $URL?rid=$RID", 2),
         ("curl -fsS -m 10 $BASE/ping/$PING_KEY/$SLUG", 1),
+        # What runitor sends for one command: its start, then its exit status with its output, by one run id.
+        (
+            (
+                "RID=$(cat /proc/sys/kernel/random/uuid); U=$BASE/ping/$PING_KEY/$SLUG; "
+                "curl -fsS -X POST $U/start?rid=$RID; "
+                "echo out | curl -fsS -H 'Content-Type: text/plain' --data-binary @- $U/0?rid=$RID; "
+                'curl -fsS -H "X-Api-Key: $API_KEY" $BASE/api/v1/checks/${URL##*/}/pings/2/body | grep -x out'
+            ),
+            2,
+        ),
         ("curl -fsS -m 10 $BASE/ping/$PING_KEY/$SLUG-new?create=1", 1),
     ],
 )
 def test_recipes_for_curl_work_as_they_are(server: Server, recipe: str, pings: int) -> None:
     slug = f"recipe-{next(_numbers)}"
     made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY, "name": slug, "slug": slug}, expect=201)
-    names = f"URL={made['ping_url']}; BASE={server.url}; PING_KEY={_key(server, 'checkins:write')}; SLUG={slug}; "
+    key = _key(server, "checkins:write")
+    names = f"URL={made['ping_url']}; BASE={server.url}; PING_KEY={key}; SLUG={slug}; API_KEY={ADMIN_KEY}; "
 
     done = subprocess.run(["bash", "-euc", names + recipe], capture_output=True, text=True, timeout=60, check=False)
 
@@ -150,14 +162,15 @@ def test_no_log_line_tells_how_to_ping(tmp_path: Path) -> None:
     assert [secret for secret in (made["uuid"], key, reader, ADMIN_KEY) if secret in logged] == []
 
 
-def test_a_ping_that_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
-    with serving(tmp_path, log_level="error") as server:
+def test_a_ping_that_was_answered_is_there_after_a_kill(tmp_path: Path, database_url: SecretStr | None) -> None:
+    url = database_url and database_url.get_secret_value()
+    with serving(tmp_path, log_level="error", database_url=url) as server:
         made = server.ask("POST", "/api/v3/checks/", {"api_key": ADMIN_KEY}, expect=201)
         path = made["ping_url"].removeprefix(server.url)
         assert server.request("POST", path).status_code == 200
         server.kill()
 
-    with serving(tmp_path, log_level="error") as server:
+    with serving(tmp_path, log_level="error", database_url=url) as server:
         (found,) = _checks(server)
 
     assert found["n_pings"] == 1

@@ -445,6 +445,13 @@ async def test_badges_tell_the_worst_of_what_they_stand_for(lifesign: Lifesign) 
     assert "Lifesign" in await shown(urls["*"]["svg"])
 
 
+async def test_the_badge_of_all_checks_is_labelled_as_the_settings_say(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(master_badge_label="Backups") as lifesign:
+        urls = (await api(lifesign, "GET", "badges/")).json()["badges"]["*"]
+
+        assert (await lifesign.client(None).get(urls["shields"])).json()["label"] == "Backups"
+
+
 async def test_an_address_of_a_badge_cannot_be_made_up(lifesign: Lifesign) -> None:
     made = await check(lifesign, tags="prod dev")
     urls = (await api(lifesign, "GET", "badges/")).json()["badges"]

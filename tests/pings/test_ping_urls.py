@@ -191,6 +191,16 @@ async def test_copies_of_a_ping_with_a_run_id_count_once(lifesign: Lifesign) -> 
     assert (await read(lifesign, made))["n_pings"] == 2
 
 
+async def test_no_ping_is_a_copy_where_that_is_turned_off(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(ping_dedup_seconds=0) as lifesign:
+        made = await check(lifesign)
+
+        answers = [await send(lifesign, made["ping_url"] + f"?rid={RID}") for _ in range(2)]
+
+        assert ["ping-duplicate" in each.headers for each in answers] == [False, False]
+        assert (await read(lifesign, made))["n_pings"] == 2
+
+
 async def test_a_run_id_that_never_changes_keeps_a_check_alive(lifesign: Lifesign) -> None:
     made = await check(lifesign, timeout=60, grace=60)
 
@@ -353,6 +363,15 @@ async def test_who_sent_it_is_shown_if_that_can_be_told(lifesign: Lifesign, head
 
     (ping,) = await pings(lifesign, made)
     assert (ping["remote_addr"], ping["scheme"], ping["ua"]) == (shown, "https", "u" * 200)
+
+
+async def test_of_several_headers_the_first_tells_who_sent_it(lifesign: Lifesign) -> None:
+    made = await check(lifesign)
+
+    async with lifesign.client(None) as http:
+        await http.get(made["ping_url"], headers=[("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-For", "5.6.7.8")])
+
+    assert [each["remote_addr"] for each in await pings(lifesign, made)] == ["1.2.3.4"]
 
 
 # Refused ------------------------------------------------------------------------------------------------------------

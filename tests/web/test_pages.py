@@ -1,6 +1,7 @@
 """Pages of heartbeats and incidents: what they show, what they do, and to whom they refuse it."""
 
 import re
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import Connection
 from lifesign.clock import EpochMs
 from lifesign.projects import service as projects
 from lifesign.projects.service import Order
-from tests.harness import Json, Lifesign
+from tests.harness import Json, Lifesign, MakeLifesign
 from tests.web.browser import OWNER, Browser, executed_by, said, signed_up
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -46,6 +47,31 @@ async def test_a_heartbeat_is_made_by_a_form_and_shows_how_it_checks_in(lifesign
     assert "every 1h, 5m of grace" in page
     assert f"Made by {OWNER}" in page
     assert 'curl -fsS -m 10 --retry 5 -X POST http://lifesign.test/v1/heartbeats/backup/checkin -H "Auth' in page
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("changes", "domain"),
+    [
+        ({}, None),
+        ({"ping_smtp_listen": "127.0.0.1:0"}, "lifesign.test"),
+        ({"ping_smtp_listen": "127.0.0.1:0", "ping_email_domain": "hb.example.org"}, "hb.example.org"),
+    ],
+)
+async def test_whoever_may_change_a_heartbeat_is_shown_how_to_ping_it(
+    start_lifesign: MakeLifesign, changes: dict[str, Any], domain: str | None
+) -> None:
+    async with start_lifesign(**changes) as lifesign:
+        owner, viewer = await signed_up(lifesign), await signed_up(lifesign, "eve@example.org", "viewer")
+        made = await lifesign.heartbeat()
+        ping_id = made["pingUrl"].rpartition("/")[2]
+
+        page, seen = [said(await each.get(f"/heartbeats/{made['id']}")) for each in (owner, viewer)]
+
+    assert f"curl -fsS -m 10 --retry 5 -o /dev/null {made['pingUrl']}" in page
+    assert (f"{ping_id}@" in page) == (domain is not None)
+    assert domain is None or f"{ping_id}@{domain}" in page
+    assert ping_id not in seen
 
 
 async def test_the_next_deadlines_are_shown_before_anything_is_made(lifesign: Lifesign) -> None:

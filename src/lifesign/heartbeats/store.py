@@ -147,7 +147,10 @@ _WAITING = (
     H.check_at,
 )
 _IDS_BY_SLUG = select(H.id).where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
-_WAITING_BY_ID = select(*_WAITING).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+_LOCKED = select(*_WAITING).order_by(H.id).with_for_update()
+_WAITING_BY_ID = _LOCKED.where(H.id.in_(bindparam("ids", expanding=True)))
+_WAITING_BY_SLUG = _LOCKED.where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
+_WAITING_BY_PING_ID = _LOCKED.where(H.ping_id.in_(bindparam("ping_ids", expanding=True)))
 # SQLite: all rows in one step, because its driver takes Python's lock back after each; one writer needs no row locks.
 _ALL_WAITING = func.json_group_array(func.json_array(*_WAITING))
 _WAITING_BY_ID_AS_JSON = select(_ALL_WAITING).where(H.id.in_(select(json_each("ids").c.value)))
@@ -193,6 +196,12 @@ def lock_waiting(
                 conn.scalar(_WAITING_BY_SLUG_AS_JSON, {"project": project_id, "slugs": json_rows(list(names))})
             )
         return [_found(row) for text in texts for row in orjson.loads(text or "[]")]
+    # Most batches name all by ping ids, or all by slugs of one project, and are spared a statement.
+    if ping_ids and not ids and not slugs:
+        return [_found(row) for row in conn.execute(_WAITING_BY_PING_ID, {"ping_ids": list(ping_ids)})]
+    if len(slugs) == 1 and not ids and not ping_ids:
+        ((project_id, names),) = slugs.items()
+        return [_found(row) for row in conn.execute(_WAITING_BY_SLUG, {"project": project_id, "slugs": list(names)})]
     by_slug = [
         found
         for project_id, names in slugs.items()

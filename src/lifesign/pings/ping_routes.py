@@ -213,7 +213,8 @@ def _sender_of(headers: Sequence[tuple[bytes, bytes]], scheme: str, peer: str) -
     for name, value in headers:
         if name == b"user-agent":
             ua = value.decode("latin-1")[:MAX_UA]
-        elif name == b"x-forwarded-for":
+        elif name == b"x-forwarded-for" and forwarded is None:
+            # Of several the first: together they are one list.
             forwarded = value.decode("latin-1")
         elif name == b"x-forwarded-proto" and value in {b"http", b"https"}:
             scheme = value.decode()

@@ -306,7 +306,8 @@ async def _handle(request: Request) -> Response:
     if handler is None:
         refusal = {"error": "method not allowed"}
         return json_answer(refusal, 405, _CORS | {"Allow": ", ".join([*handlers, "OPTIONS"])})
-    body = await _body(request) if request.method == "POST" else {}
+    # Providers that call back send forms.
+    body = await _body(request) if request.method == "POST" and handler is not _notification_status else {}
     return await handler(Asked(request, version, match.groupdict(), body))
 
 

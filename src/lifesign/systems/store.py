@@ -168,7 +168,10 @@ def systems_of(
     after: Position | None,
 ) -> list[System]:
     """Systems of a project that match every filter, newest first. Index: ix_systems_project."""
-    query: Select[Any] = _SELECTED.where(S.project_id == project_id, S.deleted_at.is_(None))
+    # Only a status is asked of the heartbeats. Else the page comes first: where PostgreSQL has no statistics yet, as
+    # just after many were made, it would join all of them to show fifty.
+    query: Select[Any] = select(S.id).select_from(systems if filters.status is None else _WATCHED)
+    query = query.where(S.project_id == project_id, S.deleted_at.is_(None))
     if after is not None:
         is_older = and_(S.created_at == after.created_at, S.id < after.id)
         query = query.where(or_(S.created_at < after.created_at, is_older))
@@ -182,7 +185,9 @@ def systems_of(
         query = query.where(contains(conn, S.tags, f" {filters.tag} "))
     if filters.search is not None:
         query = query.where(contains(conn, S.search, filters.search.casefold()))
-    return [_system(row) for row in conn.execute(query.order_by(S.created_at.desc(), S.id.desc()).limit(limit))]
+    newest_first = (S.created_at.desc(), S.id.desc())
+    page = query.order_by(*newest_first).limit(limit)
+    return [_system(row) for row in conn.execute(_SELECTED.where(S.id.in_(page)).order_by(*newest_first))]
 
 
 def _alive_ms(alive_ms: int) -> ColumnElement[int]:

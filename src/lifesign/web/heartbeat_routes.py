@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import cast
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from sqlalchemy import Connection
@@ -208,11 +209,20 @@ async def show(request: Request, heartbeat_id: str) -> Response:
         grace=forms.duration_of(heartbeat.grace_ms),
         meant=forms.in_words(_definition(heartbeat)),
         base=base_url(request),
+        mail_domain=_mail_domain(request),
         ref=heartbeat.slug or heartbeat.id,
         width=WIDTH,
         snoozes=_SNOOZES,
         is_first_page=not is_seq,
     )
+
+
+def _mail_domain(request: Request) -> str | None:
+    """Where mails to heartbeats go; None where none are taken."""
+    settings = context_of(request).settings
+    if settings.ping_smtp_listen is None:
+        return None
+    return settings.ping_email_domain or urlsplit(base_url(request)).hostname
 
 
 def _seen(conn: Connection, caller: Caller, ref: str, *, before_seq: int | None, zone: str, now: EpochMs) -> Seen:

@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 # Any, throughout: JSON.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHA = re.compile(r"\b[0-9a-f]{40}\b")
-_CHANNEL = re.compile(r"\bch_[0-9a-f]{32}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 _PRECISE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _BADGE = re.compile(r"/badge/[^/]+/[A-Za-z0-9_-]{8}(-2)?")
@@ -68,6 +67,8 @@ class Names:
     def _string(self, text: str, key: str) -> str:
         if key == "remote_addr":
             return _peer(text)
+        if key == "id":
+            return "<channel>"
         if key == "channels":
             return ",".join(["<channel>"] * len(text.split(","))) if text else ""
         return self._text(text)
@@ -78,7 +79,7 @@ class Names:
             text = text.replace(secret, name)
         text = _PRECISE.sub("<precise time>", _TIME.sub("<time>", text))
         text = _BADGE.sub(r"/badge/<signed>\1", text)
-        return _CHANNEL.sub("<channel>", _SHA.sub("<unique key>", _UUID.sub("<uuid>", text)))
+        return _SHA.sub("<unique key>", _UUID.sub("<uuid>", text))
 
 
 def _peer(address: str) -> str:

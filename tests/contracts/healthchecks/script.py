@@ -1149,6 +1149,7 @@ READING = (
         ),
         missing("GET", "metrics/", 403, key=None, headers={"X-Metrics-Key": "wrong"}),
         Step("POST", f"/api/v3/notifications/{NOBODY}/status", Expected(200, "")),
+        Step("POST", f"/api/v3/notifications/{NOBODY}/status", Expected(200, ""), content=b"MessageStatus=failed"),
         ours(Step("GET", "/accounts/login/", Expected(200)), 17, 404),
     ),
 )
