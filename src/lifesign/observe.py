@@ -126,8 +126,8 @@ def _pulse(driver: Driver, name: str) -> dict[str, Any]:
 def _is_alive(driver: Driver, name: str, idle_ms: int, now: EpochMs) -> bool:
     if driver.is_manual:
         return True
-    last_tick = driver.pulses[name].last_tick
-    return last_tick is not None and now - last_tick <= 3 * idle_ms + 5 * _S
+    active_at = driver.pulses[name].active_at
+    return active_at is not None and now - active_at <= 3 * idle_ms + 5 * _S
 
 
 @router.get("/metrics", response_class=PlainTextResponse, operation_id="metrics")

@@ -63,6 +63,7 @@ class BotsRun:
 
     name = "bots_run"
     idle_ms = 1000
+    rests_first = False
     wakes_on: Wakeable | None = "bots_run"
 
     def __init__(self, db: Database, executor: Executor, node_id: str, *, is_halted: bool = False) -> None:

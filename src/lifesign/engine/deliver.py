@@ -32,6 +32,7 @@ class Deliver:
 
     name = "deliver"
     idle_ms = 1000
+    rests_first = False
     wakes_on: Wakeable | None = "deliver"
 
     def __init__(self, courier: Courier, node_id: str) -> None:

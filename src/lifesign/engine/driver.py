@@ -26,6 +26,7 @@ class Loop(Protocol):
 
     name: str
     idle_ms: int
+    rests_first: bool
     wakes_on: Wakeable | None
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
@@ -43,12 +44,18 @@ class Loop(Protocol):
 
 @dataclass(slots=True)
 class Pulse:
-    """When a loop last ticked, and how late it was."""
+    """When a loop last ticked, or since when it rests before its first tick, and how late it was."""
 
     last_tick: EpochMs | None = None
+    rests_since: EpochMs | None = None
     next_due: EpochMs | None = None
     lag_ms: int = 0
     has_failed: bool = False
+
+    @property
+    def active_at(self) -> EpochMs | None:
+        """From when on the loop may be idle; None when it should have ticked and did not."""
+        return self.rests_since if self.last_tick is None else self.last_tick
 
 
 class Driver:
@@ -72,7 +79,8 @@ class Driver:
         self._may_work = may_work
         self._wakeups = wakeups
         self.loops = loops
-        self.pulses = {loop.name: Pulse() for loop in loops}
+        began_at = clock.now()
+        self.pulses = {loop.name: Pulse(rests_since=began_at if loop.rests_first else None) for loop in loops}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._hands = asyncio.Lock()
@@ -102,6 +110,8 @@ class Driver:
                 log.warning("loop.stop_failed", loop=loop.name, error=repr(result))
 
     async def _run(self, loop: Loop) -> None:
+        if loop.rests_first:
+            await self._wait_for([self._stopping], loop.idle_ms)
         while not self._stopping.is_set():
             now = self._clock.now()
             next_due = await self._tick(loop, now)
@@ -202,7 +212,7 @@ class Driver:
             return True
         if pulse.next_due is not None and pulse.next_due <= now:
             return True
-        return pulse.last_tick is None or now - pulse.last_tick >= loop.idle_ms
+        return pulse.active_at is None or now - pulse.active_at >= loop.idle_ms
 
     def _forget_wake_up(self, loop: Loop) -> None:
         if loop.wakes_on is not None:

@@ -49,6 +49,7 @@ def is_resting(now: EpochMs, until: EpochMs, pause_ms: int) -> bool:
 class Idle:
     """What loops share that leave nothing running behind a tick."""
 
+    rests_first = False
     wakes_on: Wakeable | None = None
 
     async def settle(self) -> bool:

@@ -54,6 +54,8 @@ class Prune(Idle):
 
     name = "prune"
     idle_ms = 60_000
+    # A server that starts has better things to do than to tidy up.
+    rests_first = True
     _limit = 1000
     _pause_ms = 200
     _histories_at_once = 200

@@ -241,6 +241,8 @@ def _watched(conn: Connection, project_id: str, ref: str) -> Watched:
 def adopt_windows(conn: Connection, windows: Windows, *, after: str, tuning: Tuning, now: EpochMs) -> str | None:
     """Let some systems be waited for as the settings now say; the id to go on after, None at the end."""
     found = store.without_interval(conn, after, _ADOPTED_AT_ONCE)
+    if not found:
+        return None
     timing = _timing(None, windows)
     watching = heartbeats.by_ids(conn, [each.heartbeat_id for each in found])
     for system in found:
