@@ -28,6 +28,8 @@ _KEYS_AT_ONCE: Final = 5000
 _MOST_REMEMBERED: Final = 50_000
 _ROWS_AT_ONCE: Final = 2000
 _DIGESTS_AT_ONCE: Final = 50
+_BESIDE_MS: Final = 20_000
+"""How much later than what it moves an append may be found to have arrived: as long as one waits, and clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Arrivals:
             environment = dictionary.string_number(scene.conn, scene.project, windows.environment)
             if environment is None:
                 return cls(scene, since, since, None, has_environment=True, digested_since=since)
-        digested = min(max(since, _digested_since(scene, arrived)), until)
+        digested = min(max(since, _digested_since(scene, since, until)), until)
         whole = cls(scene, since, until, environment, environment is not None, digested)
         return whole._newest(windows.most_records)
 
@@ -222,14 +224,19 @@ class Arrivals:
         return and_(chosen, m.environment == self.environment) if self.has_environment else chosen
 
 
-def _digested_since(scene: Scene, arrived: tuple[EpochMs, EpochMs]) -> EpochMs:
-    """From when on everything that arrived in a window has a digest that can be read."""
-    since, until = arrived
+def _digested_since(scene: Scene, since: EpochMs, until: EpochMs) -> EpochMs:
+    """From when on everything that arrived in a window has a digest that can be read and is right.
+
+    Who writes digests of another version writes no `span_moves` of this one: a node that has not been upgraded yet may
+    have moved, even after the window, whatever arrived before. Such a node leaves a digest with each of its moves.
+    """
     its = D.project == scene.project
     first = scene.conn.scalar(select(func.min(D.received_at)).where(its))
-    strange = select(func.max(D.received_at)).where(its, D.received_at >= since, D.received_at < until)
-    last = scene.conn.scalar(strange.where(D.version != VERSION))
-    return until if first is None else EpochMs(first if last is None else max(first, last + 1))
+    strange = select(func.max(D.received_at)).where(its, D.received_at >= since, D.version != VERSION)
+    last = scene.conn.scalar(strange)
+    if first is None:
+        return until
+    return EpochMs(first if last is None else max(first, last + _BESIDE_MS))
 
 
 # Records -------------------------------------------------------------------------------------------------------------
