@@ -54,6 +54,10 @@ class Load:
             for thread in self._threads:
                 thread.join()
 
+    def await_answer(self) -> None:
+        """Return once something was answered."""
+        until(lambda: bool(self.answered), within_s=_STARTS_WITHIN_S)
+
     def _send(self, sender: int) -> None:
         number = 0
         trace_id = f"{self._part:016x}{sender:016x}"
@@ -105,13 +109,13 @@ def run(directory: Path, store: Store, *, kills: int, seed: int, database_url: s
             made = made or cast("Json", server.request("POST", "/v1/provision", {"project_name": "shop"}).json())
             load = Load(f"{server.url}/v1/traces", made["producer_key"], part)
             with load.running():
-                until(lambda load=load: bool(load.answered), within_s=_STARTS_WITHIN_S)
+                load.await_answer()
                 time.sleep(chance.uniform(0.02, 0.8))
                 server.kill()
             answered |= load.answered
     with serving(directory, **variables) as server:
-        ids = _stored(server, made["agent_key"])
-        charged = _asked(server, made["agent_key"], "/v1/dashboard")["quota"]["used"]
+        ids = stored(server, made["agent_key"])
+        charged = asked(server, made["agent_key"], "/v1/dashboard")["quota"]["used"]
     # All but the place within the request.
     requests = Counter(each[:-4] for each in set(ids))
     return Result(
@@ -126,13 +130,13 @@ def run(directory: Path, store: Store, *, kills: int, seed: int, database_url: s
     )
 
 
-def _stored(server: Server, key: str) -> list[str]:
+def stored(server: Server, key: str) -> list[str]:
     """The ids of all records, once nothing waits in a spool any more."""
     until(lambda: _pending(server, key) == 0, within_s=_STARTS_WITHIN_S)
     ids: list[str] = []
     cursor = ""
     while True:
-        page = _asked(server, key, f"/v1/telemetry?since_minutes=43200&limit=1000{cursor}")
+        page = asked(server, key, f"/v1/telemetry?since_minutes=43200&limit=1000{cursor}")
         ids += [each["record_id"] for each in page["records"]]
         if page["next_cursor"] is None:
             return ids
@@ -145,7 +149,7 @@ def _pending(server: Server, key: str) -> int | None:
     return int(answer.json()["store"]["pending_records"]) if answer.status_code == 200 else None
 
 
-def _asked(server: Server, key: str, path: str) -> Json:
+def asked(server: Server, key: str, path: str) -> Json:
     answer = httpx2.get(f"{server.url}{path}", headers={"Authorization": f"Bearer {key}"}, timeout=60)
     assert answer.status_code == 200, answer.text
     return cast("Json", answer.json())

@@ -1,10 +1,14 @@
 """Spans that were answered are stored, whoever sends them and whatever becomes of the server. Spec "Telemetry", 3.2."""
 
 import contextlib
+import itertools
 import random
+import resource
+from collections import Counter
 from pathlib import Path
 from typing import cast, get_args
 
+import httpx2
 import pytest
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -18,9 +22,10 @@ from lifesign.telemetry.store import Filter, SpanStore, Stored
 from tests import postgres
 from tests.faults import killing_spans
 from tests.faults.killing_spans import Store
-from tests.faults.server import Server, serving
+from tests.faults.server import Server, serving, until
 from tests.harness import ADMIN_KEY, SETTINGS, Json, Lifesign
 from tests.telemetry.requests import sdk_spans
+from tests.telemetry.senders import JSON, json_of
 
 
 def provisioned(server: Server) -> Json:
@@ -99,3 +104,50 @@ def test_every_answered_span_is_stored_when_the_server_is_killed(
 
     assert result.is_good, f"seed {seed}\n{killing_spans.table([result])}"
     assert result.stored >= result.answered > 0
+
+
+# A full disk --------------------------------------------------------------------------------------------------------
+LARGE = {"key": "text", "value": {"stringValue": "x" * 30_000}}
+
+
+def large_spans(number: int) -> bytes:
+    """A request of 300 kB."""
+    ids = [f"{number:012x}{each:04x}" for each in range(1, 11)]
+    return json_of(*({"traceId": f"{number:032x}", "spanId": each, "attributes": [LARGE]} for each in ids))
+
+
+@pytest.mark.parametrize("store", ["sqlite", "clickhouse"])
+def test_spans_are_refused_while_the_disk_is_full_and_those_that_were_answered_are_kept(
+    tmp_path: Path, store: Store
+) -> None:
+    url = f"chdb://{tmp_path}/clickhouse" if store == "clickhouse" else None
+    with serving(tmp_path, log_level="error", telemetry_url=url) as server:
+        made = provisioned(server)
+        key = {"Authorization": f"Bearer {made['producer_key']}", "Content-Type": "application/json"}
+        numbers = itertools.count(1)
+        with httpx2.Client(base_url=server.url, headers=key, timeout=30, trust_env=False) as http:
+            first = http.post("/v1/traces", content=large_spans(next(numbers)))
+            # A file that may grow no further is what a full disk is to the process.
+            full = max(each.stat().st_size for each in (tmp_path / "data").iterdir()) + 2**20
+            _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, hard))
+            while (told := http.post("/v1/traces", content=large_spans(number := next(numbers)))).status_code == 202:
+                assert number < 100
+            encoded = http.post("/v1/traces", content=b"", headers={"Content-Type": "application/x-protobuf"})
+            health = server.request("GET", "/health").status_code
+
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            until(lambda: http.post("/v1/traces", content=large_spans(number)).status_code == 202)
+        server.kill()
+
+    with serving(tmp_path, log_level="error", telemetry_url=url) as server:
+        found = killing_spans.stored(server, made["agent_key"])
+        used = killing_spans.asked(server, made["agent_key"], "/v1/dashboard")["quota"]["used"]
+
+    assert first.status_code == 202
+    assert (told.status_code, told.headers["retry-after"], told.headers["content-type"]) == (503, "5", JSON)
+    assert (told.json()["error"], told.json()["code"]) == ("storage_unavailable", 14)
+    # Nothing to store needs no room.
+    assert (encoded.status_code, health) == (200, 200)
+    assert Counter(int(each[-16:-4], 16) for each in found) == dict.fromkeys(range(1, number + 1), 10)
+    assert used == 10 * number
