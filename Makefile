@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help
 help: ## this list
 	@echo 'Lifesign. make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s  %s\n", $$1, $$2 }' Makefile
 
 .PHONY: serve
 serve: .venv/.serve ## run the server on this machine (ARGS="--port 9000 --data-dir DIR")
@@ -39,6 +39,10 @@ test-model: .venv/.dev ## what must hold of bots with a real model (LIFESIGN_TES
 .PHONY: faults
 faults: .venv/.dev ## kill servers at random moments 200 times, and count what was lost (ARGS="--kills 50 --seed 7")
 	@$(BIN)/python -m tests.faults.killing $(ARGS)
+
+.PHONY: faults-spans
+faults-spans: .venv/.dev ## the same while they take spans, 20 times on each store (ARGS="--kills 5 --stores clickhouse")
+	@$(BIN)/python -m tests.faults.killing_spans $(ARGS)
 
 .PHONY: lint
 lint: .venv/.dev ## style, formatting and which module may import which

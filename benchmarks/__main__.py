@@ -22,6 +22,7 @@ from benchmarks import (
     systems,
     telemetry_decode,
     telemetry_ingest,
+    telemetry_memory,
     telemetry_phoenix,
     telemetry_reads,
     telemetry_stores,
@@ -41,6 +42,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "delivery": delivery.run,
     "telemetry_decode": telemetry_decode.run,
     "telemetry_ingest": telemetry_ingest.run,
+    "telemetry_memory": telemetry_memory.run,
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
     "diagnosis_facts": diagnosis_facts.run,
@@ -59,6 +61,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round of everything, with less of everything")
     parser.add_argument("--million", action="store_true", help="arm 1,000,000 heartbeats at rest instead of 100,000")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement; the median counts")
+    parser.add_argument("--spans", type=int, help="how many spans are stored when telemetry_reads begins to ask")
+    parser.add_argument("--minutes", type=float, help="how long telemetry_memory sends spans")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     asked = parser.parse_args()
     known = {**ALL, **_BY_NAME_ONLY}
@@ -70,6 +74,7 @@ def main() -> int:
         options = replace(options, armed=_MILLION)
     if asked.rounds:
         options = replace(options, rounds=asked.rounds)
+    options = replace(options, spans=asked.spans, minutes=asked.minutes)
     console = Console(stderr=asked.json, width=None if sys.stdout.isatty() else 160)
     console.print(
         f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "

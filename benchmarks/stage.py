@@ -46,10 +46,12 @@ clock = SystemClock()
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How thorough a run is."""
+    """How thorough a run is. None: as many as the benchmark thinks right."""
 
     rounds: int = 3
     seconds: int = 8
+    minutes: float | None = None
+    spans: int | None = None
     heartbeats: int = 10_000
     armed: int = 100_000
     webhooks: int = 1_000

@@ -22,7 +22,7 @@ from benchmarks.stage import Options, Server, free_port, fresh_settings, program
 from benchmarks.telemetry_stores import SPANS, bodies_of, post_all, stored_per_cpu_s
 
 _REQUESTS = 15
-_PATIENCE_S = 300.0
+_PATIENCE_S = 900.0
 _READY = re.compile(r"running.*(http://127\.0\.0\.1:\d+)")
 _TIMES = 60
 

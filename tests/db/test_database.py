@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ from lifesign.db.open import (
 from lifesign.db.schema import metadata, projects
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.settings import Settings
+from tests.wire import until
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -238,6 +240,19 @@ async def test_it_is_known_while_somebody_writes(db: Database) -> None:
     await db.read(lambda _: seen.append(is_writing()))
 
     assert seen == [True, False]
+
+
+async def test_a_writer_forgets_what_it_has_written_although_nobody_writes_again(db: Database) -> None:
+    class Large:
+        """What may take a hundred megabytes."""
+
+    written = Large()
+    kept = weakref.ref(written)
+
+    await db.write(lambda _conn, _written: None, written)
+    del written
+
+    await until(lambda: kept() is None)
 
 
 async def test_when_a_batch_fails_each_item_is_tried_alone(db: Database) -> None:

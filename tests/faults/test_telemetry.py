@@ -1,11 +1,12 @@
 """Spans that were answered are stored, whoever sends them and whatever becomes of the server. Spec "Telemetry", 3.2."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
+import itertools
+import random
+import resource
+from collections import Counter
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import httpx2
 import pytest
@@ -18,12 +19,13 @@ from pydantic import SecretStr
 
 from lifesign.clock import LATEST, EpochMs
 from lifesign.telemetry.store import Filter, SpanStore, Stored
+from tests import postgres
+from tests.faults import killing_spans
+from tests.faults.killing_spans import Store
 from tests.faults.server import Server, serving, until
 from tests.harness import ADMIN_KEY, SETTINGS, Json, Lifesign
 from tests.telemetry.requests import sdk_spans
-
-SPANS_EACH = 20
-ENOUGH = 40
+from tests.telemetry.senders import JSON, json_of
 
 
 def provisioned(server: Server) -> Json:
@@ -86,53 +88,66 @@ async def test_an_application_that_is_instrumented_loses_no_span(tmp_path: Path,
 
 
 # Kills --------------------------------------------------------------------------------------------------------------
-class Load:
-    """Four senders that write down which spans were answered, until the server is gone."""
-
-    def __init__(self, url: str, key: str) -> None:
-        self.answered: set[str] = set()
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(1, 5)]
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            for thread in self._threads:
-                thread.join()
-
-    def _send(self, sender: int) -> None:
-        number = 0
-        with httpx2.Client(headers=self._headers, timeout=10, trust_env=False) as http:
-            while True:
-                number += 1
-                ids = [f"{number * 1000 + each:016x}" for each in range(SPANS_EACH)]
-                spans = [{"traceId": f"{sender:032x}", "spanId": each, "name": "work"} for each in ids]
-                body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
-                try:
-                    answer = http.post(self._url, content=body)
-                except httpx2.TransportError:
-                    return
-                assert answer.json() == {"ok": True, "accepted": SPANS_EACH, "rejected": 0}
-                self.answered |= {f"rec_{sender:032x}{each}" for each in ids}
-
-
-async def test_every_answered_span_is_stored_when_the_server_is_killed(
-    tmp_path: Path, database_url: str | None
+@pytest.mark.parametrize("store", get_args(Store))
+def test_every_answered_span_is_stored_when_the_server_is_killed(
+    tmp_path: Path, store: Store, request: pytest.FixtureRequest
 ) -> None:
-    with serving(tmp_path, database_url=database_url) as server:
-        made = provisioned(server)
-        load = Load(made["ingest_url"], made["producer_key"])
-        with load.running():
-            until(lambda: len(load.answered) >= ENOUGH * SPANS_EACH, within_s=60)
-            server.kill()
+    """The short form of `make faults-spans`."""
+    seed = random.randrange(1_000_000)
+    with contextlib.ExitStack() as stack:
+        url = None
+        if store == "postgresql":
+            running: postgres.Databases = request.getfixturevalue("cluster")
+            url = stack.enter_context(running.new_database())
 
-    records = [each.record.record_id for each in await stored(tmp_path, database_url, made["project_id"])]
-    assert load.answered - {*records} == set()
-    # What nobody was told of is there whole or not at all.
-    assert len(records) % SPANS_EACH == 0
-    assert len(records) == len({*records})
+        result = killing_spans.run(tmp_path, store, kills=1, seed=seed, database_url=url)
+
+    assert result.is_good, f"seed {seed}\n{killing_spans.table([result])}"
+    assert result.stored >= result.answered > 0
+
+
+# A full disk --------------------------------------------------------------------------------------------------------
+LARGE = {"key": "text", "value": {"stringValue": "x" * 30_000}}
+
+
+def large_spans(number: int) -> bytes:
+    """A request of 300 kB."""
+    ids = [f"{number:012x}{each:04x}" for each in range(1, 11)]
+    return json_of(*({"traceId": f"{number:032x}", "spanId": each, "attributes": [LARGE]} for each in ids))
+
+
+@pytest.mark.parametrize("store", ["sqlite", "clickhouse"])
+def test_spans_are_refused_while_the_disk_is_full_and_those_that_were_answered_are_kept(
+    tmp_path: Path, store: Store
+) -> None:
+    url = f"chdb://{tmp_path}/clickhouse" if store == "clickhouse" else None
+    with serving(tmp_path, log_level="error", telemetry_url=url) as server:
+        made = provisioned(server)
+        key = {"Authorization": f"Bearer {made['producer_key']}", "Content-Type": "application/json"}
+        numbers = itertools.count(1)
+        with httpx2.Client(base_url=server.url, headers=key, timeout=30, trust_env=False) as http:
+            first = http.post("/v1/traces", content=large_spans(next(numbers)))
+            # A file that may grow no further is what a full disk is to the process.
+            full = max(each.stat().st_size for each in (tmp_path / "data").iterdir()) + 2**20
+            _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, hard))
+            while (told := http.post("/v1/traces", content=large_spans(number := next(numbers)))).status_code == 202:
+                assert number < 100
+            encoded = http.post("/v1/traces", content=b"", headers={"Content-Type": "application/x-protobuf"})
+            health = server.request("GET", "/health").status_code
+
+            resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            until(lambda: http.post("/v1/traces", content=large_spans(number)).status_code == 202)
+        server.kill()
+
+    with serving(tmp_path, log_level="error", telemetry_url=url) as server:
+        found = killing_spans.stored(server, made["agent_key"])
+        used = killing_spans.asked(server, made["agent_key"], "/v1/dashboard")["quota"]["used"]
+
+    assert first.status_code == 202
+    assert (told.status_code, told.headers["retry-after"], told.headers["content-type"]) == (503, "5", JSON)
+    assert (told.json()["error"], told.json()["code"]) == ("storage_unavailable", 14)
+    # Nothing to store needs no room.
+    assert (encoded.status_code, health) == (200, 200)
+    assert Counter(int(each[-16:-4], 16) for each in found) == dict.fromkeys(range(1, number + 1), 10)
+    assert used == 10 * number

@@ -319,25 +319,34 @@ class Database:
             self._let_go()
 
     def _write_until_stopped(self) -> None:
-        while callers := self._next_callers():
-            try:
-                _writing.add(threading.get_ident())
-                results = self._commit_with_retries(callers)
-            except SimulatedCrash as crash:
-                # The node is dead from here on: nobody is answered, nothing more is written.
-                log.debug("node.crashed", failpoint=str(crash))
-                with self._ready:
-                    self._stopping = True
-                    self._queue.clear()
-                return
-            finally:
-                _writing.discard(threading.get_ident())
-            # What was left out to answer the others sooner goes first next time.
-            done = callers[: len(results)]
+        # No names here for what was written: they would keep the last of it until somebody writes again.
+        while self._write_next():
+            pass
+
+    def _write_next(self) -> bool:
+        """Wait for work, do it and answer; False when stopping and done."""
+        callers = self._next_callers()
+        if not callers:
+            return False
+        try:
+            _writing.add(threading.get_ident())
+            results = self._commit_with_retries(callers)
+        except SimulatedCrash as crash:
+            # The node is dead from here on: nobody is answered, nothing more is written.
+            log.debug("node.crashed", failpoint=str(crash))
             with self._ready:
-                self._queue.extendleft(reversed(callers[len(results) :]))
-            self._settled(done)
-            _answer(done, results)
+                self._stopping = True
+                self._queue.clear()
+            return False
+        finally:
+            _writing.discard(threading.get_ident())
+        # What was left out to answer the others sooner goes first next time.
+        done = callers[: len(results)]
+        with self._ready:
+            self._queue.extendleft(reversed(callers[len(results) :]))
+        self._settled(done)
+        _answer(done, results)
+        return True
 
     def _next_callers(self) -> list[_Caller]:
         """Wait for work and take what shares the next transaction; empty when stopping and done."""

@@ -11,7 +11,7 @@ from lifesign.db import StorageUnavailable
 from lifesign.telemetry.records import Body, Record
 from lifesign.telemetry.rules import month_of
 from lifesign.telemetry.store import Appended, Filter
-from lifesign.telemetry.stores import open_store
+from lifesign.telemetry.stores import append, open_store
 from lifesign.telemetry.stores.sql import SqlStore
 from lifesign.telemetry.stores.tables import metadata, sessions
 from tests.telemetry.stores.builder import NOW, record
@@ -53,6 +53,21 @@ def test_of_15_records_ten_fit_a_quota_of_ten_and_repeats_are_free(a_store: Open
 
     assert (told, again, another) == (Appended(10, 0, 5), Appended(0, 10, 0), Appended(0, 0, 1))
     assert a_store.runner.run(a_store.store.used(project, NOW)) == 10
+
+
+def test_a_request_that_is_written_in_several_runs_is_stored_whole(
+    a_store: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append, "RUN", 7)
+    project = a_store.new_project()
+    numbered = [replace(each, body=Body(name=f"work {place}")) for place, each in enumerate(some(20))]
+
+    told = a_store.runner.run(a_store.store.append(project, numbered, quota=0, now=NOW))
+
+    found = a_store.runner.run(a_store.store.records(project, [each.record_id for each in numbered]))
+    assert told == Appended(20, 0, 0)
+    assert [each.record for each in found] == numbered
+    assert a_store.runner.run(a_store.store.stats(project, *EVER)).records == 20
 
 
 def test_a_new_month_has_its_quota_to_itself(a_store: Opened) -> None:

@@ -36,6 +36,9 @@ from lifesign.telemetry.stores.tables import (
 Key = tuple[str, str]
 """Trace and span, in hex."""
 
+RUN: Final = 2000
+"""Records that are made into rows at a time."""
+
 
 def lock(conn: Connection, project: int) -> bool:
     """Nobody else changes the records of a project until the transaction ends. False: it was erased."""
@@ -277,28 +280,33 @@ class _Writing:
         strings: dict[str | None, int | None] = {None: None}
         strings.update(numbers)
         first = _next_numbers(self.conn, len(placed))
-        rows = [
-            row_of(
-                record,
-                strings,
-                number=number,
-                project=self.project,
-                own_session=None if record.own_session is None else ids[record.own_session],
-                origin=origins[id(record.origin)],
-            )
-            for number, (record, _) in zip(first, placed, strict=True)
-        ]
-        bodies = [(row[0], body_bytes(record)) for row, (record, _) in zip(rows, placed, strict=True)]
-        if self.conn.dialect.name == "sqlite":
-            self.conn.exec_driver_sql(_INSERT_SPANS, rows)
-            self.conn.exec_driver_sql(_INSERT_BODIES, bodies)
-        else:
-            _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", rows)
-            _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
+        rows: list[tuple[Any, ...]] = []
+        # In runs, of which each is forgotten once it is written: a request may have a hundred thousand records.
+        for start in range(0, len(placed), RUN):
+            run = placed[start : start + RUN]
+            of_run = [
+                row_of(
+                    record,
+                    strings,
+                    number=number,
+                    project=self.project,
+                    own_session=None if record.own_session is None else ids[record.own_session],
+                    origin=origins[id(record.origin)],
+                )
+                for number, (record, _) in zip(first[start : start + RUN], run, strict=True)
+            ]
+            bodies = [(row[0], body_bytes(record)) for row, (record, _) in zip(of_run, run, strict=True)]
+            if self.conn.dialect.name == "sqlite":
+                self.conn.exec_driver_sql(_INSERT_SPANS, of_run)
+                self.conn.exec_driver_sql(_INSERT_BODIES, bodies)
+            else:
+                _copy(self.conn, f"COPY spans ({', '.join(COLUMNS)}) FROM STDIN", of_run)
+                _copy(self.conn, "COPY span_bodies (id, body) FROM STDIN", bodies)
+            rows += [(*row, ids[session_id]) for row, (_, session_id) in zip(of_run, run, strict=True)]
         finish_reasons = {record.finish_reason for record, _ in placed if record.finish_reason is not None}
         digests.insert(
             self.conn,
-            [(*row, ids[session_id]) for row, (_, session_id) in zip(rows, placed, strict=True)],
+            rows,
             digests.abnormal((each, numbers[each]) for each in finish_reasons),
             digests.like_traces((number, session_id) for session_id, number in ids.items()),
         )
