@@ -15,6 +15,7 @@ from benchmarks import (
     bots,
     checkins,
     delivery,
+    diagnosis_beside,
     diagnosis_facts,
     expiry,
     pings,
@@ -46,6 +47,7 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "telemetry_reads": telemetry_reads.run,
     "telemetry_stores": telemetry_stores.run,
     "diagnosis_facts": diagnosis_facts.run,
+    "diagnosis_beside": diagnosis_beside.run,
     "usage": usage.run,
     "vitals": vitals.run,
 }

@@ -55,8 +55,13 @@ _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 
 
 def run(options: Options) -> list[Figure]:
-    count = _MILLION if options.armed >= _MILLION else _MILLION // 10 if options.rounds > 1 else _FEW
+    count = count_of(options)
     return [figure for store in _STORES for figure in asyncio.run(_on(*store, count, options))]
+
+
+def count_of(options: Options) -> int:
+    """How many records a window has."""
+    return _MILLION if options.armed >= _MILLION else _MILLION // 10 if options.rounds > 1 else _FEW
 
 
 async def _on(name: str, kind: DatabaseKind, url: str, count: int, options: Options) -> list[Figure]:

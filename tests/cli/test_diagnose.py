@@ -57,6 +57,10 @@ def test_issues_are_a_table_and_the_exit_code_says_that_they_are_ready(ailing: S
     assert heading.split() == ["severity", "issue", "count", "sessions", "state", "next"]
     assert first.split()[:6] == ["medium", "tool_call_failed", "on", "search", "3", "3"]
     assert "[red][2Jx" in second
+    at_length = ran.text[ran.text.index("1. tool_call_failed on search\n") :]
+    assert "\ncount     3 of 3 (100 %); the window before: 0\n" in at_length
+    assert at_length.index("\nnext      Reproduce search") < at_length.index("2. tool_call_failed on [red]")
+    assert f"{ailing.url}/records/ID" in ran.text
     assert "\x1b" not in ran.text
 
 

@@ -185,6 +185,21 @@ def test_the_ledger_says_what_is_new_and_what_came_back(known: Known, expected: 
     assert only(diagnosed(failing, ledger={fingerprint: known}))["state"] == expected
 
 
+def test_what_came_back_in_the_newest_of_many_versions_has_regressed() -> None:
+    now = [span(n, duration_ms=1600, version="2.0" if n > 30 else f"1.{n % 10}") for n in range(1, 41)]
+    before = spans(1001, 40, duration_ms=1000)
+    found = only(diagnosed(now, before))
+    assert (found["title"], len(found["versions"]), "2.0" in found["versions"]) == (
+        "latency_regression on search",
+        10,
+        False,
+    )
+
+    known = Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000), "2.0")
+
+    assert only(diagnosed(now, before, ledger={found["fingerprint"]: known}))["state"] == "regressed"
+
+
 @pytest.mark.parametrize(
     ("number", "fields", "expected"),
     [

@@ -18,6 +18,8 @@ from lifesign.cli.values import Json
 _MAX_MINUTES = 43_200
 _OBSERVE_MORE = 3
 _ROUTE = "/v1/runs/diagnose"
+_TOLD_AT_LENGTH = 5
+_SHOWN_IDS = 3
 # To the upper left, and nothing below.
 _REDRAW = "\x1b[H\x1b[2J"
 
@@ -56,7 +58,7 @@ def diagnose(
     body: dict[str, Json] = {"since_minutes": since_minutes, "environment": environment}
     with options.kept_api(url, key) as api:
         packet = _diagnosed(api, body)
-        _show(packet, shape, out)
+        _show(packet, shape, out, url.rstrip("/"))
         while watch_s is not None:
             time.sleep(watch_s)
             try:
@@ -67,7 +69,7 @@ def diagnose(
                 continue
             if sys.stdout.isatty():
                 print(_REDRAW, end="")
-            _show(packet, shape, out)
+            _show(packet, shape, out, url.rstrip("/"))
     return 0 if packet["status"] != "observe_more" else _OBSERVE_MORE
 
 
@@ -82,8 +84,8 @@ def _diagnosed(api: Api, body: dict[str, Json]) -> dict[str, Json]:
     return packet
 
 
-def _show(packet: dict[str, Json], shape: Format, out: Path | None) -> None:
-    _SHAPES[shape](packet)
+def _show(packet: dict[str, Json], shape: Format, out: Path | None, url: str) -> None:
+    _SHAPES[shape](packet, url)
     if out is None:
         return
     import json
@@ -98,7 +100,9 @@ def _show(packet: dict[str, Json], shape: Format, out: Path | None) -> None:
         write(json.dumps(manifest, ensure_ascii=False, indent=2).encode() + b"\n")
 
 
-def _show_table(packet: dict[str, Json]) -> None:
+def _show_table(packet: dict[str, Json], url: str) -> None:
+    from lifesign.diagnosis.texts import particulars
+
     window = packet["window"]
     print_fields(
         [
@@ -126,18 +130,26 @@ def _show_table(packet: dict[str, Json]) -> None:
     )
     if packet["omitted_issues"]:
         print(f"and {packet['omitted_issues']:,} more")
+    for number, issue in enumerate(packet["issues"][:_TOLD_AT_LENGTH], 1):
+        print(f"\n{number}. {safe(str(issue['title']))}")
+        ids = issue["evidence_ids"]
+        more = f", and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+        evidence = f"{', '.join(ids[:_SHOWN_IDS])}{more}"
+        print_fields([*particulars(issue), ("evidence", evidence), ("next", issue["next_action"])])
+    if packet["issues"]:
+        print(f"\nrecords by their ids: {url}/records/ID when signed in, or GET {url}/v1/telemetry?ids=ID,ID")
     for notice in packet["notices"]:
         print(f"note: {safe(str(notice['message']))} ({notice['count']:,})")
 
 
-def _show_markdown(packet: dict[str, Json]) -> None:
+def _show_markdown(packet: dict[str, Json], url: str) -> None:
     from lifesign.diagnosis.report import of_packet
 
-    print_bytes(of_packet(str(packet["project_id"]), packet).encode(errors="replace"))
+    print_bytes(of_packet(str(packet["project_id"]), packet, base=url).encode(errors="replace"))
 
 
-_SHAPES: dict[Format, Callable[[dict[str, Json]], None]] = {
+_SHAPES: dict[Format, Callable[[dict[str, Json], str], None]] = {
     Format.table: _show_table,
-    Format.json: print_json,
+    Format.json: lambda packet, _url: print_json(packet),
     Format.md: _show_markdown,
 }

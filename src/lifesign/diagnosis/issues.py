@@ -286,5 +286,6 @@ def _came_back(finding: Finding, records: Selected, known: Known) -> bool:
             placed.record.received_at > fixed_at and is_at_least(placed.record.version, known.fixed_version)
             for placed in finding.records
         )
-    versions: Sequence[str | None] = records.versions or (None,)
+    # All of them: `versions` are the first few by alphabet, where the newest may be missing.
+    versions: Iterable[str | None] = records.values.get("version") or (None,)
     return records.last_seen > fixed_at and any(is_at_least(each, known.fixed_version) for each in versions)

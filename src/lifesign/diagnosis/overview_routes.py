@@ -42,7 +42,7 @@ async def read_report(request: Request) -> Response:
     latest = await context.db.read(service.latest_packet, caller.project_id)
     project = await context.db.read(projects.project, caller.project_id)
     if latest is not None:
-        text = report.of_packet(project.title, service.packet_json(latest))
+        text = report.of_packet(project.title, service.packet_json(latest), base=base_url(request))
     else:
         now = context.now()
         window = EpochMs(now - _DAY_MS), EpochMs(now + 1)

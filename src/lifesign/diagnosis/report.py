@@ -5,6 +5,7 @@ import unicodedata
 from typing import Any, Final
 
 from lifesign.clock import EpochMs, rfc3339
+from lifesign.diagnosis.texts import particulars
 from lifesign.telemetry.store import Stats
 
 # Any: JSON of packets.
@@ -34,8 +35,8 @@ def _is_unprintable(character: str) -> bool:
 _DEMAND: Final = "External writes need human approval."
 
 
-def of_packet(project_name: str, packet: Json) -> str:
-    """The report of a packet."""
+def of_packet(project_name: str, packet: Json, *, base: str) -> str:
+    """The report of a packet. base: the address of the server that has the records."""
     window = packet["window"]
     lines = [
         f"# {escaped(project_name)}",
@@ -56,14 +57,26 @@ def of_packet(project_name: str, packet: Json) -> str:
     if packet["omitted_issues"]:
         lines += ["", f"And {packet['omitted_issues']} more."]
     for number, issue in enumerate(packet["issues"], 1):
-        sessions = "1 session" if issue["sessions_hit"] == 1 else f"{issue['sessions_hit']} sessions"
-        lines += ["", f"### {number}. {escaped(issue['title'])}", "", f"Hit {sessions}. Evidence:", ""]
+        lines += ["", f"### {number}. {escaped(issue['title'])}", "", *particulars_of(issue), "", "Evidence:", ""]
         lines += [f"- `{each}`" for each in issue["evidence_ids"]]
+    if packet["issues"]:
+        lines += ["", "## To read the evidence", "", "Up to 100 ids at once, with commas between:", "", "```sh"]
+        lines.append(_reading(base, packet["issues"][0]["evidence_ids"][0]))
+        lines.append("```")
     if packet["notices"]:
         lines += ["", "## Notices", ""]
         for notice in packet["notices"]:
             lines.append(f"- {escaped(notice['code'])} ({notice['count']}): {escaped(notice['message'])}")
     return "\n".join([*lines, "", _DEMAND, ""])
+
+
+def particulars_of(issue: Json) -> list[str]:
+    """What there is to know of an issue, as a list."""
+    return [f"- {name.capitalize()}: {escaped(text)}" for name, text in particulars(issue)]
+
+
+def _reading(base: str, record_id: str) -> str:
+    return f"curl -sS '{base}/v1/telemetry?ids={record_id}' -H \"Authorization: Bearer $LIFESIGN_AGENT_KEY\""
 
 
 def _issues(issues: list[Json]) -> list[str]:

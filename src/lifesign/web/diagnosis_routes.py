@@ -9,9 +9,11 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign.clock import EpochMs, parse_timestamp
 from lifesign.diagnosis import report, service, verification
 from lifesign.diagnosis.ledger import STATES, Entry, LedgerState
 from lifesign.diagnosis.service import Decided, Decision, Diagnoses, Order, StoredPacket
+from lifesign.diagnosis.texts import counts, percent
 from lifesign.diagnosis.verification import Question
 from lifesign.faults import invalid
 from lifesign.http.context import base_url, context_of
@@ -157,6 +159,8 @@ class Listing(NamedTuple):
     """An issue as it is shown. ticket: the same in Markdown."""
 
     issue: Json
+    first_seen: EpochMs
+    last_seen: EpochMs
     anchor: str
     look: str
     decided: Decided | None
@@ -182,6 +186,8 @@ async def _shown(request: Request, person: Person, packet_id: str, told: Json | 
         issues=[
             Listing(
                 each,
+                parse_timestamp(each["first_seen"]),
+                parse_timestamp(each["last_seen"]),
                 anchor(each["fingerprint"]),
                 SEVERITIES.get(each["severity"], "idle"),
                 seen.decisions.get(each["fingerprint"]),
@@ -193,23 +199,22 @@ async def _shown(request: Request, person: Person, packet_id: str, told: Json | 
         looks=LOOKS,
         severities=SEVERITIES,
         windows=WINDOWS,
+        counts=counts,
+        percent=percent,
         may_decide=person.caller.allows(_SCOPE),
     )
 
 
 # Any: JSON of a packet.
-def ticket_of(issue: Mapping[str, Any], address: str) -> str:
+def ticket_of(issue: dict[str, Any], address: str) -> str:
     """An issue in Markdown, to be put into a ticket. What senders wrote stays text."""
     text = report.escaped
     lines = [
         f"## {text(issue['title'])}",
         "",
         f"- Severity: {issue['severity']}, {issue['state']}",
-        f"- Count: {issue['count']} (the window before: {issue['baseline_count']})",
-        f"- Sessions: {issue['sessions_hit']}",
         f"- Operation: {text(issue['operation'])}",
-        *([f"- Error: {text(issue['error_type'])}"] if issue["error_type"] else []),
-        *([f"- Agent: {text(issue['agent'])}"] if issue["agent"] else []),
+        *report.particulars_of(issue),
         f"- Next: {text(issue['next_action'])}",
         f"- From: {address}",
         "",

@@ -1,0 +1,79 @@
+"""What people read of an issue: how often, since when, who and what, before they open a record."""
+
+from typing import Any
+
+import pytest
+
+from lifesign.diagnosis.report import of_packet
+from lifesign.diagnosis.texts import counts, part, particulars
+from tests.diagnosis.spans import diagnosed, span, spans
+
+HOSTILE = "<b>|`[x](y)\u202e\x1b[2J"
+
+
+def issue_of(packet: dict[str, Any], title: str) -> dict[str, Any]:  # Any: JSON
+    [found] = [each for each in packet["issues"] if each["title"] == title]
+    return found  # type: ignore[no-any-return] # as above
+
+
+@pytest.mark.parametrize(
+    ("count", "whole", "told"),
+    [
+        (30, 100, "30 of 100 (30 %)"),
+        (0, 1200, "0 of 1,200 (0 %)"),
+        (1, 1200, "1 of 1,200 (under 1 %)"),
+        (29, 200, "29 of 200 (15 %)"),
+        (3, 0, "3"),
+    ],
+)
+def test_a_part_has_its_share(count: int, whole: int, told: str) -> None:
+    assert part(count, whole) == told
+
+
+def test_an_issue_is_told_with_what_sets_it_apart() -> None:
+    now = [span(n, failing=n <= 6, agent="clerk", version="2.1" if n <= 6 else "2.0") for n in range(1, 21)]
+    before = [span(1000 + n, agent="clerk", version="2.0") for n in range(10)]
+
+    told = dict(particulars(issue_of(diagnosed(now, before), "tool_call_failed on search")))
+
+    assert told.pop("seen").startswith("2026-")
+    assert told == {
+        "count": "6 of 20 (30 %); the window before: 0 of 10 (0 %)",
+        "sessions": "6",
+        "error": "Timeout",
+        "agent": "clerk",
+        "versions": "2.1",
+        "stands out": "version=2.1: 100 % of these, 0 % of the others",
+    }
+
+
+def test_what_is_counted_in_sessions_is_no_part_of_records() -> None:
+    [found] = diagnosed(
+        [span(1, kind="llm", operation="chat", total_tokens=60_000)],
+        [span(100 + n, kind="llm", operation="chat", total_tokens=900) for n in range(20)],
+    )["issues"]
+
+    assert counts(found) == "1; the window before: 0"
+
+
+def test_a_report_says_how_to_read_the_evidence_and_no_text_of_senders_is_markup() -> None:
+    packet = diagnosed(spans(1, 3, failing=True, operation=HOSTILE, agent=HOSTILE, version=HOSTILE))
+    packet |= {
+        "project_id": "shop",
+        "packet_id": "pkt_1",
+        "window": {"since": "then", "until": "now"},
+        "created_at": "now",
+        "environment": HOSTILE,
+    }
+
+    report = of_packet(HOSTILE, packet, base="http://here")
+
+    assert "- Count: 3 of 3 (100 %); the window before: 0\n" in report
+    first = packet["issues"][0]["evidence_ids"][0]
+    assert f"curl -sS 'http://here/v1/telemetry?ids={first}' -H" in report
+    assert "<b>" not in report
+    assert "\x1b" not in report
+    assert "\u202e" not in report
+    assert not [
+        line for line in report.splitlines() if line.startswith("|") and line.count(" | ") != 4 and "---" not in line
+    ]
