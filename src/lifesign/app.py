@@ -8,6 +8,7 @@ what it is storing, the store, and last the database; these two commit what is q
 import copy
 import functools
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
+from lifesign.http.description import Description, written
 from lifesign.http.direct import DirectRoute
 from lifesign.ids import new_id
 from lifesign.incidents import routes as incident_routes
@@ -216,6 +218,7 @@ class Node:
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything. The engine was stopped before, if it ran."""
         await self.bots.close()
+        await self.api.state.description.close()
         await self.courier.kit.outbound.aclose()
         if self.sign_on is not None:
             await self.sign_on.provider.aclose()
@@ -236,11 +239,17 @@ def clock_of(settings: Settings) -> Clock:
 
 
 async def open_node(
-    settings: Settings, *, clock: Clock | None = None, resolver: Resolver | None = None, is_server: bool = True
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    resolver: Resolver | None = None,
+    is_server: bool = True,
+    is_alone: bool = False,
 ) -> Node:
     """Open everything; the engine does not run yet. With SQLite the caller holds the data directory.
 
-    is_server: see to the admin key; the operator's commands need none, and would not show it.
+    is_server: see to the admin key; the operator's commands need none, and would not show it. is_alone: the process
+    serves for long, and what it would do but once is left to another.
     """
     clock = clock or clock_of(settings)
     failpoints = Failpoints(settings.failpoints if settings.testing else "")
@@ -300,7 +309,7 @@ async def open_node(
         builtin=builtin,
     )
     driver = _driver(settings, clock, db, store=store, keyring=keyring, courier=courier, node_id=node_id, bots=bots)
-    api = _api(settings)
+    api = _api(settings, is_alone=is_alone)
     api.state.context = Context(settings, clock, db)
     api.state.node_id = node_id
     api.state.store = store
@@ -483,11 +492,21 @@ def _executor(
     )
 
 
-def _api(settings: Settings) -> FastAPI:
+def _api(settings: Settings, *, is_alone: bool) -> FastAPI:
     """The app of one node: a state of its own, and the routes of all nodes in this process."""
     api = copy.copy(_routed(is_testing=settings.testing))
-    api.state = State({"known_routes": [*api.state.known_routes]})
+    apart = ["-c", DESCRIBES, *(["testing"] if settings.testing else [])] if is_alone else []
+    api.state = State({"known_routes": [*api.state.known_routes], "description": Description(api.openapi, apart)})
     return api
+
+
+DESCRIBES = "from lifesign.app import write_description; write_description()"
+
+
+def write_description() -> None:
+    """Write what `/openapi.json` answers to standard output: what another process does for a server."""
+    api = _routed(is_testing="testing" in sys.argv[1:])
+    sys.stdout.buffer.write(written(api.openapi()))
 
 
 @functools.cache
@@ -505,6 +524,11 @@ def _routed(*, is_testing: bool) -> FastAPI:
         # Its spans would cost every check-in a tenth of its time; `/metrics` tells what is worth knowing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    # In the place of the framework's own, which would work it out here.
+    api.router.routes = [
+        observe.openapi_route if isinstance(each, Route) and each.path == api.openapi_url else each
+        for each in api.router.routes
+    ]
     hot = [Route(each.path, each.endpoint, methods=sorted(each.methods)) for each in _HOT]
     foreign = [*management_routes.routes, *badges.routes]
     api.router.routes[:0] = [*hot, *foreign]

@@ -3,12 +3,14 @@
 import asyncio
 from typing import Annotated, Any, cast
 
+import orjson
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from sqlalchemy import Connection, text
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from lifesign import __version__
 from lifesign.channels import outbox
@@ -21,6 +23,7 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.http.answers import json_answer, without_absent
 from lifesign.http.body import parse_object, read_body
 from lifesign.http.context import base_url, context_of
+from lifesign.http.description import Description
 from lifesign.http.fields import Body, Integer
 from lifesign.http.llms import llms_text
 from lifesign.http.validation import validate
@@ -169,7 +172,18 @@ def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]],
 @router.get("/llms.txt", response_class=PlainTextResponse, operation_id="llms")
 async def show_llms(request: Request) -> Response:
     """Tell what this API can do, in plain text."""
-    return PlainTextResponse(llms_text(request.app.openapi(), texts.links(base_url(request))))
+    description: Description = request.app.state.description
+    document = orjson.loads(await description.text())
+    return PlainTextResponse(llms_text(document, texts.links(base_url(request))))
+
+
+async def show_openapi(request: Request) -> Response:
+    """Tell what this API can do, for programs."""
+    description: Description = request.app.state.description
+    return Response(await description.text(), media_type="application/json")
+
+
+openapi_route = Route("/openapi.json", show_openapi, include_in_schema=False)
 
 
 # For black-box tests ------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ async def _serve(settings: Settings) -> int:
 
 async def _serve_on(listener: socket.socket, settings: Settings) -> int:
     try:
-        node = await open_node(settings)
+        node = await open_node(settings, is_alone=True)
         _spare_the_collector()
     except ValueError as error:
         raise CannotStart(str(error)) from error

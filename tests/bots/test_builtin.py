@@ -553,6 +553,15 @@ async def test_without_a_budget_no_model_is_asked(world: World) -> None:
     assert (run["status"], run["reason"], world.asked(schedule)) == ("skipped", "budget_exhausted", [])
 
 
+async def test_a_provider_that_counts_what_cannot_be_breaks_nothing(world: World) -> None:
+    schedule = await world.schedule(SAYS | {"usage": (2**60, 2**60)})
+
+    run = await world.run(schedule)
+
+    assert run["status"] == "success"
+    assert (run["tokens_used"], run["credits_charged"]) == (2**41, pytest.approx(2**41 / 1000))
+
+
 async def test_a_provider_that_does_not_count_is_estimated(world: World) -> None:
     schedule = await world.schedule(SAYS | {"usage": None})
 

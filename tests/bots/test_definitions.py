@@ -419,6 +419,9 @@ async def test_a_preview_tells_slots_in_both_clocks_and_stores_nothing(lifesign:
 
     told = await asked(lifesign, "POST", "/heartbeat/preview", body)
     refused = await asked(lifesign, "POST", "/heartbeat/preview", {"interval_minutes": 0}, expect=400)
+    for never in ("9999-12-31T23:59:00Z", "0001-01-01T00:00:00Z"):
+        faulty = await asked(lifesign, "POST", "/heartbeat/preview", body | {"after": never}, expect=400)
+        assert faulty["message"] == "after: must be from 1970 to 8999"
 
     assert told["slots"] == [
         {"slot": "2026-03-09T13:00:00Z", "local": "2026-03-09T09:00:00-04:00"},

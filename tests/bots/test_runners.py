@@ -252,12 +252,15 @@ async def test_a_server_may_answer_later_by_the_callback(lifesign: Lifesign, led
     again = (await its.post("/v1/bot/runs/heartbeat", json={})).json()
     ended = await its.post("/v1/bot/runs/finish", json={"status": "success", "response": "Quiet."})
     late = await its.post("/v1/bot/runs/finish", json={"status": "error"})
+    unknown = await lifesign.client(job["token"][::-1]).post("/v1/bot/runs/finish", json={"status": "error"})
 
     assert job["callback_url"].endswith("/v1/bot/runs")
     assert (beat["cancel"], beat["lease_until"]) == (False, "2026-01-05T12:01:00.000Z")
     assert again["lease_until"] == "2026-01-05T12:01:50.000Z"
     assert (ended.status_code, ended.json()["run"]["status"]) == (200, "success")
-    assert late.status_code == 401
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "lease_lost")
+    assert unknown.status_code == 401
+    assert (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["uuid"]))["run"] == ended.json()["run"]
     assert [each["content"] for each in await transcript(lifesign, run)] == ["half way"]
 
 
@@ -269,6 +272,21 @@ async def test_a_server_that_is_silent_after_it_took_a_run_has_lost_it(lifesign:
 
     told = (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["uuid"]))["run"]
     assert (told["status"], told["lifesign"]["reason"]) == ("error", "lost")
+
+
+async def test_a_server_that_is_silent_past_the_deadline_of_its_run_is_not_waited_for(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    made = await _handed_over(lifesign, ledger, {"status": 202}, lifesign={"limits": {"timeout_seconds": 10}})
+    run = await triggered(lifesign, made)
+
+    await lifesign.advance(10)
+    before = (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["uuid"]))["run"]
+    await lifesign.advance(5)
+
+    told = (await asked(lifesign, "GET", "/heartbeat/run", run_id=run["uuid"]))["run"]
+    assert before["status"] == "running"
+    assert (told["status"], told["lifesign"]["reason"]) == ("error", "timeout")
 
 
 async def test_a_server_that_is_gone_disables_its_schedule(lifesign: Lifesign, ledger: LedgerPeer) -> None:

@@ -618,6 +618,30 @@ async def test_what_a_worker_logs_is_in_the_transcript_without_secrets(lifesign:
     assert done["response"] == "key sk-[redacted] it was"
 
 
+async def test_what_no_database_takes_of_a_workers_words_is_replaced(lifesign: Lifesign) -> None:
+    hook = await lifesign.webhook("http://127.0.0.1:9/x")
+    await settings(lifesign, notify_channels=[hook["id"]])
+    made = await scheduled(lifesign, lifesign_bot={"credits_per_1k_tokens": 10_000})
+    await triggered(lifesign, made)
+    report = {"noteworthy": True, "title": "a\0b", "body": "c\0d", "dedupe_key": "e\0f"}
+    usage = {"input_tokens": 2**40 - 1, "output_tokens": 2**40 - 1, "requests": 2**31 - 1}
+
+    done = await worked(lifesign, response="g\0h", report=report, usage=usage)
+
+    assert (done["status"], done["response"], done["lifesign"]["notify"]["key"]) == ("success", "g\ufffdh", "e\ufffdf")
+    assert (done["tokens_used"], done["credits_charged"]) == (2**41 - 2, 10**11)
+
+
+@pytest.mark.parametrize("usage", [{"input_tokens": 2**40}, {"requests": 2**31}, {"output_tokens": -1}])
+async def test_a_number_that_cannot_be_is_no_usage(lifesign: Lifesign, usage: Json) -> None:
+    made = await scheduled(lifesign)
+    await triggered(lifesign, made)
+
+    done = await worked(lifesign, usage=usage)
+
+    assert (done["status"], done["lifesign"]["reason"], done["tokens_used"]) == ("error", "invalid_output", 0)
+
+
 async def test_a_worker_waits_for_a_run(lifesign: Lifesign) -> None:
     made = await scheduled(lifesign)
 

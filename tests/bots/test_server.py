@@ -55,6 +55,10 @@ await call("GET", "/heartbeat/stats");
 await call("POST", "/heartbeat/disable");
 await call("DELETE", "/heartbeat/delete");
 await call("GET", "/readall");
+await call("GET", "/read");
+await call("POST", "/reset");
+await call("GET", "/subscriber/readall");
+await call("DELETE", "/delete");
 console.log(JSON.stringify(told));
 """
 
@@ -138,10 +142,11 @@ def test_the_calls_of_the_official_client_all_succeed(tmp_path: Path, models: Mo
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert {name: each for name, each in told.items() if "error" in each} == {}
-    assert len(told) == 12
+    assert len(told) == 16
     result = told["POST /heartbeat/trigger"]["result"]
     assert (result["status"], result["response"]) == ("success", "Nothing new.")
     assert told["GET /heartbeat/logs"]["total"] == 1
     assert told["POST /heartbeat/enable"]["heartbeat"]["enabled"] == 1
     assert told["POST /heartbeat/disable"]["heartbeat"]["enabled"] == 0
+    assert told["GET /read"]["bot"]["heartbeat"] == 1
     assert told["DELETE /heartbeat/delete"] == {"success": True, "message": "Heartbeat deleted"}

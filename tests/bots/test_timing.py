@@ -99,6 +99,18 @@ def test_an_interval_longer_than_a_day_wanders_through_the_window_and_begins_ane
     ]
 
 
+@pytest.mark.parametrize("zone", [BERLIN, "Africa/Cairo", "America/Havana", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("minutes", [361, 26 * 60])
+def test_a_window_of_the_whole_day_is_none(zone: str, minutes: int) -> None:
+    # A year, with days of 23 and 25 hours, and in Cairo and Havana clocks that change at midnight.
+    whole, none = every(minutes, zone, "00:00-24:00"), every(minutes, zone)
+    count = 366 * 24 * 60 // minutes
+
+    assert timing.slots_after(whole, at("2026-01-01T00:00Z"), count) == timing.slots_after(
+        none, at("2026-01-01T00:00Z"), count
+    )
+
+
 def test_a_window_that_never_opens_is_told() -> None:
     with pytest.raises(BadSchedule):
         timing.next_slot(Timing(10, None, "UTC", 60, 60, (1,)), at("2026-01-01T00:00Z"))

@@ -81,7 +81,7 @@ def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None
     assert (made["enabled"], enabled["enabled"], disabled["enabled"]) == (0, 1, 0)
     assert (made["lifesign"]["notify"], follows["uuid"]) == ({"channels": []}, made["uuid"])
     assert (follows["lifesign"]["notify"], follows["lifesign"]["jitter_seconds"]) == ({"mode": "always"}, 5)
-    assert "every 2h 09:00-17:00 on 1,2" in table
+    assert "every 2h 09:00-17:00 on 1,2 Europe/Berlin" in table
     assert "next runs" in shown
     assert deleted.text == f"deleted {made['uuid']}\n"
 

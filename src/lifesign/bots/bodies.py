@@ -34,6 +34,8 @@ _MAX_HEADERS: Final = 20
 MAX_PROMPT: Final = 50_000
 _MAX_LIST: Final = 100
 _LARGEST: Final = 2**53
+_FIRST_AFTER: Final = 0
+_LAST_AFTER: Final = parse_timestamp("9000-01-01T00:00:00Z")
 _WINDOW_FIELDS: Final = ("active_hours_start", "active_hours_end", "active_days")
 
 
@@ -518,9 +520,13 @@ def after_of(fields: Fields, now: EpochMs) -> EpochMs:
     if value is None:
         return now
     try:
-        return parse_timestamp(value)
+        found = parse_timestamp(value)
     except ValueError as error:
         raise fields.refuse("after", str(error)) from error
+    if not _FIRST_AFTER <= found < _LAST_AFTER:
+        # Slots of centuries later must have a date, in every zone.
+        raise fields.refuse("after", "must be from 1970 to 8999")
+    return found
 
 
 # Settings -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ PeriodKind = Literal["month", "week", "day"]
 PERIOD_KINDS: Final = get_args(PeriodKind)
 UNITS_PER_CREDIT: Final = 10_000
 _UNITS_PER_NANO_USD: Final = Decimal(UNITS_PER_CREDIT * 100) / 10**9
+_MOST_UNITS: Final = 10**15
+"""No response is charged more, a billion dollars: sums of what others claim must stay numbers of a database."""
 _BYTES_PER_TOKEN: Final = 4
 _DECEMBER: Final = 12
 LEAST_OUTPUT_TOKENS: Final = 16
@@ -93,7 +95,7 @@ def cost(usage: Usage, model: str | None, tariff: Tariff, nano_usd: int | None) 
 
 
 def _up(exact: Decimal) -> int:
-    return int(exact.to_integral_value(ROUND_CEILING))
+    return min(int(exact.to_integral_value(ROUND_CEILING)), _MOST_UNITS)
 
 
 def estimated_tokens(byte_count: int) -> int:

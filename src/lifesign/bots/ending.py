@@ -50,8 +50,8 @@ def _finish(conn: Connection, run: Run, schedule: Schedule | None, outcome: Outc
         "error_message": message,
         "finished_at": now,
         "duration_ms": took_ms,
+        # Its token stays, so that who comes back with it is told what became of the lease.
         "lease_until": None,
-        "token_hash": None,
     }
     run = replace(run, **values)
     if schedule is not None:

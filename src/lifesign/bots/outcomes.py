@@ -35,7 +35,12 @@ def redacted(outcome: Outcome) -> Outcome:
     """An outcome without what looks like credentials; people are told of it, and it is stored."""
     report = outcome.report
     if report is not None:
-        report = replace(report, title=reports.redacted(report.title), body=reports.redacted(report.body))
+        report = replace(
+            report,
+            title=reports.redacted(report.title),
+            body=reports.redacted(report.body),
+            key=reports.redacted(report.key),
+        )
     return replace(
         outcome,
         response=None if outcome.response is None else reports.redacted(outcome.response),

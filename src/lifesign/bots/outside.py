@@ -16,7 +16,6 @@ from lifesign.bots.starting import Started
 from lifesign.clock import EpochMs
 
 _TRIES = 20
-_GRACE_MS = 5000
 _MAX_LOG = 65_536
 
 
@@ -74,7 +73,7 @@ def beat(conn: Connection, hold: Hold, fields: Fields, now: EpochMs) -> tuple[Ep
         running.note(conn, run.id, run.lease_token, [entry])
     if run.cancel_reason is not None:
         return EpochMs(run.lease_until or now), True
-    until = EpochMs(min(now + LEASE_MS, (run.deadline_at or now) + _GRACE_MS))
+    until = EpochMs(min(now + LEASE_MS, (run.deadline_at or now) + run_store.DEADLINE_GRACE_MS))
     run_store.set_run(conn, run.id, {"lease_until": until})
     return until, False
 

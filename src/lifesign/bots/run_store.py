@@ -32,6 +32,8 @@ _IS_OPEN = R.finished_at.is_(None)
 MAX_TRANSCRIPT_BYTES = 1_048_576
 _DAY_MS = 86_400_000
 _LONGEST_COOLDOWN_MS = 604_800_000
+DEADLINE_GRACE_MS = 5000
+"""No lease goes on for longer after the deadline of its run."""
 OUTSIDE = ("http", "pull")
 """Kinds of runners that nobody here can end."""
 
@@ -292,7 +294,8 @@ def renew(conn: Connection, held: Mapping[str, int], until: EpochMs) -> dict[str
     tokens = or_(*(and_(R.id == run_id, R.lease_token == token) for run_id, token in held.items()))
     mine = and_(tokens, _RUNNING)
     # A run that may take no longer is not kept alive for much longer.
-    ends = case((R.deadline_at + 5000 < until, R.deadline_at + 5000), else_=until)
+    latest = R.deadline_at + DEADLINE_GRACE_MS
+    ends = case((latest < until, latest), else_=until)
     changed = update(bot_runs).where(mine).values(lease_until=ends)
     return {row.id: row.cancel_reason for row in conn.execute(changed.returning(R.id, R.cancel_reason))}
 

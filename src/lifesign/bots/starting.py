@@ -96,11 +96,15 @@ def start(
     run_store.save_account(conn, schedule.id, period.start, account._replace(reserved=account.reserved + reserved))
     token = secrets.token_urlsafe(32) if has_token else None
     deadline = EpochMs(now + limits.timeout_ms)
+    lease_until = now + LEASE_MS
+    if bot.options.runner["kind"] in run_store.OUTSIDE:
+        # Nobody here ends it at its deadline; the end of its lease does.
+        lease_until = min(lease_until, deadline + run_store.DEADLINE_GRACE_MS)
     values: dict[str, Any] = {
         "status": "running",
         "started_at": now,
         "lease_owner": owner,
-        "lease_until": now + LEASE_MS,
+        "lease_until": lease_until,
         "lease_token": run.lease_token + 1,
         "reserved": reserved,
         "period_start": period.start,

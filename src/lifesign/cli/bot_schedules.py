@@ -135,7 +135,8 @@ def _when(row: dict[str, Json]) -> str:
         return f"{row['cron_pattern']} {row['timezone']}"
     hours = f" {row['active_hours_start']}-{row['active_hours_end']}" if row["active_hours_start"] else ""
     days = f" on {row['active_days']}" if row["active_days"] else ""
-    return f"every {output.short_span(row['interval_minutes'] * 60)}{hours}{days}"
+    zone = f" {row['timezone']}" if hours or days else ""
+    return f"every {output.short_span(row['interval_minutes'] * 60)}{hours}{days}{zone}"
 
 
 @app.command("show")

@@ -7,6 +7,7 @@ response may cost, tries again what failed for a while, and tells what was spent
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
+from lifesign.bots.agent import lean
 from lifesign.bots.agent.messages import Allowed, Ask, Job, Provider, Spent, Stop, ToProcess
 from lifesign.bots.agent.network import Answer, Network, NotReached
 from lifesign.bots.budget import estimated_tokens
@@ -238,6 +240,8 @@ def model_of(provider: Provider, name: str, client: httpx2.AsyncClient) -> Model
     """A model of a provider. Whatever fails is tried again by `Wire`, so the libraries are told not to."""
     patience = httpx2.Timeout(None)
     if provider.kind == "anthropic":
+        if "anthropic" not in sys.modules:
+            lean.put_off("anthropic")
         from anthropic import AsyncAnthropic  # noqa: PLC0415 - 40 MiB, for those who need it
         from pydantic_ai.models.anthropic import AnthropicModel  # noqa: PLC0415 - as above
         from pydantic_ai.providers.anthropic import AnthropicProvider  # noqa: PLC0415 - as above

@@ -42,7 +42,7 @@ from lifesign.bots.outcomes import Outcome
 from lifesign.bots.providers import Place, Preflight, Providers, Servers
 from lifesign.bots.records import Bot, Schedule
 from lifesign.bots.reports import Report, report_of
-from lifesign.bots.runners.contract import INVALID, Progress
+from lifesign.bots.runners.contract import INVALID, MOST_TOKENS, Progress
 from lifesign.bots.runners.hosts import HostFailed, Hosts, RunProcess
 from lifesign.bots.runners.spans import Spans
 from lifesign.bots.starting import Started
@@ -310,7 +310,10 @@ class _Attendance:
 
     async def _spend(self, spent: Spent) -> None:
         usage = Usage(
-            spent.input_tokens, spent.output_tokens, spent.cached_tokens, requests=1, is_estimated=spent.is_estimated
+            _possible(spent.input_tokens),
+            _possible(spent.output_tokens),
+            _possible(spent.cached_tokens),
+            is_estimated=spent.is_estimated,
         )
         nano = self._nano_usd(spent.model, usage)
         self._left = await self._progress.spend(usage, spent.model, nano)
@@ -429,6 +432,11 @@ class _Attendance:
         if report is None:
             return INVALID
         return Outcome("success", None, response, None, _cleaned(report, self._redacted))
+
+
+def _possible(tokens: int) -> int:
+    """A count of tokens as it may be charged, whatever a provider says."""
+    return max(0, min(tokens, MOST_TOKENS))
 
 
 def _cleaned(report: Report, redacted: Callable[[str], str]) -> Report:

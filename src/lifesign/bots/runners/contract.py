@@ -13,6 +13,8 @@ from lifesign.bots.starting import Started
 from lifesign.clock import rfc3339
 
 MAX_ANSWER_BYTES = 1_048_576
+MOST_TOKENS = 2**40
+_MOST_REQUESTS = 2**31
 INVALID = Outcome("error", "invalid_output", error_message="The runner's answer has not the form of a result")
 
 
@@ -98,8 +100,8 @@ def totals_of(told: Any) -> Totals | None:
         found = msgspec.convert({name: told.get(name) or 0 for name in Totals.__struct_fields__}, Totals)
     except msgspec.ValidationError:
         return None
-    counts = (found.input_tokens, found.output_tokens, found.requests)
-    return found if all(0 <= each < 2**48 for each in counts) else None
+    is_possible = all(0 <= each < MOST_TOKENS for each in (found.input_tokens, found.output_tokens))
+    return found if is_possible and 0 <= found.requests < _MOST_REQUESTS else None
 
 
 def trace_of(run_id: str) -> tuple[str, str]:
