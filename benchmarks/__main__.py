@@ -27,6 +27,8 @@ from benchmarks import (
     telemetry_stores,
     usage,
     vitals,
+    vitals_beside,
+    vitals_live,
 )
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
@@ -46,6 +48,8 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "diagnosis_facts": diagnosis_facts.run,
     "usage": usage.run,
     "vitals": vitals.run,
+    "vitals_beside": vitals_beside.run,
+    "vitals_live": vitals_live.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}
@@ -59,6 +63,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round of everything, with less of everything")
     parser.add_argument("--million", action="store_true", help="arm 1,000,000 heartbeats at rest instead of 100,000")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement; the median counts")
+    parser.add_argument("--minutes", type=float, help="how long the streams of `vitals_live` are")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     asked = parser.parse_args()
     known = {**ALL, **_BY_NAME_ONLY}
@@ -70,6 +75,8 @@ def main() -> int:
         options = replace(options, armed=_MILLION)
     if asked.rounds:
         options = replace(options, rounds=asked.rounds)
+    if asked.minutes:
+        options = replace(options, minutes=asked.minutes)
     console = Console(stderr=asked.json, width=None if sys.stdout.isatty() else 160)
     console.print(
         f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "

@@ -54,9 +54,10 @@ class Options:
     armed: int = 100_000
     webhooks: int = 1_000
     mails: int = 200
+    minutes: float = 10
 
 
-QUICK = Options(rounds=1, seconds=3, heartbeats=2_000, armed=20_000, webhooks=200, mails=40)
+QUICK = Options(rounds=1, seconds=3, heartbeats=2_000, armed=20_000, webhooks=200, mails=40, minutes=1)
 
 
 # Processes ----------------------------------------------------------------------------------------------------------

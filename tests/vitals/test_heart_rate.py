@@ -327,6 +327,21 @@ def test_every_report_has_all_vitals_a_disclaimer_and_a_version() -> None:
         assert all((each["value"] is None) == isinstance(each["reason"], str) for each in report["vitals"].values())
 
 
+def test_numbers_of_a_report_are_rounded() -> None:
+    report = analysed(Scene(seconds=70), debug=False).to_dict()
+
+    for name, each in report["vitals"].items():
+        digits = 2 if name == "lf_hf" else 1
+        assert each["value"] is None or each["value"] == round(each["value"], digits)
+        assert each["confidence"] == round(each["confidence"], 2)
+        assert each["uncertainty"] is None or each["uncertainty"] == round(each["uncertainty"], digits)
+    assert report["vitals"]["heart_rate"]["value"] is not None
+    for each in report["series"]:
+        assert (each["heart_rate"], each["confidence"]) == (round(each["heart_rate"], 1), round(each["confidence"], 2))
+    assert report["quality"]["snr_db"] == round(report["quality"]["snr_db"], 1)
+    assert report["quality"]["autocorrelation"] == round(report["quality"]["autocorrelation"], 2)
+
+
 def test_what_refused_values_would_have_been_is_told_on_demand_only() -> None:
     scene = Scene(pulse=0, seconds=15)
 
