@@ -241,6 +241,20 @@ def test_a_face_that_moves_is_refused_though_its_pulse_can_be_seen() -> None:
     assert analyze_traces(made.rgb, made.t_ms, box=moving).reason == "motion"
 
 
+def test_a_face_that_keeps_still_may_be_found_a_pixel_beside_where_it_was_and_one_that_shakes_may_not() -> None:
+    made = synthetic(Scene(seconds=15))
+    uncertain = np.random.default_rng(3).normal(0, 1.2, (len(made.t_ms), 2))
+    shaking = np.column_stack([20 * np.sin(2 * np.pi * 2 * made.t_ms / 1000), 0 * made.t_ms])
+    around = np.column_stack([320 + 0 * made.t_ms, 240 + 0 * made.t_ms])
+    wide = np.full((len(made.t_ms), 1), 220.0)
+
+    still = analyze_traces(made.rgb, made.t_ms, box=np.hstack([around + uncertain, wide]))
+
+    assert vital(still)["value"] == pytest.approx(72, abs=0.5)
+    assert still.to_dict()["quality"]["motion"] < 0.1
+    assert analyze_traces(made.rgb, made.t_ms, box=np.hstack([around + shaking, wide])).reason == "motion"
+
+
 def test_light_and_motion_come_in_the_order_of_the_table() -> None:
     made = synthetic(Scene(seconds=15, light=0.05))
     box = np.column_stack([made.t_ms * 0.05, 0 * made.t_ms, 180 + 0 * made.t_ms])
