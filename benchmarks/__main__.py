@@ -29,6 +29,8 @@ from benchmarks import (
     telemetry_stores,
     usage,
     vitals,
+    vitals_beside,
+    vitals_live,
 )
 from benchmarks.report import Figure, table
 from benchmarks.stage import QUICK, Options
@@ -50,6 +52,8 @@ ALL: Mapping[str, Callable[[Options], list[Figure]]] = {
     "diagnosis_beside": diagnosis_beside.run,
     "usage": usage.run,
     "vitals": vitals.run,
+    "vitals_beside": vitals_beside.run,
+    "vitals_live": vitals_live.run,
 }
 # Need something that is not installed for the others.
 _BY_NAME_ONLY: Mapping[str, Callable[[Options], list[Figure]]] = {"telemetry_phoenix": telemetry_phoenix.run}
@@ -64,7 +68,7 @@ def main() -> int:
     parser.add_argument("--million", action="store_true", help="arm 1,000,000 heartbeats at rest instead of 100,000")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement; the median counts")
     parser.add_argument("--spans", type=int, help="how many spans are stored when telemetry_reads begins to ask")
-    parser.add_argument("--minutes", type=float, help="how long telemetry_memory sends spans")
+    parser.add_argument("--minutes", type=float, help="how long telemetry_memory sends, or streams of vitals_live are")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     asked = parser.parse_args()
     known = {**ALL, **_BY_NAME_ONLY}

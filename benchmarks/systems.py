@@ -54,7 +54,7 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
         plain: list[str] = []
 
         def rows(conn: Connection, now: EpochMs) -> None:
-            systems.extend(_insert_systems(conn, now))
+            systems.extend(insert_systems(conn, now))
             plain.extend(insert_heartbeats(conn, now, _SYSTEMS // 2, prefix="plain"))
 
         fill(settings, rows)
@@ -70,7 +70,7 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
     ]
 
 
-def _insert_systems(conn: Connection, now: EpochMs) -> list[tuple[str, str]]:
+def insert_systems(conn: Connection, now: EpochMs) -> list[tuple[str, str]]:
     """Systems that reported once, each with a heartbeat of its own; id and Basic credentials of each."""
     heartbeats = insert_heartbeats(conn, now, _SYSTEMS, prefix="machine")
     project_id = projects.ensure_default(conn, now)

@@ -109,18 +109,18 @@ def _streams(options: Options) -> list[Figure]:
 def _video(options: Options) -> Figure:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"
-        _write(path)
+        write_clip(path, _CLIP_S)
         values = [_CLIP_S * 1000 / _took_ms(lambda: analyze_video(path)) for _ in range(options.rounds)]
     return Figure("video of 640 x 480, decoded and analysed", values, "times real time", _VIDEO_GOAL)
 
 
-def _write(path: Path) -> None:
+def write_clip(path: Path, seconds: int) -> None:
     """A face with a pulse, as cameras and phones write it."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=_FPS)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 640, 480, "yuv420p", 4_000_000
         stream.time_base = stream.codec_context.time_base = Fraction(1, _FPS)
-        for index, image in enumerate(pulsing(np.arange(_CLIP_S * _FPS) / _FPS)):
+        for index, image in enumerate(pulsing(np.arange(seconds * _FPS) / _FPS)):
             scene = np.full((480, 640, 3), 90, np.uint8)
             scene[:, 80:560] = cv2.resize(image, (480, 480), interpolation=cv2.INTER_LINEAR)
             frame = av.VideoFrame.from_ndarray(scene, format="rgb24")

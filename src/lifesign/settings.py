@@ -191,6 +191,7 @@ class Settings(BaseSettings):
     vitals_workers: int | None = Field(
         None, ge=1, le=256, description="Processes that analyse; one less than there are CPUs when unset."
     )
+    vitals_upload_s: int = Field(600, ge=1, le=3600, description="Seconds within which a recording has to arrive.")
     vitals_snr_db: float = Field(1.0, ge=-30, le=30, description="Signal to noise, in dB, that a pulse must exceed.")
     vitals_ac: float = Field(0.5, ge=0, le=1, description="Autocorrelation that a pulse must exceed.")
     vitals_streams: int = Field(50, ge=0, le=10_000, description="Streams of vitals that are open at once.")

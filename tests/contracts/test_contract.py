@@ -36,6 +36,7 @@ from lifesign.telemetry.receiver import Receiver
 from lifesign.telemetry.store import StoreUnavailable
 from lifesign.vitals import analyze_traces
 from lifesign.vitals import service as measurements
+from lifesign.vitals.arrivals import Arrivals, Pace
 from lifesign.vitals.service import Vitals
 from lifesign.vitals.sessions import Sessions
 from lifesign.vitals.workers import Workers
@@ -884,6 +885,9 @@ async def _provoke(lifesign: Lifesign, operation_id: str, status: int, names: di
         case 404:
             noun = good.url.split("/")[2]
             return await _send(lifesign.http, replace(good, path=re.sub(r"\{\w+\}", UNKNOWN[noun], good.path)), names)
+        case 408:
+            with _impatient(lifesign):
+                return await _send(lifesign.http, good, names)
         case 413:
             return await _send(lifesign.http, replace(good, body=TOO_LARGE), names)
         case 500:
@@ -970,6 +974,18 @@ def _busy(lifesign: Lifesign) -> Iterator[None]:
     state = lifesign.node.api.state
     vitals: Vitals = state.vitals
     state.vitals = replace(vitals, workers=Workers(0, waiting=0), sessions=Sessions(0, most_waiting=0))
+    try:
+        yield
+    finally:
+        state.vitals = vitals
+
+
+@contextmanager
+def _impatient(lifesign: Lifesign) -> Iterator[None]:
+    """No recording arrives in time."""
+    state = lifesign.node.api.state
+    vitals: Vitals = state.vitals
+    state.vitals = replace(vitals, arrivals=Arrivals(Pace(0)))
     try:
         yield
     finally:

@@ -241,6 +241,20 @@ def test_a_face_that_moves_is_refused_though_its_pulse_can_be_seen() -> None:
     assert analyze_traces(made.rgb, made.t_ms, box=moving).reason == "motion"
 
 
+def test_a_face_that_keeps_still_may_be_found_a_pixel_beside_where_it_was_and_one_that_shakes_may_not() -> None:
+    made = synthetic(Scene(seconds=15))
+    uncertain = np.random.default_rng(3).normal(0, 1.2, (len(made.t_ms), 2))
+    shaking = np.column_stack([20 * np.sin(2 * np.pi * 2 * made.t_ms / 1000), 0 * made.t_ms])
+    around = np.column_stack([320 + 0 * made.t_ms, 240 + 0 * made.t_ms])
+    wide = np.full((len(made.t_ms), 1), 220.0)
+
+    still = analyze_traces(made.rgb, made.t_ms, box=np.hstack([around + uncertain, wide]))
+
+    assert vital(still)["value"] == pytest.approx(72, abs=0.5)
+    assert still.to_dict()["quality"]["motion"] < 0.1
+    assert analyze_traces(made.rgb, made.t_ms, box=np.hstack([around + shaking, wide])).reason == "motion"
+
+
 def test_light_and_motion_come_in_the_order_of_the_table() -> None:
     made = synthetic(Scene(seconds=15, light=0.05))
     box = np.column_stack([made.t_ms * 0.05, 0 * made.t_ms, 180 + 0 * made.t_ms])
@@ -325,6 +339,21 @@ def test_every_report_has_all_vitals_a_disclaimer_and_a_version() -> None:
         assert list(report["vitals"]) == list(UNITS)
         assert (report["disclaimer"], report["version"]) == (DISCLAIMER, "1.0")
         assert all((each["value"] is None) == isinstance(each["reason"], str) for each in report["vitals"].values())
+
+
+def test_numbers_of_a_report_are_rounded() -> None:
+    report = analysed(Scene(seconds=70), debug=False).to_dict()
+
+    for name, each in report["vitals"].items():
+        digits = 2 if name == "lf_hf" else 1
+        assert each["value"] is None or each["value"] == round(each["value"], digits)
+        assert each["confidence"] == round(each["confidence"], 2)
+        assert each["uncertainty"] is None or each["uncertainty"] == round(each["uncertainty"], digits)
+    assert report["vitals"]["heart_rate"]["value"] is not None
+    for each in report["series"]:
+        assert (each["heart_rate"], each["confidence"]) == (round(each["heart_rate"], 1), round(each["confidence"], 2))
+    assert report["quality"]["snr_db"] == round(report["quality"]["snr_db"], 1)
+    assert report["quality"]["autocorrelation"] == round(report["quality"]["autocorrelation"], 2)
 
 
 def test_what_refused_values_would_have_been_is_told_on_demand_only() -> None:

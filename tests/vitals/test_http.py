@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -388,6 +389,21 @@ async def test_the_demo_needs_no_key_and_has_a_limit(shared_node: Lifesign, fres
     assert (await guest.post("/api/demo/session")).status_code == 201
 
 
+async def test_the_demo_counts_by_address_and_by_network_of_ipv6_whatever_is_said_to_be_forwarded(
+    shared_node: Lifesign,
+) -> None:
+    async def tries(address: str, times: int, **headers: str) -> list[int]:
+        transport = httpx2.ASGITransport(shared_node.node.app, client=(address, 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://lifesign.test") as guest:
+            return [(await guest.post("/api/demo/session", headers=headers)).status_code for _ in range(times)]
+
+    assert await tries("2001:db8::1", 6) == [201] * 6
+    assert await tries("2001:db8::ffff:2", 5) == [201] * 4 + [429]
+    assert await tries("2001:db8:0:1::1", 1) == [201]
+    assert await tries("192.0.2.1", 11) == [201] * 10 + [429]
+    assert await tries("192.0.2.1", 1, **{"X-Forwarded-For": "192.0.2.7"}) == [429]
+
+
 async def test_the_demo_takes_a_minute_and_keeps_nothing(fresh_demo: httpx2.AsyncClient) -> None:
     guest = fresh_demo
 
@@ -432,6 +448,19 @@ def _wait(path: str) -> None:
         pipe.read()
 
 
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def _threads_of_a_product() -> int:
+    """How many threads there are once two matrices were multiplied that are worth sharing."""
+    import numpy as np  # noqa: PLC0415 - as a job does
+
+    large = np.ones((600, 600))
+    _ = large @ large
+    return _threads()
+
+
 def _take_memory() -> int:
     return len(b"x" * (2 << 30))
 
@@ -444,13 +473,15 @@ async def test_a_worker_that_dies_is_replaced() -> None:
         assert await workers.run(max, 1, 2) == 2
         with pytest.raises(AnalysisDied):
             await workers.run(_take_memory)
+        # Check-ins come first, and it is one core that a job takes.
+        assert await workers.run(os.nice, 0) == os.nice(0) + 10
+        assert await workers.run(os.getenv, "OPENBLAS_NUM_THREADS") == "1"
+        assert await workers.run(_threads_of_a_product) == await workers.run(_threads)
     finally:
         await workers.close()
 
 
 async def test_a_job_that_takes_too_long_is_ended_and_too_many_are_refused(tmp_path: Path) -> None:
-    import os  # noqa: PLC0415 - for the pipe
-
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     workers = Workers(1, waiting=1, job_s=3.0)

@@ -123,6 +123,7 @@ from lifesign.vitals.rules import (
     StreamNotFound,
     TooManySamples,
     UnsupportedMedia,
+    UploadTooSlow,
     VideoError,
     WatchedNotFound,
     WatchInvalid,
@@ -370,6 +371,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     DemoLimitReached: lambda error: Failure(
         429, "RATE_LIMITED", str(error), headers={"Retry-After": str(error.retry_after_s)}
     ),
+    UploadTooSlow: lambda error: Failure(408, "REQUEST_TIMEOUT", str(error), headers={"Connection": "close"}),
     ServerBusy: lambda error: Failure(503, "UNAVAILABLE", str(error), headers={"Retry-After": "5"}),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
     # Of pages, and of the operator's commands about people.

@@ -1,10 +1,8 @@
 """What requests ask for, read out of fields, queries and bodies; every mistake in the words of spec "Vitals"."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
 from typing import Any
 
 import orjson
@@ -12,7 +10,7 @@ from starlette.requests import Request
 
 from lifesign.http.paging import is_id, key_in
 from lifesign.vitals import rules, service
-from lifesign.vitals.rules import FieldRefused, InvalidTraces
+from lifesign.vitals.rules import FieldRefused
 from lifesign.vitals.schemas import (
     DURATION_MS,
     LISTED,
@@ -27,9 +25,6 @@ from lifesign.vitals.sessions import Wish
 from lifesign.vitals.uploads import Upload
 
 Json = dict[str, Any]  # Any: JSON
-
-DEMO_S = 60
-_MS = 1000
 
 
 # Fields -------------------------------------------------------------------------------------------------------------
@@ -91,36 +86,6 @@ def watch_in_form(fields: Mapping[str, str]) -> object:
 
 
 # Bodies -------------------------------------------------------------------------------------------------------------
-def watch_in_body(raw: bytes) -> object:
-    """The member `watch` of a body, unchecked: it is judged before anything is analysed. None where there is none."""
-    if b'"watch"' not in raw:
-        return None
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return document.get("watch") if isinstance(document, dict) else None
-
-
-def require_short(raw: bytes) -> None:
-    """The demo takes one recording of a minute at most. Raises InvalidTraces."""
-    from lifesign.vitals.bodies import document_in  # noqa: PLC0415 - needs the extra
-
-    document = document_in(raw)
-    if "recordings" in document:
-        raise InvalidTraces("The demo takes one recording")
-    times, rgb, fps = document.get("t_ms"), document.get("rgb"), document.get("fps")
-    span_s = 0.0
-    if isinstance(times, list) and len(times) > 1:
-        first, last = times[0], times[-1]
-        if isinstance(first, int | float) and isinstance(last, int | float):
-            span_s = (last - first) / _MS
-    elif isinstance(rgb, list) and isinstance(fps, int | float) and isfinite(fps) and fps > 0:
-        span_s = len(rgb) / fps
-    if span_s > DEMO_S + 1:
-        raise InvalidTraces(f"The demo takes at most {DEMO_S} s")
-
-
 def stream_wish(document: Json) -> Wish:
     """What a stream is to be, but for what it watches. Raises FieldRefused, InvalidTraces."""
     from lifesign.vitals.analyze import require_method, require_mode  # noqa: PLC0415 - needs the extra

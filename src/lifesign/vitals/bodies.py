@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import numpy as np
 import orjson
 
 from lifesign.vitals.analyze import require_method, require_mode
-from lifesign.vitals.rules import InvalidTraces, TooManySamples
+from lifesign.vitals.rules import DEMO_S, InvalidTraces, TooManySamples
 from lifesign.vitals.signal.params import Method, Mode
 from lifesign.vitals.signal.slow import Calibration, calibration_of
 from lifesign.vitals.signal.traces import MAX_ROIS, MAX_SAMPLES, Samples, samples_of
@@ -23,6 +24,8 @@ BAD_CALIBRATION = (
 )
 _BAD_RGB = "rgb values must be finite numbers between 0 and 255"
 _OFF = np.full(3, 0.0)
+_MAX_WATCH_BYTES = 16_384
+_MS = 1000
 _MIN_PAIRS, _MAX_PAIRS = 2, 50
 _MIN_SPO2, _MAX_SPO2, _MIN_SPAN = 70, 100, 3
 
@@ -54,6 +57,42 @@ def document_in(raw: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidTraces(NO_OBJECT)
     return document
+
+
+class _Glance(msgspec.Struct):
+    """What is looked at of a body before the rest, of which nothing is built: a twentieth of the time."""
+
+    watch: msgspec.Raw = msgspec.Raw()
+
+
+def watch_in_body(raw: bytes) -> object:
+    """The member `watch` of a body, unchecked; None where there is none, or where the body is no JSON object.
+
+    One of an unlikely size is no watch: an empty text stands for it.
+    """
+    try:
+        found = bytes(msgspec.json.decode(raw, type=_Glance).watch)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if len(found) > _MAX_WATCH_BYTES:
+        return ""
+    return msgspec.json.decode(found) if found else None
+
+
+def require_short(document: Mapping[str, Any]) -> None:
+    """The demo takes one recording of a minute at most. Raises InvalidTraces."""
+    if "recordings" in document:
+        raise InvalidTraces("The demo takes one recording")
+    times, rgb, fps = document.get("t_ms"), document.get("rgb"), document.get("fps")
+    span_s = 0.0
+    if isinstance(times, list) and len(times) > 1:
+        first, last = times[0], times[-1]
+        if isinstance(first, int | float) and isinstance(last, int | float):
+            span_s = (last - first) / _MS
+    elif isinstance(rgb, list) and isinstance(fps, int | float) and isfinite(fps) and fps > 0:
+        span_s = len(rgb) / fps
+    if span_s > DEMO_S + 1:
+        raise InvalidTraces(f"The demo takes at most {DEMO_S} s")
 
 
 def recording_in(document: object) -> Wanted:

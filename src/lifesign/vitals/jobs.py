@@ -58,9 +58,14 @@ def of_traces(document: dict[str, Any], gate: Gate) -> Reported:
     return Reported(analysis.to_dict(), is_kept=wanted.store)
 
 
-def analyze_body(raw: bytes, gate: Gate) -> tuple[list[Reported], bool]:
-    """The recordings in a body, and whether it held several. Raises InvalidTraces, TooManySamples."""
+def analyze_body(raw: bytes, gate: Gate, *, is_trial: bool = False) -> tuple[list[Reported], bool]:
+    """The recordings in a body, and whether it held several; a trial is of one, and short.
+
+    Raises InvalidTraces, TooManySamples.
+    """
     document = bodies.document_in(raw)
+    if is_trial:
+        bodies.require_short(document)
     many = document.get("recordings")
     if many is None:
         return [of_traces(document, gate)], False

@@ -13,7 +13,7 @@ from lifesign.http.body import read_body
 from lifesign.http.context import context_of
 from lifesign.http.paging import cursor_of
 from lifesign.projects.rules import DEFAULT_PROJECT
-from lifesign.vitals import asked, schemas, service
+from lifesign.vitals import asked, rules, schemas, service
 from lifesign.vitals.extras import require_vitals
 from lifesign.vitals.routes import allowed_watch, demo_admitted, good, vitals_of
 from lifesign.vitals.sessions import STREAM_PATH, Session, Wish
@@ -47,7 +47,7 @@ async def try_session(request: Request) -> Response:
     demo_admitted(request)
     require_vitals()
     session, token = vitals_of(request).sessions.make(
-        Wish(max_s=asked.DEMO_S), key_id=None, project_id=DEFAULT_PROJECT, now=context_of(request).now()
+        Wish(max_s=rules.DEMO_S), key_id=None, project_id=DEFAULT_PROJECT, now=context_of(request).now()
     )
     return session_made(session, token)
 

@@ -28,6 +28,7 @@ router = APIRouter(tags=["Vitals"])
 
 _MIN_FRAMES, _MIN_FPS = 80, 8
 _HEAD_BYTES = 16
+_LOOKED_THROUGH_BYTES = 1 << 20
 _MAX_SIDE = 4096
 _MS = 1000
 
@@ -74,7 +75,7 @@ def good(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] 
 # Measuring ----------------------------------------------------------------------------------------------------------
 async def _measure(request: Request, caller: VitalsCaller | None) -> Response:
     began = time.perf_counter()
-    async with uploads.upload_of(request, uploads.MEASURE_BYTES) as upload:
+    async with uploads.upload_of(request, vitals_of(request).arrivals, uploads.MEASURE_BYTES) as upload:
         if any((rules.image_side(each) or 0) > _MAX_SIDE for each in upload.frames):
             raise BodyTooLarge
         if not upload.frames and upload.video is None:
@@ -169,15 +170,13 @@ def _whole(value: float | None) -> int | None:
 async def _analyze(request: Request, caller: VitalsCaller | None) -> Response:
     if uploads.is_multipart(request):
         return await _analyze_video(request, caller)
-    raw = await uploads.read_json_body(request)
+    vitals = vitals_of(request)
+    raw = await uploads.read_json_body(request, vitals.arrivals)
     require_vitals()
     from lifesign.vitals.jobs import analyze_body  # noqa: PLC0415 - the workers' work needs the extras
 
-    watch = None if caller is None else await allowed_watch(request, asked.watch_in_body(raw))
-    vitals = vitals_of(request)
-    if caller is None:
-        asked.require_short(raw)
-    reported, is_many = await vitals.workers.run(analyze_body, raw, _gate(vitals))
+    watch = None if caller is None else await allowed_watch(request, await _watch_in(vitals, raw))
+    reported, is_many = await vitals.workers.run(analyze_body, raw, _gate(vitals), is_trial=caller is None)
     for each in reported:
         if each.report is not None:
             count_report(each.report)
@@ -192,12 +191,20 @@ async def _analyze(request: Request, caller: VitalsCaller | None) -> Response:
     return good({"reports": reports, **warned})
 
 
+async def _watch_in(vitals: Vitals, raw: bytes) -> object:
+    """The member `watch` of a body, unchecked: it is judged before anything is analysed. None where there is none."""
+    from lifesign.vitals.bodies import watch_in_body  # noqa: PLC0415 - needs the extra
+
+    # Looking through a megabyte takes a millisecond or two, in which nobody else is served.
+    return watch_in_body(raw) if len(raw) <= _LOOKED_THROUGH_BYTES else await vitals.workers.run(watch_in_body, raw)
+
+
 def _told_kept(measurement: Measurement | None) -> Json:
     return {} if measurement is None else {"measurement_id": measurement.id}
 
 
 async def _analyze_video(request: Request, caller: VitalsCaller | None) -> Response:
-    async with uploads.upload_of(request, uploads.VIDEO_BYTES) as upload:
+    async with uploads.upload_of(request, vitals_of(request).arrivals, uploads.VIDEO_BYTES) as upload:
         if upload.video is None:
             raise FieldRefused("video is required")
         options = {

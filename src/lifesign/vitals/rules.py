@@ -10,6 +10,8 @@ from typing import Any, Literal
 VITALS_MISSING = 'Vitals support is not installed (pip install "lifesign[vitals]")'
 VIDEO_MISSING = 'Video support is not installed (pip install "lifesign[vitals-video]")'
 
+DEMO_S = 60
+
 VideoCode = Literal["not_found", "unsupported", "decode_failed", "empty"]
 
 
@@ -76,6 +78,20 @@ class ServerBusy(Exception):
 
     def __init__(self) -> None:
         super().__init__("Server is busy")
+
+
+LEAST_BYTES_PER_S = 16 << 10
+"""At which a recording has to come in, once it has begun to."""
+
+
+class UploadTooSlow(Exception):
+    """A recording comes so slowly that its place is given to others."""
+
+    def __init__(self, total_s: float) -> None:
+        super().__init__(
+            f"The upload is too slow: it has to arrive within {total_s:g} s, at {LEAST_BYTES_PER_S >> 10} KiB per "
+            "second or more. Send less, or over a better connection"
+        )
 
 
 class AnalysisDied(Exception):

@@ -11,6 +11,7 @@ from lifesign.auth.vitals.schemas import Good, Json, vitals_operation
 from lifesign.clock import rfc3339
 from lifesign.http.describe import Refusal
 from lifesign.http.fields import Body, optional
+from lifesign.vitals.rules import UploadTooSlow
 from lifesign.vitals.sessions import LONGEST_S, Session
 from lifesign.vitals.store import Measurement
 
@@ -359,15 +360,36 @@ STREAM_REFUSALS = _WATCHED | {
     ),
     503: Refusal("As many streams wait as may; try again.", "UNAVAILABLE", "Server is busy", header="Retry-After"),
 }
+_SLOW = Refusal(
+    "The body comes too slowly, or there was no end of it within `LIFESIGN_VITALS_UPLOAD_S`.",
+    "REQUEST_TIMEOUT",
+    str(UploadTooSlow(600)),
+)
 MEASURE_REFUSALS = _WATCHED | {
     400: _FRAME_MISSING,
+    408: _SLOW,
     413: _TOO_LARGE,
     415: _UNKNOWN_MEDIA,
     422: _NO_PULSE,
     503: _BUSY,
 }
-ANALYZE_REFUSALS = _WATCHED | {400: _TRACES, 413: _TOO_LARGE, 415: _UNKNOWN_MEDIA, 422: _UNDECODABLE, 503: _BUSY}
-TRY_REFUSALS = {400: _TRACES, 413: _TOO_LARGE, 415: _UNKNOWN_MEDIA, 422: _NO_PULSE, 429: _DEMO_LIMIT, 503: _BUSY}
+ANALYZE_REFUSALS = _WATCHED | {
+    400: _TRACES,
+    408: _SLOW,
+    413: _TOO_LARGE,
+    415: _UNKNOWN_MEDIA,
+    422: _UNDECODABLE,
+    503: _BUSY,
+}
+TRY_REFUSALS = {
+    400: _TRACES,
+    408: _SLOW,
+    413: _TOO_LARGE,
+    415: _UNKNOWN_MEDIA,
+    422: _NO_PULSE,
+    429: _DEMO_LIMIT,
+    503: _BUSY,
+}
 TRY_STREAM_REFUSALS = {429: _DEMO_LIMIT, 503: STREAM_REFUSALS[503]}
 
 
@@ -387,14 +409,16 @@ def _described(
 
 
 MEASURE = with_forms(
-    _described("measurePulse", (400, 403, 404, 413, 415, 422, 503), MEASURE_REFUSALS, answer=(200, MeasuredAnswer)),
+    _described(
+        "measurePulse", (400, 403, 404, 408, 413, 415, 422, 503), MEASURE_REFUSALS, answer=(200, MeasuredAnswer)
+    ),
     _FRAMES_FORM,
     has_json=False,
 )
 ANALYZE = with_forms(
     _described(
         "analyzeVitals",
-        (403, 404, 415, 422, 503),
+        (403, 404, 408, 415, 422, 503),
         ANALYZE_REFUSALS,
         answer=(200, ReportAnswer),
         body=SentTraces,
@@ -405,7 +429,7 @@ ANALYZE = with_forms(
 TRY = with_forms(
     _described(
         "tryVitals",
-        (415, 422, 429, 503),
+        (408, 415, 422, 429, 503),
         TRY_REFUSALS,
         answer=(200, TriedAnswer),
         body=SentTraces,

@@ -11,6 +11,7 @@ from lifesign.clock import EpochMs
 from lifesign.ids import new_id
 from lifesign.settings import Settings
 from lifesign.vitals import store
+from lifesign.vitals.arrivals import Arrivals, Pace
 from lifesign.vitals.rules import DemoGate, MeasurementNotFound, Remembered
 from lifesign.vitals.sessions import Sessions
 from lifesign.vitals.store import Measurement
@@ -36,6 +37,7 @@ class Vitals:
     """One per node, in `app.state.vitals`. gate: `snr_db` and `autocorrelation` of the settings."""
 
     workers: Workers
+    arrivals: Arrivals
     demo: DemoGate
     sessions: Sessions
     gate: tuple[float, float]
@@ -47,6 +49,7 @@ class Vitals:
         count = settings.vitals_workers or max(1, (os.cpu_count() or 1) - 1)
         return cls(
             Workers(count),
+            Arrivals(Pace(settings.vitals_upload_s)),
             DemoGate(),
             Sessions(settings.vitals_streams),
             (settings.vitals_snr_db, settings.vitals_ac),

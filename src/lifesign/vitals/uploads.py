@@ -5,6 +5,7 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
 
 import anyio
 from python_multipart.exceptions import MultipartParseError
@@ -14,6 +15,7 @@ from starlette.requests import Request
 
 from lifesign.http.body import BodyTooLarge, read_body
 from lifesign.http.context import header_of
+from lifesign.vitals.arrivals import Arrivals
 from lifesign.vitals.rules import FieldRefused, InvalidTraces
 
 MEASURE_BYTES = 128 << 20
@@ -39,11 +41,20 @@ def is_multipart(request: Request) -> bool:
     return (header_of(request, b"content-type") or b"").lower().startswith(b"multipart/form-data")
 
 
-async def read_json_body(request: Request) -> bytes:
-    """The body, inflated where it was deflated by gzip. Raises BodyTooLarge, InvalidTraces."""
-    raw = await read_body(request, JSON_BYTES)
+async def read_json_body(request: Request, arrivals: Arrivals) -> bytes:
+    """The body, inflated where it was deflated by gzip.
+
+    Raises BodyTooLarge, InvalidTraces, ServerBusy, UploadTooSlow.
+    """
+    async with arrivals.admitted(request) as timed:
+        raw = await read_body(timed, JSON_BYTES)
     if (header_of(request, b"content-encoding") or b"").strip().lower() != b"gzip":
         return raw
+    # Beside the event loop: a body that inflates as far as it may takes a tenth of a second.
+    return await anyio.to_thread.run_sync(_inflated, raw)
+
+
+def _inflated(raw: bytes) -> bytes:
     inflater = zlib.decompressobj(_GZIP)
     try:
         inflated = inflater.decompress(raw, JSON_BYTES)
@@ -55,16 +66,24 @@ async def read_json_body(request: Request) -> bytes:
 
 
 @asynccontextmanager
-async def upload_of(request: Request, most_bytes: int) -> AsyncIterator[Upload]:
-    """The parts of a multipart body; its files are gone at the end. Raises BodyTooLarge, FieldRefused."""
+async def upload_of(request: Request, arrivals: Arrivals, most_bytes: int) -> AsyncIterator[Upload]:
+    """The parts of a multipart body; its files are gone at the end.
+
+    Raises BodyTooLarge, FieldRefused, ServerBusy, UploadTooSlow.
+    """
     announced = header_of(request, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > most_bytes:
         raise BodyTooLarge
     if not is_multipart(request):
         raise FieldRefused("frame is required")
-    parser = _parser(request, most_bytes)
+    opened: list[SpooledTemporaryFile[bytes]] = []
     try:
-        form = await _parsed(parser)
+        async with arrivals.admitted(request) as timed:
+            parser = _parser(timed, most_bytes)
+            # Whatever it opens: it closes files itself for one kind of error only, and a form that ends in the middle
+            # of a file does not have it.
+            opened = parser._files_to_close_on_error  # noqa: SLF001 - as above
+            form = await _parsed(parser)
         frames = [each for each in form.getlist("frame") if isinstance(each, UploadFile)]
         videos = [each for each in form.getlist("video") if isinstance(each, UploadFile)]
         # Before anything is read: a file that is too large may be on disk, and is not to be in memory.
@@ -74,9 +93,7 @@ async def upload_of(request: Request, most_bytes: int) -> AsyncIterator[Upload]:
         contents = [await each.read() for each in frames]
         yield Upload(contents, videos[-1] if videos else None, fields)
     finally:
-        # Whatever it opened: it closes files itself for one kind of error only, and a form that ends in the middle of
-        # a file does not have it.
-        for file in parser._files_to_close_on_error:  # noqa: SLF001 - as above
+        for file in opened:
             file.close()
 
 

@@ -29,6 +29,8 @@ START_S = 60.0
 JOB_BYTES = 1 << 30
 # What images may be, in pixels a side: OpenCV makes nothing of larger ones, whatever their headers said before.
 _MAX_SIDE = 4096
+# About a tenth of a core that the server wants, too, and all of one that it does not.
+_NICE = 10
 
 
 @dataclass(slots=True)
@@ -125,11 +127,15 @@ class Workers:
 
 
 def _limited() -> None:
-    """In a fresh process: leave the terminal's signals to the server, and take no more memory than a job may."""
+    """In a fresh process: leave the terminal's signals to the server, and take no more than a job may.
+
+    That is one core, and memory; and check-ins come first: they take what they need of that core.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Read once, when it is loaded.
-    for side in ("WIDTH", "HEIGHT"):
-        os.environ[f"OPENCV_IO_MAX_IMAGE_{side}"] = str(_MAX_SIDE)
+    os.nice(_NICE)
+    # Read once, when these are loaded.
+    os.environ |= {f"OPENCV_IO_MAX_IMAGE_{side}": str(_MAX_SIDE) for side in ("WIDTH", "HEIGHT")}
+    os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     from lifesign.vitals import jobs  # noqa: PLC0415 - what it loads is not counted as the job's
 
     jobs.load()

@@ -69,6 +69,8 @@ class Video:
         if not hasattr(self._stream, "width"):
             self._container.close()
             raise VideoError("decode_failed", "its images are coded in a way that is not known here")
+        # One core for an analysis: the decoder would start a thread for each.
+        self._stream.codec_context.thread_count = 1
         wide, high = self._stream.width, self._stream.height
         if wide < MIN_WIDTH or high < MIN_HEIGHT:
             self._container.close()
