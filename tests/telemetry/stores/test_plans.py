@@ -14,7 +14,7 @@ from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.diagnosis.findings import Selector
 from lifesign.diagnosis.preparation import key_of
 from lifesign.telemetry.records import Body
-from lifesign.telemetry.store import Filter
+from lifesign.telemetry.store import Arrival, Filter
 from lifesign.telemetry.stores import append, facts, reads, removal, summaries
 from lifesign.telemetry.stores.arrivals import Scene
 from lifesign.telemetry.stores.dictionary import Dictionary
@@ -57,7 +57,9 @@ def full(a_store: Opened) -> Engine:
                 for span in range(1, _SPANS + 1)
             ]
             a_store.runner.run(store.append(f"p{project}", some, quota=0, now=at))
-    a_store.runner.run(store.db.write(lambda conn: conn.execute(text("ANALYZE"))))
+    # As where it serves: PostgreSQL looks at its tables by itself, and SQLite knows nothing of how full they are.
+    if store.kind == "postgresql":
+        a_store.runner.run(store.db.write(lambda conn: conn.execute(text("ANALYZE"))))
     return store.db.engine
 
 
@@ -132,6 +134,46 @@ def test_a_statement_on_records_is_planned_by_index(
 
     assert any(index in plan for plan in plans), "\n".join(plans)
     assert not any(_reads_all_spans(plan) for plan in plans), "\n".join(plans)
+
+
+# What is found by trace, by session or by id ------------------------------------------------------------------------
+_EVER = (EpochMs(0), EpochMs(2 * NOW))
+
+
+def _window_of_session(conn: Connection) -> object:
+    return reads.window(conn, Dictionary(), 3, _EVER, only=Filter(session_id="s7"), limit=50, after=_BEHIND)
+
+
+def _window_of_trace(conn: Connection) -> object:
+    return reads.window(conn, Dictionary(), 3, _EVER, only=Filter(trace_id=f"{7:032x}"), limit=50, after=_BEHIND)
+
+
+_BEHIND = Arrival(NOW, f"rec_{7:032x}{1:016x}")
+
+
+def _records(conn: Connection) -> object:
+    return reads.records(conn, Dictionary(), 3, [f"rec_{7:032x}{span:016x}" for span in range(1, _SPANS)])
+
+
+def _whether_it_arrived(conn: Connection) -> object:
+    number = reads.session_number(conn, 3, "s7")
+    assert number is not None
+    return reads.has_arrived(conn, 3, _EVER, session=number), reads.has_arrived(conn, 3, _EVER, trace_id=f"{7:032x}")
+
+
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
+@pytest.mark.parametrize(
+    "run",
+    [_window_of_session, _window_of_trace, _records, _whether_it_arrived, _session, _trace, _past_sessions],
+    ids=lambda run: run.__name__.strip("_"),
+)
+def test_what_is_found_by_trace_session_or_id_is_not_looked_for_among_all_arrivals(
+    full: Engine, run: Callable[[Connection], object]
+) -> None:
+    plans = _plans(full, run)
+
+    assert plans
+    assert not any("ix_spans_arrival" in plan or _reads_all_spans(plan) for plan in plans), "\n".join(plans)
 
 
 def _plans(engine: Engine, run: Callable[[Connection], object]) -> list[str]:

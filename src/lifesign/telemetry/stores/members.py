@@ -3,10 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, UnaryExpression, func, select, union_all
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import CompoundSelect, Subquery
 
 from lifesign.telemetry.stores.tables import spans, traces
+
+
+def not_sought(column: ColumnElement[int]) -> ColumnElement[int]:
+    """A number to compare with, by which no index is looked through: `+column`.
+
+    SQLite, which has no statistics here, otherwise takes the index of arrivals for a condition on project or arrival,
+    and with it all spans of a project or a window, where a few are found by trace or number: seconds of five million.
+    """
+    plus: custom_op[int] = custom_op("+")
+    return UnaryExpression(column, operator=plus, type_=column.type)
 
 
 def members_of(session_numbers: Sequence[int], *columns: ColumnElement[Any]) -> CompoundSelect[Any]:

@@ -13,7 +13,7 @@ from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import SIGNAL, numbers_of, record_of
 from lifesign.telemetry.stores.dictionary import Dictionary
 from lifesign.telemetry.stores.listed import listed
-from lifesign.telemetry.stores.members import member_ids
+from lifesign.telemetry.stores.members import member_ids, not_sought
 from lifesign.telemetry.stores.tables import sessions, span_bodies, spans, traces
 
 S = spans.c
@@ -32,9 +32,15 @@ def window(
     limit: int,
     after: Arrival | None,
 ) -> list[Stored]:
-    """Records that arrived in a window, the newest first; see SpanStore.window. Index: ix_spans_arrival."""
+    """Records that arrived in a window, the newest first; see SpanStore.window.
+
+    Index: ix_spans_arrival; of a trace uq_spans_identity, of a session what leads to its members.
+    """
     since, until = arrived
-    query = _whole(project).where(S.received_at >= since, S.received_at < until)
+    is_few = only.trace_id is not None or only.session_id is not None
+    at = not_sought(S.received_at) if is_few else S.received_at
+    query = _whole(not_sought(S.project) if only.session_id is not None else S.project, project)
+    query = query.where(at >= since, at < until)
     if only.environment is not None:
         number = dictionary.string_number(conn, project, only.environment)
         if number is None:
@@ -55,9 +61,9 @@ def window(
         place = _place_of(after.record_id)
         if place is None:
             return []
-        is_behind = and_(S.received_at == after.received_at, tuple_(S.trace_id, S.span_id) > tuple_(*place))
-        query = query.where(S.received_at <= after.received_at, or_(S.received_at < after.received_at, is_behind))
-    ordered = query.order_by(S.received_at.desc(), S.trace_id, S.span_id).limit(limit)
+        is_behind = and_(at == after.received_at, tuple_(S.trace_id, S.span_id) > tuple_(*place))
+        query = query.where(at <= after.received_at, or_(at < after.received_at, is_behind))
+    ordered = query.order_by(at.desc(), S.trace_id, S.span_id).limit(limit)
     return _stored(conn, known, ordered)
 
 
@@ -67,7 +73,7 @@ def records(conn: Connection, known: Dictionary, project: int, record_ids: Seque
     found: dict[str, Stored] = {}
     for some in batches(places):
         numbers = [row.id for row in conn.execute(stored(conn, project, some, S.id)) if row.id is not None]
-        query = _whole(project).where(S.id.in_(numbers))
+        query = _whole(not_sought(S.project), project).where(S.id.in_(numbers))
         found |= {each.record.record_id: each for each in _stored(conn, known, query)}
     return [found[record_id] for record_id in dict.fromkeys(record_ids) if record_id in found]
 
@@ -90,7 +96,8 @@ def trace(
     conn: Connection, known: Dictionary, project: int, trace_id: str, *, limit: int, after: Start | None = None
 ) -> list[Stored]:
     """Records of a trace, by start. Index: uq_spans_identity."""
-    return _stored(conn, known, _by_start(_whole(project).where(S.trace_id == bytes.fromhex(trace_id)), limit, after))
+    whole = _whole(S.project, project).where(S.trace_id == bytes.fromhex(trace_id))
+    return _stored(conn, known, _by_start(whole, limit, after))
 
 
 def of_session(
@@ -99,9 +106,9 @@ def of_session(
     """Records of a session, by start."""
     # Which ones first, and only those whole: joined with all its members PostgreSQL, which knows nothing of a table
     # that grew a moment ago, compares every record with every member. Of 20,000 that takes longer than 15 s.
-    members = select(S.id).where(S.project == project, S.id.in_(select(member_ids(session).c.id)))
+    members = select(S.id).where(S.id.in_(select(member_ids(session).c.id)))
     page = _by_start(members, limit, after).subquery("page")
-    query = _whole(project).join(page, page.c.id == S.id)
+    query = _whole(not_sought(S.project), project).join(page, page.c.id == S.id)
     return _stored(conn, known, _in_order(query))
 
 
@@ -123,7 +130,8 @@ def has_arrived(
 ) -> bool:
     """Whether some record of a session or of a trace arrived in a window."""
     since, until = arrived
-    query = select(S.id).where(S.received_at >= since, S.received_at < until)
+    at = not_sought(S.received_at)
+    query = select(S.id).where(at >= since, at < until)
     if session is None:
         query = query.where(S.project == project, S.trace_id == bytes.fromhex(trace_id))
     else:
@@ -138,8 +146,11 @@ def is_trace_id(text: str) -> bool:
 
 
 # Below ---------------------------------------------------------------------------------------------------------------
-def _whole(project: int) -> Select[Any]:
-    """Spans with their bodies, the name of their session and their own, for as long as they have one."""
+def _whole(its_project: ColumnElement[int], project: int) -> Select[Any]:
+    """Spans with their bodies, the name of their session and their own, for as long as they have one.
+
+    its_project: the column, or that which is `not_sought`.
+    """
     return (
         select(
             spans,
@@ -149,7 +160,7 @@ def _whole(project: int) -> Select[Any]:
         .join(span_bodies, span_bodies.c.id == S.id)
         .join(traces, and_(traces.c.project == S.project, traces.c.trace_id == S.trace_id))
         .join(sessions, sessions.c.id == func.coalesce(S.own_session, traces.c.session))
-        .where(S.project == project)
+        .where(its_project == project)
     )
 
 

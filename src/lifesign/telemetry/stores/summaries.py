@@ -19,7 +19,7 @@ from lifesign.telemetry.stores import dictionary
 from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import FAILING, SIGNALS, aliases_in, narrow_of, numbers_of
 from lifesign.telemetry.stores.dictionary import Dictionary
-from lifesign.telemetry.stores.members import members_of
+from lifesign.telemetry.stores.members import members_of, not_sought
 from lifesign.telemetry.stores.tables import session_aliases, session_environments, sessions, span_bodies, spans, traces
 
 _AT_ONCE: Final = 50_000
@@ -118,7 +118,8 @@ _COLUMNS: Final = (C.id, C.session_id, C.turns, C.last_received_at, C.version, C
 
 def _in_window(project: int, arrived: tuple[EpochMs, EpochMs]) -> Select[Any]:
     since, until = arrived
-    in_window = and_(spans.c.received_at >= since, spans.c.received_at < until)
+    at = not_sought(spans.c.received_at)
+    in_window = and_(at >= since, at < until)
     own = select(spans.c.id).where(spans.c.own_session == C.id, in_window)
     is_of_trace = and_(spans.c.project == traces.c.project, spans.c.trace_id == traces.c.trace_id)
     inherited = select(spans.c.id).join(traces, is_of_trace)
