@@ -180,6 +180,26 @@ async def test_a_watched_stream_tells_when_the_pulse_crosses_a_limit_and_tries_a
     assert await types(shared_node, ref) == ["checkin", "checkin_unhealthy", "firing"]
 
 
+async def test_a_stream_checks_nothing_in_once_the_key_that_may_was_revoked(
+    shared_node: Lifesign, api: httpx2.AsyncClient
+) -> None:
+    ref = (await shared_node.heartbeat("Taken back"))["id"]
+    key = await shared_node.ask("POST", "/v1/keys", {"name": "pulse", "scopes": ["checkins:write"]}, expect=201)
+    may = {"Authorization": f"Bearer {key['token']}"}
+    session = await session_of(api, {"watch": {"heartbeat": ref, "every_s": 10}}, **may)
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        await play(shared_node, socket, joined(synthetic(_SCENE)), 2)
+        await shared_node.ask("DELETE", f"/v1/keys/{key['id']}", expect=204)
+        await shared_node.advance(10)
+        socket.frames(synthetic(_SCENE), 2 * _FPS, 12 * _FPS)
+        code, said = await socket.end()
+
+    assert (code, said[-1]["code"]) == (1008, "key_revoked")
+    assert await types(shared_node, ref) == []
+
+
 # The rules ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "wrong",
