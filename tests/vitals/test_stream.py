@@ -95,7 +95,7 @@ async def test_a_stream_ends_soon_after_its_key_was_revoked(shared_node: Lifesig
         socket.frames(_GOOD, 3 * _FPS, 4 * _FPS)
         code, said = await socket.end()
 
-    assert (code, [(each["type"], each["code"]) for each in said]) == (1008, [("error", "key_revoked")])
+    assert (code, said[-1]["type"], said[-1]["code"]) == (1008, "error", "key_revoked")
 
 
 async def test_the_demo_streams_for_a_minute_and_keeps_nothing(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:

@@ -102,6 +102,25 @@ async def test_a_key_of_this_api_alone_may_watch_nothing(
     assert await types(shared_node, ref) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"watch":{"heartbeat":"nope"},"rgb":[]}', 403),
+        (b'{"watch":{"heartbeat":"nope"},"rgb":[],"x":NaN}', 403),
+        (b'\xef\xbb\xbf{"watch":{"heartbeat":"nope"},"rgb":[]}', 403),
+        (b'{"watch":{"heartbeat":"nope","every_s":1e999},"rgb":[]}', 400),
+        (b'{"watch":{"heartbeat":"\xff"},"rgb":[]}', 400),
+        (b'{"rgb":[],"x":NaN}', 400),
+    ],
+)
+async def test_however_a_body_is_written_what_it_watches_is_judged(
+    api: httpx2.AsyncClient, body: bytes, status: int
+) -> None:
+    answer = await api.post(_ANALYZE, content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == status, answer.text
+
+
 async def test_a_form_says_what_is_watched_in_json(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
     for watch, status in (("{", 400), ('{"heartbeat":"nobody"}', 404)):
         files = {"frame": ("0.jpg", b"\xff\xd8\xff", "image/jpeg")}
