@@ -26,6 +26,9 @@ CHECK_IN = f"POST /v1/heartbeats/nightly-export/checkin HTTP/1.1\r\nHost: h\r\n{
 _DATE = re.compile(rb"date: [^\r]+\r\n")
 _MADE_ID = re.compile(rb"req_[0-9a-f]{32}")
 _ENOUGH_S = 10
+# What Java's client says in each request to a server of which it does not know yet whether it speaks HTTP/2.
+OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+IN_CHUNKS = ("Transfer-Encoding: chunked",)
 
 
 @dataclass
@@ -156,7 +159,7 @@ REQUESTS: dict[str, tuple[bytes, bool]] = {
     ),
     "old protocol": (CHECK_IN.replace(b"HTTP/1.1", b"HTTP/1.0"), False),
     "last request": (CHECK_IN.replace(b"Host: h", b"Host: h\r\nConnection: close"), True),
-    "upgrade": (CHECK_IN.replace(b"Host: h", b"Host: h\r\nConnection: upgrade\r\nUpgrade: other"), False),
+    "upgrade": (CHECK_IN.replace(b"Host: h", b"Host: h\r\nConnection: upgrade\r\nUpgrade: other"), True),
     "ping": (b"GET /ping/{uuid} HTTP/1.1\r\nHost: h\r\n\r\n", True),
     "HEAD": (b"HEAD /ping/{uuid} HTTP/1.1\r\nHost: h\r\n\r\n", True),
     "ping with a body": (post("/ping/{uuid}", b"x" * 20_000), True),
@@ -240,6 +243,35 @@ async def test_requests_in_a_row_are_answered_in_their_order(lifesign: Lifesign)
             return told
 
         assert await in_turn() == answers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/heartbeats/nightly-export/checkin", b'{"healthy":1}', 400),
+        ("/v1/heartbeats/nightly-export/checkin", b'{"healthy":true}', 200),
+        ("/v1/policies", b'{"name":7}', 400),
+    ],
+)
+async def test_an_offer_of_another_protocol_is_declined_and_the_request_answered(
+    lifesign: Lifesign, path: str, body: bytes, status: int
+) -> None:
+    await lifesign.heartbeat("Nightly Export")
+    plain, offering = post(path, body, KEY), post(path, body, KEY, *OFFER)
+    head, _, _ = offering.partition(f"Content-Length: {len(body)}\r\n".encode())
+    chunked = head + "\r\n".join([KEY, *OFFER, *IN_CHUNKS, "", f"{len(body):x}", ""]).encode() + body + b"\r\n0\r\n\r\n"
+
+    async with door(lifesign) as opened:
+        [expected] = await opened.ask(plain)
+        assert expected.startswith(b"HTTP/1.1 %d " % status)
+        assert await opened.ask(offering) == [expected]
+        assert await opened.ask(chunked) == [expected]
+        assert await opened.ask(*(offering[n : n + 1] for n in range(len(offering)))) == [expected]
+        assert await opened.ask(offering * 300 + plain, answers=301) == [expected] * 301
+        for other in ("websocket", "TLS/1.0"):
+            assert await opened.ask(post(path, body, KEY, "Connection: upgrade", f"Upgrade: {other}")) == [expected]
+        closing = await opened.ask(post(path, body, KEY, "Connection: close, Upgrade", *OFFER[1:]), answers=2)
+        assert [each.replace(b"connection: close\r\n", b"") for each in closing] == [expected]
 
 
 @pytest.mark.usefixtures("paths")

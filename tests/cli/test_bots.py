@@ -93,6 +93,7 @@ def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None
         (("--hours", "9"), "--hours: '9' has no end"),
         (("--options", "[]"), "--options: must be a JSON object"),
         (("--tell", "none", "--options", '{"notify": {"channels": []}}'), "either with --tell or as notify.channels"),
+        (("--tell", " ,"), "--tell: names no channel"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_without_asking(

@@ -1,5 +1,7 @@
 from sqlalchemy import Connection, text
 
+from lifesign.clock import EpochMs
+from lifesign.engine.quarantine import Quarantine
 from tests.harness import Lifesign
 
 
@@ -30,3 +32,14 @@ async def test_a_row_that_was_left_out_is_looked_at_again_after_a_minute(lifesig
     await lifesign.advance(70)
 
     assert (await lifesign.get(bad["id"]))["status"] == "firing"
+
+
+async def test_a_row_is_looked_at_again_when_the_clock_was_ahead_as_it_was_left_out() -> None:
+    async def failing(row: str) -> None:
+        raise ValueError(row)
+
+    quarantine, ahead = Quarantine("sweep"), EpochMs(10_000_000)
+    await quarantine.one_by_one(["bad"], failing, ahead)
+
+    assert quarantine.skipped(ahead) == ["bad"]
+    assert quarantine.skipped(EpochMs(0)) == []

@@ -13,10 +13,10 @@ import json
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +42,14 @@ class Load:
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._part = part
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(1, _SENDERS + 1)]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
+        with ThreadPoolExecutor(_SENDERS) as pool:
+            senders = [pool.submit(self._send, number) for number in range(1, _SENDERS + 1)]
             yield
-        finally:
-            for thread in self._threads:
-                thread.join()
+        for sender in senders:
+            sender.result()  # raises what it raised
 
     def await_answer(self) -> None:
         """Return once something was answered."""

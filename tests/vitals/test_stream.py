@@ -81,6 +81,23 @@ async def test_a_stream_ends_by_itself_and_is_its_keys_own(shared_node: Lifesign
     assert (await api.get(f"/api/vitals/sessions/{session['id']}", headers={"X-API-Key": other})).status_code == 404
 
 
+async def test_a_stream_ends_soon_after_its_key_was_revoked(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
+    mine = {"X-API-Key": (await take_key(api, new_email())).json()["api_key"]["key"]}
+    session = await session_of(api, **mine)
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        await play(shared_node, socket, _GOOD, 2)
+        assert (await api.delete("/api/keys/me", headers=mine)).status_code == 200
+        socket.frames(_GOOD, 2 * _FPS, 3 * _FPS)
+        await socket.hear("update")
+        await shared_node.advance(10)
+        socket.frames(_GOOD, 3 * _FPS, 4 * _FPS)
+        code, said = await socket.end()
+
+    assert (code, said[-1]["type"], said[-1]["code"]) == (1008, "error", "key_revoked")
+
+
 async def test_the_demo_streams_for_a_minute_and_keeps_nothing(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
     await shared_node.advance(3600)
     session = (await shared_node.client(None).post("/api/demo/session")).json()["session"]

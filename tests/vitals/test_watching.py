@@ -102,6 +102,25 @@ async def test_a_key_of_this_api_alone_may_watch_nothing(
     assert await types(shared_node, ref) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"watch":{"heartbeat":"nope"},"rgb":[]}', 403),
+        (b'{"watch":{"heartbeat":"nope"},"rgb":[],"x":NaN}', 403),
+        (b'\xef\xbb\xbf{"watch":{"heartbeat":"nope"},"rgb":[]}', 403),
+        (b'{"watch":{"heartbeat":"nope","every_s":1e999},"rgb":[]}', 400),
+        (b'{"watch":{"heartbeat":"\xff"},"rgb":[]}', 400),
+        (b'{"rgb":[],"x":NaN}', 400),
+    ],
+)
+async def test_however_a_body_is_written_what_it_watches_is_judged(
+    api: httpx2.AsyncClient, body: bytes, status: int
+) -> None:
+    answer = await api.post(_ANALYZE, content=body, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == status, answer.text
+
+
 async def test_a_form_says_what_is_watched_in_json(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
     for watch, status in (("{", 400), ('{"heartbeat":"nobody"}', 404)):
         files = {"frame": ("0.jpg", b"\xff\xd8\xff", "image/jpeg")}
@@ -178,6 +197,26 @@ async def test_a_watched_stream_tells_when_the_pulse_crosses_a_limit_and_tries_a
         await socket.hear("final")
 
     assert await types(shared_node, ref) == ["checkin", "checkin_unhealthy", "firing"]
+
+
+async def test_a_stream_checks_nothing_in_once_the_key_that_may_was_revoked(
+    shared_node: Lifesign, api: httpx2.AsyncClient
+) -> None:
+    ref = (await shared_node.heartbeat("Taken back"))["id"]
+    key = await shared_node.ask("POST", "/v1/keys", {"name": "pulse", "scopes": ["checkins:write"]}, expect=201)
+    may = {"Authorization": f"Bearer {key['token']}"}
+    session = await session_of(api, {"watch": {"heartbeat": ref, "every_s": 10}}, **may)
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        await play(shared_node, socket, joined(synthetic(_SCENE)), 2)
+        await shared_node.ask("DELETE", f"/v1/keys/{key['id']}", expect=204)
+        await shared_node.advance(10)
+        socket.frames(synthetic(_SCENE), 2 * _FPS, 12 * _FPS)
+        code, said = await socket.end()
+
+    assert (code, said[-1]["code"]) == (1008, "key_revoked")
+    assert await types(shared_node, ref) == []
 
 
 # The rules ----------------------------------------------------------------------------------------------------------

@@ -243,6 +243,14 @@ def get_key(conn: Connection, project_id: str, key_id: str) -> Key:
     return found
 
 
+def is_active(conn: Connection, project_id: str, key_id: str, now: EpochMs) -> bool:
+    """Whether a key, or what stands for one on the command line, still counts."""
+    if key_id == OPERATOR_ID:
+        return True
+    found = store.key_by_id(conn, project_id, key_id)
+    return found is not None and (found.expires_at is None or found.expires_at > now)
+
+
 list_keys = store.keys_of
 revoke_keys = store.revoke_keys
 set_life = store.set_life

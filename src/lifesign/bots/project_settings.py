@@ -140,7 +140,7 @@ def _sealed_providers(
         old = known.get(each["name"], {})
         # Sent back as it was shown, by somebody who read the settings and changed something else.
         is_shown = each.get("api_key", "").startswith(_SHOWN_KEY)
-        if is_shown and each["api_key"] != f"{_SHOWN_KEY}{old.get('hint')}":
+        if is_shown and ("hint" not in old or each["api_key"] != f"{_SHOWN_KEY}{old['hint']}"):
             raise InvalidField(f"providers[{n}].api_key", "is what is shown of a key, not the key")
         if "api_key" in each and not is_shown:
             entry["key"] = ask.box.seal(each["api_key"], ask.project_id, each["name"], kind=BOTS_SECRETS)

@@ -77,8 +77,11 @@ def _options(more: str | None, tells: str | None) -> dict[str, Json] | None:
     notify = (found or {}).get("notify") or {}
     if not isinstance(notify, dict) or "channels" in notify:
         raise WrongUsage("give the channels either with --tell or as notify.channels of --options")
+    named = tells.replace(",", " ").split()
+    if not named:
+        raise WrongUsage("--tell: names no channel; write none for nobody, or project for what the project has")
     # null: what the project has; a list: these and no others.
-    chosen = None if tells == "project" else [] if tells == "none" else tells.replace(",", " ").split()
+    chosen = None if named == ["project"] else [] if named == ["none"] else named
     return (found or {}) | {"notify": notify | {"channels": chosen}}
 
 

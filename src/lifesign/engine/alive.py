@@ -65,7 +65,7 @@ class Alive(Idle):
     async def _correct_clock(self, now: EpochMs) -> None:
         """Every 10 s, follow the clock that all nodes share."""
         clock = self._clock
-        if not isinstance(clock, CorrectedClock) or now < self._correct_at:
+        if not isinstance(clock, CorrectedClock) or rules.is_resting(now, self._correct_at, _CORRECT_EVERY_MS):
             return
         self._correct_at = EpochMs(now + _CORRECT_EVERY_MS)
         offset_ms = await offset.correct(self._db, clock)

@@ -12,6 +12,7 @@ from lifesign.db import Database
 from lifesign.engine import damage, metrics
 from lifesign.engine.damage import Repair, Rule
 from lifesign.engine.loops import Idle
+from lifesign.engine.rules import is_resting
 from lifesign.events import service as events
 from lifesign.events.rules import Event
 from lifesign.incidents.rules import Tuning
@@ -43,7 +44,7 @@ class Audit(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Look at everything once; ping when nothing is left that is wrong."""
-        if now < self._next_at:
+        if is_resting(now, self._next_at, self.idle_ms):
             return None
         self._next_at = EpochMs(now + self.idle_ms)
         is_clean = True
@@ -86,7 +87,7 @@ class Deadman:
 
     async def ping(self, now: EpochMs) -> None:
         """Tell the other monitor that all is well, unless the sweep is late or it was told within the minute."""
-        if now < self._next_at or self._sweep_lag_ms() >= _LONGEST_LAG_MS:
+        if is_resting(now, self._next_at, _PING_EVERY_MS) or self._sweep_lag_ms() >= _LONGEST_LAG_MS:
             return
         self._next_at = EpochMs(now + _PING_EVERY_MS)
         reply = await self._outbound.get(self._url, {}, guarded=False)

@@ -32,6 +32,7 @@ class BotsClaim(Idle):
         """Claim what is due."""
         first = await self._db.read(run_store.next_due)
         if first is None or first > now:
+            self._passed_over = 0
             return first
         planned = await self._db.read(claiming.plan, now, _BATCH, skip=self._passed_over)
         claimed = 0

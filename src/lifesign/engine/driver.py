@@ -19,6 +19,8 @@ _ERROR_PAUSE_MS = 1000
 _SHORTEST_WAIT_MS = 2
 # One instant may cause as many rounds as a chain of steps and retries is long; more is a loop that never settles.
 _MAX_ROUNDS = 10_000
+# Loops that look so often are asked at each turn of the hands, as if their time had come.
+_OFTEN_MS = 5000
 
 
 class Loop(Protocol):
@@ -168,8 +170,8 @@ class Driver:
     async def advance(self, ms: int) -> EpochMs | None:
         """Turn a manual clock forward, stopping wherever something is due; return when the next thing is.
 
-        Loops tick at each such instant until nothing is due there and nothing is in flight; those that others wake
-        do so at the first and at the last even when nobody did, as if a hint had been lost.
+        Loops tick at each such instant until nothing is due there and nothing is in flight. Those that look every few
+        seconds do so at the first and at the last one, as if a hint had been lost.
         """
         if not isinstance(self._clock, ManualClock):
             msg = "only a manual clock can be turned"
@@ -194,7 +196,7 @@ class Driver:
         for _ in range(_MAX_ROUNDS):
             self._wakeups.any.clear()
             for loop in self.loops:
-                if self._has_its_turn(loop, now) or (unasked and loop.wakes_on is not None):
+                if self._has_its_turn(loop, now) or (unasked and loop.idle_ms <= _OFTEN_MS):
                     self._forget_wake_up(loop)
                     await self._tick(loop, now)
             # What ended meanwhile may have made work for anybody.
@@ -212,7 +214,8 @@ class Driver:
             return True
         if pulse.next_due is not None and pulse.next_due <= now:
             return True
-        return pulse.active_at is None or now - pulse.active_at >= loop.idle_ms
+        # Not in this span: idle for long, or the clock was set back.
+        return pulse.active_at is None or not 0 <= now - pulse.active_at < loop.idle_ms
 
     def _forget_wake_up(self, loop: Loop) -> None:
         if loop.wakes_on is not None:

@@ -38,14 +38,6 @@ _ENDS: tuple[TimerKind, ...] = (
 )
 
 
-def is_resting(now: EpochMs, until: EpochMs, pause_ms: int) -> bool:
-    """Whether a pause of so long that ends at `until` still goes on.
-
-    Not when the clock was set back behind its beginning: it would go on until the old time comes again, in years maybe.
-    """
-    return until - pause_ms <= now < until
-
-
 class Idle:
     """What loops share that leave nothing running behind a tick."""
 

@@ -11,8 +11,9 @@ from lifesign.db import Database
 from lifesign.diagnosis import service as diagnosis
 from lifesign.engine import retention
 from lifesign.engine.erasure import Eraser
-from lifesign.engine.loops import Idle, is_resting
+from lifesign.engine.loops import Idle
 from lifesign.engine.retention import History, Walk
+from lifesign.engine.rules import is_resting
 from lifesign.inventory import service as inventory
 from lifesign.pings import service as pings
 from lifesign.projects import service as projects

@@ -6,6 +6,7 @@ import structlog
 
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
+from lifesign.engine.rules import is_resting
 
 log = structlog.get_logger("lifesign.engine")
 
@@ -27,7 +28,7 @@ class Quarantine:
 
     def skipped(self, now: EpochMs) -> list[str]:
         """Rows to leave out."""
-        self._skipped = {row: until for row, until in self._skipped.items() if until > now}
+        self._skipped = {row: until for row, until in self._skipped.items() if is_resting(now, until, SKIP_MS)}
         return list(self._skipped)
 
     async def one_by_one(self, rows: Sequence[str], work: Callable[[str], Awaitable[object]], now: EpochMs) -> None:

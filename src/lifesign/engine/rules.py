@@ -54,3 +54,11 @@ def is_halt_over(last_believed: Reading, after: Reading) -> bool:
     Deadlines were given out by the old time: until it comes again nothing is judged, but not for longer than a minute.
     """
     return after.wall >= last_believed.wall or after.monotonic_s - last_believed.monotonic_s >= _LONGEST_HALT_S
+
+
+def is_resting(now: EpochMs, until: EpochMs, pause_ms: int) -> bool:
+    """Whether a pause of so long that ends at `until` still goes on.
+
+    Not when the clock was set back behind its beginning: it would go on until the old time comes again, in years maybe.
+    """
+    return until - pause_ms <= now < until

@@ -3,7 +3,8 @@
 import structlog
 
 from lifesign.clock import EpochMs
-from lifesign.engine.loops import Idle, is_resting
+from lifesign.engine.loops import Idle
+from lifesign.engine.rules import is_resting
 from lifesign.telemetry.store import SpanStore
 
 log = structlog.get_logger("lifesign.engine")

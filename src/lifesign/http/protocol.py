@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+import httptools
 from starlette.responses import Response
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -23,6 +24,8 @@ from lifesign.http.direct import Asked, DirectRoute, Work
 REQUEST_ID_HEADER = b"x-request-id"
 FAILED = "failed"
 """Key of a scope's state under which the edge finds what has gone wrong before it was asked."""
+_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
+"""Headers, and what they are called in `Connection`, by which a client offers to go on in another protocol."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _random = random.Random()  # noqa: S311 - see request_id_of
 
@@ -57,6 +60,8 @@ class DirectProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide which way a request goes. Its body, if any, is still to come."""
+        if self._is_offer_declined():
+            return
         route = self._route()
         if route is None:
             self._coming = None
@@ -85,6 +90,8 @@ class DirectProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._is_offer_declined():
+            return
         call, self._coming = self._coming, None
         if call is None:
             super().on_message_complete()
@@ -107,7 +114,6 @@ class DirectProtocol(HttpToolsProtocol):
             or self.root_path
             or parser.get_method() not in route.methods
             or parser.get_http_version() != "1.1"
-            or parser.should_upgrade()
         ):
             return None
         for name, value in self.headers:
@@ -146,7 +152,43 @@ class DirectProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         self._idle_since = None
-        super().data_received(data)
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._is_offer_declined():
+                    data = self._without_offer() + data[upgrade.args[0] :]
+                    continue
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+            except httptools.HttpParserError:
+                self.logger.warning("Invalid HTTP request received.")
+                self.send_400_response("Invalid HTTP request received.")
+            return
+
+    # A client may offer to go on in another protocol: Java's does with each request, in HTTP/2. Who does not take that
+    # up answers as if nothing had been said, body and all. The parser stops at such a request, so another goes on.
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _is_offer_declined(self) -> bool:
+        parser = self.parser
+        return parser.should_upgrade() and parser.get_method() != b"CONNECT" and not self._should_upgrade()
+
+    def _without_offer(self) -> bytes:
+        """The head of the request that was just parsed, without its offer, for a parser that knows nothing of it."""
+        parser, version = self.parser, self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [each for each in value.split(b",") if each.strip().lower() not in _UPGRADES]
+                lines += [b"connection:%b" % b",".join(options)] if options else []
+            elif name not in _UPGRADES:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn has it: a client may send on after it asked to close.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([*lines, b"", b""])
 
     def _unset_keepalive_if_required(self) -> None:
         # uvicorn asks for it whenever something comes; our timer finds out by itself.

@@ -46,7 +46,7 @@ class _Arrival:
 
     def end(self, now: float) -> None:
         self.is_ended = True
-        if self.waiting is not None:
+        if self.waiting is not None and not self.waiting.expired():
             self.waiting.reschedule(now)
 
 
@@ -66,8 +66,8 @@ class Arrivals:
     async def admitted(self, request: Request) -> AsyncIterator[Request]:
         """The same request, whose body has to come in time. Raises ServerBusy; its body raises UploadTooSlow.
 
-        When every place is taken the slowest gives its own up, unless even that one is quick: so whoever sends slowly
-        on purpose keeps nobody out.
+        When every place is taken, the slowest of those that had their first seconds gives its own up, unless even that
+        one is quick.
         """
         loop = asyncio.get_running_loop()
         if len(self._coming) >= self.places:

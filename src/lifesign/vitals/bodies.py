@@ -65,18 +65,31 @@ class _Glance(msgspec.Struct):
     watch: msgspec.Raw = msgspec.Raw()
 
 
-def watch_in_body(raw: bytes) -> object:
-    """The member `watch` of a body, unchecked; None where there is none, or where the body is no JSON object.
+NOT_GLANCED_AT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-    One of an unlikely size is no watch: an empty text stands for it.
+
+def glanced_at_watch(raw: bytes) -> object:
+    """The member `watch` of a body, unchecked; None where there is none.
+
+    One of an unlikely size is no watch: an empty text stands for it. Raises NOT_GLANCED_AT for a body of which only
+    `watch_in_body` can tell.
     """
-    try:
-        found = bytes(msgspec.json.decode(raw, type=_Glance).watch)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    found = bytes(msgspec.json.decode(raw, type=_Glance).watch)
     if len(found) > _MAX_WATCH_BYTES:
         return ""
     return msgspec.json.decode(found) if found else None
+
+
+def watch_in_body(raw: bytes) -> object:
+    """The same of whatever `document_in` takes; None where the body is no JSON object."""
+    try:
+        return glanced_at_watch(raw)
+    except NOT_GLANCED_AT:
+        pass
+    try:
+        return document_in(raw).get("watch")
+    except InvalidTraces:
+        return None
 
 
 def require_short(document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from fastapi import APIRouter
@@ -193,10 +194,13 @@ async def _analyze(request: Request, caller: VitalsCaller | None) -> Response:
 
 async def _watch_in(vitals: Vitals, raw: bytes) -> object:
     """The member `watch` of a body, unchecked: it is judged before anything is analysed. None where there is none."""
-    from lifesign.vitals.bodies import watch_in_body  # noqa: PLC0415 - needs the extra
+    from lifesign.vitals.bodies import NOT_GLANCED_AT, glanced_at_watch, watch_in_body  # noqa: PLC0415 - needs the extra
 
     # Looking through a megabyte takes a millisecond or two, in which nobody else is served.
-    return watch_in_body(raw) if len(raw) <= _LOOKED_THROUGH_BYTES else await vitals.workers.run(watch_in_body, raw)
+    if len(raw) <= _LOOKED_THROUGH_BYTES:
+        with suppress(*NOT_GLANCED_AT):
+            return glanced_at_watch(raw)
+    return await vitals.workers.run(watch_in_body, raw)
 
 
 def _told_kept(measurement: Measurement | None) -> Json:

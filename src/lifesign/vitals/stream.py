@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import orjson
 from fastapi import APIRouter
+from sqlalchemy import Connection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from lifesign.clock import Clock
+from lifesign.auth import service as auth
+from lifesign.auth.vitals import service as keys
+from lifesign.clock import Clock, EpochMs
 from lifesign.http.context import Context
 from lifesign.vitals import service
 from lifesign.vitals.metrics import count_report
@@ -29,6 +32,8 @@ _START_S = 5.0
 # A client sends twice a second: after so long it is gone, and its place is free.
 _SILENCE_S = 5.0
 _SEND_S = 5.0
+# How soon a stream ends whose key was revoked.
+_LOOK_AT_KEYS_MS = 10_000
 _MAX_FRAMES = 300
 _FRAMES_PER_S = 150
 _BURST_S = 2.0
@@ -91,6 +96,15 @@ async def stream(websocket: WebSocket) -> None:
         pass
 
 
+def _are_keys_good(conn: Connection, session: Session, now: EpochMs) -> bool:
+    """Whether the keys that asked for a stream, and for what it checks in, still count. Pages ask without any."""
+    if session.key_id is None:
+        return True
+    wish = session.wish
+    is_watch_good = wish.watch is None or auth.is_active(conn, wish.watch_project_id, wish.watch_key_id, now)
+    return is_watch_good and keys.is_active(conn, session.key_id)
+
+
 def _text(message: Json) -> str:
     return orjson.dumps(message).decode()
 
@@ -122,6 +136,7 @@ class _Connection:
     watched: Watching | None = None
     allowed: Allowed | None = None
     session_id: str = ""
+    keys_seen_at: EpochMs | None = None
     is_over: bool = False
     """A frame came that is later than the stream may last."""
 
@@ -236,6 +251,7 @@ class _Connection:
         except InvalidTraces as error:
             code = "bad_time" if str(error).startswith("t_ms") else "bad_value"
             raise _Closed(_INVALID, code, str(error)) from error
+        await self._require_keys(session)
         for update in windows:
             session.last = update
             await self._send(update)
@@ -280,6 +296,14 @@ class _Connection:
                 await self.websocket.send_text(_text(message))
         except TimeoutError:
             raise _Closed(_TRY_LATER) from None
+
+    async def _require_keys(self, session: Session) -> None:
+        now = self.context.now()
+        if self.keys_seen_at is not None and 0 <= now - self.keys_seen_at < _LOOK_AT_KEYS_MS:
+            return
+        self.keys_seen_at = now
+        if not await self.context.db.read(_are_keys_good, session, now):
+            raise _Closed(_POLICY, "key_revoked", "a key of this stream was revoked or has expired")
 
     # What comes of it -----------------------------------------------------------------------------------------------
     async def _check_in(self, update: Json, watched: Watching) -> None:

@@ -118,6 +118,11 @@ def take(conn: Connection, wish: Wish, *, project_id: str, now: EpochMs) -> tupl
     raise KeyLimitReached(limit)
 
 
+def is_active(conn: Connection, key_id: int) -> bool:
+    """Whether a key still counts."""
+    return store.key_by_id(conn, key_id) is not None
+
+
 def own_key(conn: Connection, caller: VitalsCaller) -> VitalsKey:
     """The key that is calling. Raises ApiKeyInvalid when it was replaced or revoked meanwhile."""
     key = store.key_by_hash(conn, caller.key_hash)

@@ -106,8 +106,9 @@ class ClickHouseStore:
         self.drain_s = _DRAIN_S
         """How long a question waits for what is in the spool."""
         self.most_of_a_session = MOST_OF_A_SESSION
-        self.most_held = facts.MOST_HELD
         """Of its records, in rules of order."""
+        self.most_held = facts.MOST_HELD
+        """Records that a diagnosis looks at in memory; more are streamed."""
         self.many_rows = 50_000
         """An environment with more records than these is a common one."""
         self._is_closed = False
