@@ -74,7 +74,9 @@ async def test_every_answer_to_made_up_requests_is_as_described_and_none_is_a_fa
             "1",
             # The first analysis starts a process, which takes its time on a machine that does much else.
             "--request-timeout",
-            "60",
+            "120",
+            "--max-response-time",
+            "120",
             "--continue-on-failure",
             "--no-color",
             cwd=tmp_path,
