@@ -264,3 +264,19 @@ def test_windows_that_are_over_are_not_exported() -> None:
         {"name": "nights", "schedule": "0 3 * * *", "duration": 60, "tags": ["db"]},
         {"name": "open", "startsAt": NOW, "endsAt": "2026-01-06T00:00:00.000Z", "heartbeats": ["job"]},
     ]
+
+
+def test_deleted_heartbeats_are_not_exported_with_the_windows_that_they_were_in() -> None:
+    nights = {"schedule": "0 3 * * *", "duration": 60, "timezone": "UTC"}
+    windows: list[Row] = [
+        {"id": "mw_1", "name": "left", "heartbeats": ["hb_gone", "hb_1"]} | nights,
+        {"id": "mw_2", "name": "of nobody", "heartbeats": ["hb_gone"]} | nights,
+    ]
+    present = on_server(maintenance=windows)
+
+    text, variables = exported("default", present, NOW)
+
+    (left,) = documents.parsed(text, "f").content["maintenance"]
+    assert (left["name"], left["heartbeats"]) == ("left", ["job"])
+    secrets = dict.fromkeys(variables, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwTm9gdGVzdA==")
+    assert [each.kind for each in planned(text, present, environment=secrets).changes] == ["channels"]

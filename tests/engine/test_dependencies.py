@@ -1,5 +1,7 @@
 """Dependencies: while what a heartbeat depends on fires, nobody is told of it."""
 
+import pytest
+
 from tests.engine.steps import fire, hook, told
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer
@@ -154,3 +156,57 @@ async def test_slugs_and_ids_are_stored_as_ids_and_null_clears_them(lifesign: Li
     cleared = await lifesign.ask("PATCH", "/v1/heartbeats/c", {"dependsOn": None})
 
     assert "dependsOn" not in cleared
+
+
+async def test_one_that_depends_on_it_no_more_is_told(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    await family(lifesign, ledger)
+    await fire(lifesign, "router")
+    await fire(lifesign, "shop")
+
+    await lifesign.ask("PATCH", "/v1/heartbeats/shop", {"dependsOn": None})
+    await lifesign.advance(9)
+    assert told(ledger) == []
+    await lifesign.advance(2)
+
+    assert (await lifesign.get("router"))["status"] == "firing"
+    assert told(ledger) == [(10, "incident.opened")]
+
+
+@pytest.mark.parametrize("cut", ["edit", "delete"])
+async def test_where_the_way_to_what_fires_is_cut_further_up_the_child_is_told(
+    lifesign: Lifesign, ledger: LedgerPeer, cut: str
+) -> None:
+    _, child = await family(lifesign, ledger)
+    power = await lifesign.heartbeat("Power")
+    await lifesign.ask("PATCH", "/v1/heartbeats/router", {"dependsOn": ["power"]})
+    await fire(lifesign, "power")
+    await fire(lifesign, "shop")
+    (incident,) = await lifesign.incidents(child["id"])
+    assert incident["suppressedBy"] == power["id"]
+
+    if cut == "edit":
+        await lifesign.ask("PATCH", "/v1/heartbeats/router", {"dependsOn": None})
+    else:
+        await lifesign.ask("DELETE", "/v1/heartbeats/router", expect=204)
+    await lifesign.advance(11)
+
+    assert told(ledger) == [(10, "incident.opened")]
+
+
+async def test_when_one_of_two_parents_is_back_the_other_keeps_it_quiet(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    channel = await lifesign.webhook(hook(ledger))
+    router, disk = await lifesign.heartbeat("Router"), await lifesign.heartbeat("Disk")
+    child = await lifesign.heartbeat("Shop", channels=[channel["id"]], dependsOn=["router", "disk"])
+    await fire(lifesign, "router")
+    await fire(lifesign, "disk")
+    await fire(lifesign, "shop")
+    (incident,) = await lifesign.incidents(child["id"])
+    first = incident["suppressedBy"]
+
+    await lifesign.check_in("router" if first == router["id"] else "disk")
+    await lifesign.advance(3000)
+
+    (incident,) = await lifesign.incidents(child["id"])
+    assert incident["suppressedBy"] == ({router["id"], disk["id"]} - {first}).pop()
+    assert told(ledger) == []
+    assert "repaired" not in await lifesign.event_types("shop")

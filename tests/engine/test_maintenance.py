@@ -216,3 +216,33 @@ async def test_a_change_that_makes_no_window_is_refused(lifesign: Lifesign) -> N
         refused = await lifesign.ask("PATCH", f"/v1/maintenance/{made['id']}", change, expect=400)
         assert refused["error"]["details"][0]["field"] == field
     assert await lifesign.ask("GET", f"/v1/maintenance/{made['id']}") == made
+
+
+async def test_a_heartbeat_that_comes_into_a_window_by_an_edit_is_quiet_and_is_told_of_once_it_leaves(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    channel = await lifesign.webhook(hook(ledger))
+    policy = await lifesign.policy({"channels": [channel["id"]]}, {"wait": 60, "channels": [channel["id"]]})
+    await lifesign.heartbeat("Job", policy=policy["id"])
+    await window(lifesign, tags=["db"], endsAt="2026-01-06T12:00:00Z")
+    await fire(lifesign, "job")
+
+    await lifesign.ask("PATCH", "/v1/heartbeats/job", {"tags": ["db"]})
+    await lifesign.advance(90)
+    assert len(told(ledger)) == 1
+    await lifesign.ask("PATCH", "/v1/heartbeats/job", {"tags": None})
+    await lifesign.advance(0)
+
+    assert told(ledger)[1:] == [(90, "incident.escalated")]
+
+
+async def test_a_window_can_be_changed_after_one_of_its_heartbeats_is_gone(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Gone")
+    kept = await lifesign.heartbeat("Kept")
+    made = await window(lifesign, heartbeats=["gone", "kept"])
+    await lifesign.ask("DELETE", "/v1/heartbeats/gone", expect=204)
+
+    changed = await lifesign.ask("PATCH", f"/v1/maintenance/{made['id']}", {"name": "Move"})
+
+    assert changed["name"] == "Move"
+    assert kept["id"] in changed["heartbeats"]

@@ -76,12 +76,17 @@ async def test_messages_that_have_not_left_are_held_too(lifesign: Lifesign, ledg
     assert [each["status"] for each in await notifications(lifesign, "job")] == ["sent", "sent"]
 
 
-async def test_a_snooze_set_while_firing_ends_with_the_incident(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+@pytest.mark.parametrize("end", ["checkin", "ack", "pause"])
+async def test_a_snooze_set_while_firing_ends_with_the_incident(
+    lifesign: Lifesign, ledger: LedgerPeer, end: str
+) -> None:
     await job(lifesign, ledger)
     await fire(lifesign, "job")
     await snooze(lifesign, seconds=3600)
 
-    await lifesign.check_in("job")
+    await lifesign.ask("POST", f"/v1/heartbeats/job/{end}")
+    if end == "pause":
+        await lifesign.ask("POST", "/v1/heartbeats/job/resume")
 
     assert "snoozedUntil" not in await lifesign.get("job")
     assert "snooze_ended" in await lifesign.event_types("job")

@@ -191,6 +191,52 @@ async def test_progress_of_an_overdue_run_is_recorded_and_nothing_more(lifesign:
     assert (await lifesign.get("export"))["status"] == "firing"
 
 
+async def test_the_end_of_an_overdue_run_recovers_and_a_start_does_not(lifesign: Lifesign) -> None:
+    made = await lifesign.heartbeat("Export", tolerance={"failures": 1, "window": 5})
+    await start(lifesign, "export", runId="a", maxDuration=10)
+    await lifesign.advance(10)
+
+    await start(lifesign, "export", runId="b", lease=60)
+    assert (await lifesign.get("export"))["status"] == "firing"
+    ended = await finish(lifesign, "export", "a")
+
+    assert (ended["status"], ended["durationMs"]) == ("finished", 10_000)
+    assert (await lifesign.get("export"))["status"] == "active"
+    (incident,) = await lifesign.incidents(made["id"])
+    assert (incident["reason"], incident["resolution"]) == ("run_overdue", "checkin")
+
+
+async def test_progress_says_anew_how_long_and_what_and_writes_no_event(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Export")
+    await start(lifesign, "export", runId="a", lease=60, metadata={"table": 1, "rows": 5})
+    await start(lifesign, "export", runId="b")
+
+    after = await progress(lifesign, "export", "a", lease=90, message="m" * 1000, metadata={"table": 2})
+    bare = await progress(lifesign, "export", "b")
+
+    assert (after["leaseExpiresAt"], after["metadata"]) == ("2026-01-05T12:01:30.000Z", {"table": 2})
+    assert after["lastProgressAt"] == "2026-01-05T12:00:00.000Z"
+    assert "leaseExpiresAt" not in bare
+    assert await lifesign.event_types("export") == ["run_started", "run_started", "created"]
+    for act in (progress, finish):
+        refused = await act(lifesign, "export", "a", expect=400, message="m" * 1001)
+        assert refused["error"]["details"][0]["field"] == "message"
+    assert await run_of(lifesign, "export", "a") == after
+
+
+async def test_progress_that_resolves_what_its_run_caused_clears_the_window(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Export", tolerance={"failures": 2, "window": 5})
+    await start(lifesign, "export", runId="a", lease=10)
+    await lifesign.check_in("export", healthy=False)
+    await lifesign.advance(10)
+    assert (await lifesign.get("export"))["status"] == "firing"
+    await progress(lifesign, "export", "a")
+
+    await lifesign.check_in("export", healthy=False)
+
+    assert (await lifesign.get("export"))["status"] == "active"
+
+
 async def test_a_lease_lifts_the_deadline(lifesign: Lifesign) -> None:
     await lifesign.heartbeat("Export", interval=10, grace=0)
 
@@ -331,13 +377,17 @@ async def test_unknown_runs_and_bad_input_are_told(lifesign: Lifesign) -> None:
 async def test_a_run_from_which_nothing_is_heard_for_a_week_is_abandoned(lifesign: Lifesign) -> None:
     await lifesign.heartbeat("Export", armed=False)
     await start(lifesign, "export", runId="silent")
+    await start(lifesign, "export", runId="touched")
+    await start(lifesign, "export", runId="limited", maxDuration=8 * 86_400)
     await lifesign.advance(3 * 86_400)
     await start(lifesign, "export", runId="younger")
+    await progress(lifesign, "export", "touched")
 
     await lifesign.advance(4 * 86_400 + 120)
 
     assert (await run_of(lifesign, "export", "silent"))["status"] == "abandoned"
-    assert (await run_of(lifesign, "export", "younger"))["status"] == "running"
+    for open_one in ("limited", "touched", "younger"):
+        assert (await run_of(lifesign, "export", open_one))["status"] == "running"
 
 
 async def test_the_newest_thousand_runs_are_kept(lifesign: Lifesign) -> None:

@@ -50,7 +50,7 @@ async def test_tolerated_bad_news_is_answered_as_active(lifesign: Lifesign) -> N
     assert (kind, metadata["tolerated"]) == ("checkin_unhealthy", True)
 
 
-@pytest.mark.parametrize("clearing", ["pause", "edit", "ack"])
+@pytest.mark.parametrize("clearing", ["pause", "edit", "ack", "recovery"])
 async def test_the_window_is_cleared(lifesign: Lifesign, clearing: str) -> None:
     await lifesign.heartbeat("Job", tolerance={"failures": 2, "window": 5})
     await lifesign.check_in("job", healthy=False)
@@ -60,6 +60,9 @@ async def test_the_window_is_cleared(lifesign: Lifesign, clearing: str) -> None:
             await lifesign.ask("POST", "/v1/heartbeats/job/resume")
         case "edit":
             await lifesign.ask("PATCH", "/v1/heartbeats/job", {"grace": 61})
+        case "recovery":
+            await lifesign.check_in("job", healthy=False)
+            await lifesign.check_in("job")
         case _:
             await lifesign.check_in("job", healthy=False)
             await lifesign.ask("POST", "/v1/heartbeats/job/ack")

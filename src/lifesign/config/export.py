@@ -21,14 +21,17 @@ _HEAD = "# A Lifesign project. `lifesign apply -f FILE` makes a server so; secre
 def exported(project: str, present: Present, now: str) -> tuple[str, list[str]]:
     """A project as YAML, and the variables its secrets are to be in. Raises Ambiguous.
 
-    now: RFC 3339 as the server writes it; maintenance windows that were over then are left out.
+    now: RFC 3339 as the server writes it; maintenance windows that were over then, or whose heartbeats are all gone,
+    are left out.
     """
     variables = _Variables()
     content: Form = {"project": project}
     for kind in KINDS:
         forms = {name: _written(kind, name, present, variables) for name in sorted(present.rows[kind])}
-        forms = {name: form for name, form in forms.items() if not _is_over(form, now)}
-        content[kind] = [{"name": name} | form for name, form in forms.items()] if kind == "maintenance" else forms
+        if kind == "maintenance":
+            content[kind] = [{"name": name} | form for name, form in forms.items() if _is_to_be(form, now)]
+        else:
+            content[kind] = forms
     content["bots"] = {}
     return _HEAD + _yaml(content), variables.names
 
@@ -101,7 +104,8 @@ class _Variables:
         return name
 
 
-def _is_over(window: Mapping[str, object], now: str) -> bool:
-    """Whether a maintenance window will never be again."""
+def _is_to_be(window: Mapping[str, object], now: str) -> bool:
+    """Whether a maintenance window will ever be again, of anybody."""
     ends_at = window.get("endsAt")
-    return isinstance(ends_at, str) and ends_at <= now
+    is_over = isinstance(ends_at, str) and ends_at <= now
+    return not is_over and not window.keys().isdisjoint(("heartbeats", "namespaces", "tags", "all"))

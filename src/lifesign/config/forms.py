@@ -3,7 +3,7 @@
 The form: the fields of the API, names in place of ids, and nothing that is as it would be without being said.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -124,9 +124,18 @@ def name_in(kind: Kind, row: Form) -> str | None:
     return None if slug is None or "managedBy" in row else str(slug)
 
 
+def _of_living(window: Form, living: Collection[str]) -> Form:
+    """A window without the heartbeats that were deleted since, which a file could not name."""
+    members = [each for each in window.get("heartbeats", ()) if each in living]
+    others = {name: value for name, value in window.items() if name != "heartbeats"}
+    return others | {"heartbeats": members} if members else others
+
+
 def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
     """What a server has, from its lists."""
     listed = {kind: list(answers.get(kind, ())) for kind in KINDS}
+    living = {row["id"] for row in listed["heartbeats"]}
+    listed["maintenance"] = [_of_living(row, living) for row in listed["maintenance"]]
     names = {
         (kind, row["id"]): name for kind in KINDS for row in listed[kind] if (name := name_in(kind, row)) is not None
     }

@@ -143,9 +143,17 @@ def without_held_by_dependencies(conn: Connection, due: Sequence[Incident]) -> l
 
 
 def _release_dependents(conn: Connection, heartbeat_id: str, now: EpochMs) -> None:
-    """A heartbeat fires no more: those that were quiet because of it are looked at, each after its own grace."""
+    """A heartbeat fires no more: those that were quiet because of it are looked at."""
+    look_again(conn, store.dependents_of(conn, [heartbeat_id]), now)
+
+
+def look_again(conn: Connection, ids: Collection[str], now: EpochMs) -> None:
+    """What these depend on fires no more, or is none of theirs: they, and all that depend on them, are looked at.
+
+    Each after its own grace, if a dependency keeps it quiet.
+    """
     seen: set[str] = set()
-    frontier = store.dependents_of(conn, [heartbeat_id])
+    frontier = set(ids)
     while frontier:
         seen |= frontier
         frontier = store.dependents_of(conn, frontier) - seen
@@ -167,6 +175,7 @@ def release(conn: Connection, incident_ids: Collection[str], now: EpochMs, tunin
     busy = {key for key, owner in owners.items() if owner not in locked}
     incidents.clear_timers(conn, set(incident_ids) - busy, "dependency_release")
     still = firing_dependencies(conn, list(locked))
+    incidents.suppress(conn, {key: still[owner] for key, owner in owners.items() if owner in still})
     _end_hold(conn, [each for key, each in locked.items() if key not in still], "dependency", now, tuning)
 
 
@@ -212,10 +221,14 @@ def _set_edges(conn: Connection, concerned: Iterable[Window], now: EpochMs) -> N
 
 def _judge_windows(conn: Connection, project_id: str, now: EpochMs, tuning: Tuning) -> None:
     """Hold the open incidents of a project that are in a window by now, and let go of those that are not any more."""
-    held = incidents.open_of_project(conn, project_id)
-    locked = store.by_ids(conn, held, lock=True)
-    covered = maintenance.covered_until(conn, list(locked.values()), now)
-    for key, heartbeat in locked.items():
-        if key in covered and heartbeat.incident_id is not None:
+    locked = store.by_ids(conn, incidents.open_of_project(conn, project_id), lock=True)
+    judge(conn, list(locked.values()), now, tuning)
+
+
+def judge(conn: Connection, heartbeats: Sequence[Heartbeat], now: EpochMs, tuning: Tuning) -> None:
+    """Hold, or let go, the incidents of locked heartbeats, as the windows say that cover them by now."""
+    covered = maintenance.covered_until(conn, heartbeats, now)
+    for heartbeat in heartbeats:
+        if heartbeat.id in covered and heartbeat.incident_id is not None:
             incidents.hold(conn, heartbeat.incident_id, "maintenance")
-    _end_hold(conn, [each for key, each in locked.items() if key not in covered], "maintenance", now, tuning)
+    _end_hold(conn, [each for each in heartbeats if each.id not in covered], "maintenance", now, tuning)

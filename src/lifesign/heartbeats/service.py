@@ -218,12 +218,15 @@ def edit(
         raise _slug_taken(wanted.slug)
     if wanted.depends_on != present.depends_on:
         store.set_dependencies(conn, after)
+        holds.look_again(conn, [after.id], now)
     changed = sorted(
         {WIRE_NAMES.get(name, name) for name, value in _values(wanted).items() if value != getattr(present, name)}
     )
     record(conn, after, now, "updated", key=caller.key_id, fields=changed)
     if after.incident_id is not None and after.policy_id != before.policy_id:
         policies.change_policy(conn, after.incident_id, subject_of(after), tuning=tuning, now=now)
+    if after.incident_id is not None and (after.namespace, after.tags) != (before.namespace, before.tags):
+        holds.judge(conn, [after], now, tuning)
     wake_after_commit(conn, "sweep")
     return after
 
@@ -243,11 +246,13 @@ def delete(
     if heartbeat.is_flapping and heartbeat.flap_incident_id is not None:
         subject, spell = subject_of(heartbeat), heartbeat.flap_incident_id
         flapping.end(conn, subject, spell, status="deleted", incident_id=None, now=now, tuning=tuning)
-    for dependent in store.by_ids(conn, store.dependents_of(conn, [heartbeat.id]), lock=True).values():
+    dependents = store.by_ids(conn, store.dependents_of(conn, [heartbeat.id]), lock=True)
+    for dependent in dependents.values():
         alone = replace(dependent, depends_on=tuple(each for each in dependent.depends_on if each != heartbeat.id))
         store.save(conn, alone)
         store.set_dependencies(conn, alone)
         record(conn, alone, now, "dependency_removed", key=caller.key_id, dependsOn=heartbeat.id)
+    holds.look_again(conn, dependents, now)
     incidents.clear_timers(conn, [heartbeat.id], "snooze_end")
     runs.forget(conn, heartbeat.id)
     store.delete_heartbeat(conn, heartbeat.id)

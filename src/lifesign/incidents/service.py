@@ -196,6 +196,14 @@ def hold(conn: Connection, incident_id: str, word: Hold, *, suppressed_by: str |
     return after
 
 
+def suppress(conn: Connection, causes: Mapping[str, str]) -> None:
+    """Of these incidents that a dependency keeps quiet, the one that fires by now: incident id -> heartbeat id."""
+    for incident_id, cause in causes.items():
+        incident = store.lock_open(conn, incident_id)
+        if incident is not None and incident.is_held_by("dependency"):
+            store.save_incidents(conn, {incident_id: {"suppressed_by": cause}})
+
+
 def set_aside(conn: Connection, due: Sequence[Incident], kind: TimerKind) -> list[Incident]:
     """Those of the locked incidents that are under no hold; of the others the timer goes, and what waits is noted."""
     held = [each for each in due if each.holds is not None]

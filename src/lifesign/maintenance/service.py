@@ -109,7 +109,9 @@ def edit(
     """
     before = get(conn, project_id, window_id, lock=True)
     present = Definition(**{field.name: getattr(before, field.name) for field in fields(Definition)})
-    wanted = _with_ids(conn, project_id, check(present, changes), coverage)
+    wanted = check(present, changes)
+    if "target" in changes:  # or one that is gone by now would stand in the way of every other change
+        wanted = _with_ids(conn, project_id, wanted, coverage)
     if wanted == present:
         return before
     after = replace(before, updated_at=now, **asdict(wanted))
