@@ -48,6 +48,17 @@ def test_the_report_is_json(trace: Path, capfdbinary: pytest.CaptureFixture[byte
     assert report["method"] == "chrom"
 
 
+def test_a_line_reads_json_from_its_input(
+    trace: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(trace.read_bytes())))
+
+    code, out, _ = run(capfdbinary, "analyze", "-", "--json")
+
+    assert code == 0
+    assert json.loads(out)["vitals"]["heart_rate"]["value"] == pytest.approx(66, abs=0.5)
+
+
 def test_the_series_is_csv(trace: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     _, out, _ = run(capfdbinary, "analyze", str(trace), "--csv")
 

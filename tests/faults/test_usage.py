@@ -21,7 +21,7 @@ def _asked(server: Server, method: str, path: str, key: str = "", body: object =
 
 def _taken(server: Server, email: str = "jane@x.io") -> str:
     """A new key."""
-    answer = _asked(server, "POST", "/api/keys", body={"name": "Jane", "email": email})
+    answer = _asked(server, "POST", "/api/keys", body={"name": "Jane Doe-Smith", "email": email})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["api_key"]["key"])
 
@@ -83,6 +83,7 @@ def test_no_key_is_in_the_log_or_in_a_file_of_the_server(tmp_path: Path) -> None
 
     assert "vitals_key.made" in log
     assert "jane@x.io" not in log
+    assert "Doe-Smith" not in log
     everything = b"".join(each.read_bytes() for each in tmp_path.rglob("*") if each.is_file())
     assert key.encode() not in everything
     assert b"jane@x.io" in everything

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from lifesign.db.schema import vitals_keys
+from lifesign.projects import service as projects
 from tests.harness import ADMIN_KEY, Json, Lifesign, MakeLifesign
 from tests.projects.visitors import visitor
 from tests.usage.builders import Builder, builder, new_email, take_key
@@ -67,6 +68,20 @@ async def test_what_was_said_is_echoed_and_a_second_key_is_another(nobody: httpx
     assert second["id"] > first["id"]
     for each in (first, second):
         assert (await nobody.get(OVERVIEW, headers={"X-API-Key": each["key"]})).status_code == 200
+
+
+@pytest.mark.parametrize("use_case", ["telehealth", "wellness", "fitness", "research", "other"])
+async def test_each_use_case_there_is_may_be_told(nobody: httpx2.AsyncClient, use_case: str) -> None:
+    answer = await take_key(nobody, new_email(), use_case=use_case)
+
+    assert body_of(answer, 201)["api_key"]["use_case"] == use_case
+
+
+async def test_a_key_is_of_the_default_project(shared_node: Lifesign) -> None:
+    async with builder(shared_node) as jane:
+        caller = await shared_node.node.api.state.vitals_keyring.caller(jane.key.encode())
+
+    assert caller.project_id == await shared_node.node.db.read(projects.id_of, "default")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, func, select
 from structlog.testing import LogCapture
 
-from lifesign.clock import EpochMs
+from lifesign.clock import EpochMs, rfc3339
 from lifesign.db import StorageUnavailable
 from lifesign.db.schema import usage_errors, usage_hours, usage_latency, usage_latency_days, usage_minutes
 from lifesign.usage import service
@@ -268,6 +268,43 @@ async def test_many_writers_at_once_count_everything(lifesign: Lifesign) -> None
         assert sum(each["count"] for each in errors["errors"]) == 4 * 600
         assert errors["total"] == 7
         assert (await jane.own())["request_count"] == 4 * 600 + 3
+
+
+async def test_what_is_counted_late_adds_up_and_turns_nothing_back(lifesign: Lifesign) -> None:
+    """Another node may have waited for the database."""
+    async with builder(lifesign) as jane:
+        now = lifesign.now()
+        for at in (now, now - 60_000):
+            late = UsageRecord(EpochMs(at), "GET", "/api/keys", 404, 1, jane.id)
+            await lifesign.node.db.write(service.add, sums_of([late]))
+
+        own, [entry] = await jane.own(), (await jane.errors())["errors"]
+
+    assert (own["last_used_at"], own["request_count"]) == (rfc3339(now), 2)
+    assert (entry["last_seen"], entry["count"]) == (rfc3339(now), 2)
+
+
+async def test_metrics_tell_of_the_buffer_and_its_writes(lifesign: Lifesign) -> None:
+    async def told() -> dict[str, float]:
+        lines = (await lifesign.http.get("/metrics")).text.splitlines()
+        return {name: float(value) for name, _, value in (each.partition(" ") for each in lines if each[0] != "#")}
+
+    async with builder(lifesign) as jane:
+        await jane.overview()
+        before = await told()
+        for _ in range(3):
+            lifesign.node.usage.note(record())
+        waiting = await told()
+        await lifesign.node.usage.settle()
+        after = await told()
+
+    name = "lifesign_usage_flush_seconds_count"
+    assert (waiting["lifesign_usage_buffer"], after["lifesign_usage_buffer"]) == (
+        before["lifesign_usage_buffer"] + 3,
+        0,
+    )
+    assert after[name] > before[name]
+    assert "lifesign_usage_dropped_total" in after
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

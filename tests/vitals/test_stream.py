@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from lifesign.vitals import stream
+from lifesign.vitals.signal.params import DISCLAIMER
 from lifesign.vitals.signal.synth import Scene, Synthetic, synthetic
 from tests.harness import Json, Lifesign
 from tests.usage.builders import new_email, take_key
@@ -59,6 +60,9 @@ async def test_a_stream_tells_the_pulse_once_a_second_and_a_report_at_its_end(
     assert updates[-1]["t_ms"] == updates[-2]["t_ms"] + 1000
     assert "provisional" in next(each for each in updates if each["vitals"]["heart_rate"]["value"])["warnings"]
     assert report["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=0.5)
+    assert (report["vitals"]["spo2"]["value"], report["vitals"]["spo2"]["reason"]) == (None, "not_calibrated")
+    assert report["vitals"]["spo2"]["ratio"] == pytest.approx(0.57, abs=0.1)
+    assert (report["disclaimer"], report["version"]) == (DISCLAIMER, "1.0")
     kept = (await api.get(path)).json()["session"]
     assert (kept["state"], kept["report"]) == ("finished", report)
     measured = await api.get(f"/api/vitals/measurements/{kept['measurement_id']}")

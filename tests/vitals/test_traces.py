@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lifesign.vitals import Stream, analyze_traces
-from lifesign.vitals.rules import TooManySamples
+from lifesign.vitals.jobs import Gate, analyze_body
+from lifesign.vitals.rules import InvalidTraces, TooManySamples
 
 _GOOD = np.full((10, 1, 3), 100.0)
 _TIMES = np.arange(10) * 33.0
@@ -57,6 +58,27 @@ def test_what_is_wrong_is_said(rgb: Any, options: dict[str, Any], message: str) 
 def test_too_many_samples_are_another_mistake() -> None:
     with pytest.raises(TooManySamples, match=r"^Too many samples$"):
         analyze_traces(np.full((36_001, 3), 100.0), fps=30)
+
+
+_HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize("is_trial", [True, False])
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (f'"t_ms":[0,1,2,3,4,5,6,{_HUGE}]', "t_ms must be strictly increasing"),
+        (f'"t_ms":[-{_HUGE},1,2,3,4,5,6,7]', "t_ms must be strictly increasing"),
+        (f'"fps":{_HUGE}', "fps must be a number between 5 and 240"),
+        (f'"fps":30,"calibration":[{{"ratio":{_HUGE},"spo2":99}},{{"ratio":1,"spo2":90}}]', "calibration must be 2"),
+        (f'"fps":30,"calibration":[{{"ratio":1,"spo2":{_HUGE}}},{{"ratio":2,"spo2":90}}]', "calibration must be 2"),
+    ],
+)
+def test_whole_numbers_beyond_every_float_are_refused(members: str, message: str, *, is_trial: bool) -> None:
+    rgb = ",".join(["[100,90,80]"] * 8)
+
+    with pytest.raises(InvalidTraces, match=f"^{message}"):
+        analyze_body(f'{{"rgb":[{rgb}],{members}}}'.encode(), Gate(1.0, 0.5), is_trial=is_trial)
 
 
 def test_a_stream_keeps_its_regions() -> None:

@@ -17,6 +17,7 @@ from lifesign.vitals.video.files import opened
 from tests.vitals.clips import photo, pulsing, write_clip
 
 _FPS = 10.0
+_MODELS = Path(models.__file__).parents[1] / "models"
 
 
 @pytest.fixture(scope="module")
@@ -180,15 +181,21 @@ def test_strong_compression_is_warned_of(tmp_path: Path) -> None:
 def test_every_model_is_the_one_that_is_listed() -> None:
     known = models.known_models()
 
-    in_the_browser = "blaze_face_short_range.tflite"
-    assert sorted(known) == [in_the_browser, "face_detection_short_range.tflite", "face_landmark.tflite"]
-    for file in set(known) - {in_the_browser}:
+    assert {file: (each.sha256[:16], each.bytes, each.licence) for file, each in known.items()} == {
+        "blaze_face_short_range.tflite": ("b4578f35940bf5a1", 229_746, "Apache-2.0"),
+        "face_detection_short_range.tflite": ("3bc182eb9f33925d", 229_032, "Apache-2.0"),
+        "face_landmark.tflite": ("2efcb4f4de43c761", 2_439_440, "Apache-2.0"),
+    }
+    for file in known:
+        content = (_MODELS / file).read_bytes()
+        assert models.checked(file, content) == content
+    for file in (models.DETECTOR, models.LANDMARKS):
         assert models.network_of(file) is not None
 
 
 def test_a_changed_model_is_refused(tmp_path: Path) -> None:
     copy = tmp_path / models.DETECTOR
-    shutil.copy(Path(models.__file__).parents[1] / "models" / models.DETECTOR, copy)
+    shutil.copy(_MODELS / models.DETECTOR, copy)
     changed = bytearray(copy.read_bytes())
     changed[1000] ^= 1
 

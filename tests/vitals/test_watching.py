@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from lifesign.db import StorageUnavailable
-from lifesign.vitals.rules import Remembered, Watch, WatchInvalid, watch_in
+from lifesign.vitals.rules import Remembered, Watch, Watching, WatchInvalid, watch_in
 from lifesign.vitals.signal.synth import Scene, Synthetic, noise_trace, synthetic
 from tests.harness import ADMIN_KEY, Json, Lifesign
+from tests.shared import new_project
 from tests.vitals.sockets import connected
 from tests.vitals.test_stream import play, session_of
 
@@ -65,6 +66,39 @@ async def test_a_given_heart_rate_checks_in_and_a_refused_one_does_not(
 
     first, second = await history(shared_node, ref)
     assert first["metadata"]["metadata"] == second["metadata"]["metadata"] == {"source": "vitals"}
+
+
+async def test_what_is_provisional_checks_nothing_in(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
+    ref = (await shared_node.heartbeat("Not yet"))["id"]
+    watch = {"heartbeat": ref, "every_s": 10}
+
+    told = (await api.post(_ANALYZE, json=body_of(replace(_SCENE, seconds=9), watch=watch), headers=_ADMIN)).json()
+    assert told["report"]["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=1.5)
+    assert "provisional" in told["report"]["warnings"]
+    assert await types(shared_node, ref) == []
+    session = await session_of(api, {"watch": watch}, **_ADMIN)
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        updates = await play(shared_node, socket, synthetic(_SCENE), 9)
+        assert updates[-1]["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=1.5)
+        assert "provisional" in updates[-1]["warnings"]
+        assert await types(shared_node, ref) == []
+        await play(shared_node, socket, synthetic(_SCENE), 3, since=9)
+        socket.say({"type": "stop"})
+        await socket.hear("final")
+
+    assert await types(shared_node, ref) == ["checkin"]
+
+
+async def test_a_key_of_another_project_watches_nothing_here(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
+    ref = (await shared_node.heartbeat("Of this project"))["id"]
+    async with new_project(shared_node) as elsewhere:
+        may = {"Authorization": elsewhere.http.headers["Authorization"]}
+        for path, body in ((_ANALYZE, body_of(_SCENE)), ("/api/vitals/sessions", {})):
+            answer = await api.post(path, json=body | {"watch": {"heartbeat": ref}}, headers=may)
+            assert (answer.status_code, answer.json()["message"]) == (404, "Heartbeat not found")
+
+    assert await types(shared_node, ref) == []
 
 
 async def test_a_heart_rate_outside_the_limits_is_unhealthy(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
@@ -257,3 +291,21 @@ async def test_recordings_in_a_row_check_in_as_seldom_as_they_should_and_once_fo
     said = [ask(bpm, at_s) for bpm, at_s in ((70, 0), (70, 29), (70, 30), (120, 31), (120, 99), (70, 100), (70, 101))]
 
     assert said == [True, None, True, False, None, True, None]
+
+
+async def test_a_stream_is_outside_by_the_median_of_three_lately_and_says_so_once() -> None:
+    watching = Watching(Watch("grandma", every_s=10, max_bpm=100))
+
+    def ask(bpm: float, at_s: float) -> bool | None:
+        beat = watching.due(at_s, bpm, 0.9)
+        if beat is not None:
+            watching.sent(beat, at_s)
+        return None if beat is None else beat.is_healthy
+
+    # Two are too few to say so; the third makes it.
+    assert [ask(120, at_s) for at_s in (10, 11, 12, 13, 25)] == [True, None, False, None, None]
+    # Five of each: the median is 100, which is inside.
+    assert [ask(80, at_s) for at_s in (26, 27, 28, 29, 30)] == [None, None, None, None, True]
+    # One that is far off is nobody's median, and what is older than half a minute counts no more.
+    assert [ask(bpm, at_s) for bpm, at_s in ((80, 31), (80, 40), (200, 41))] == [None, True, None]
+    assert [ask(130, at_s) for at_s in (71, 72, 73)] == [True, None, False]

@@ -96,13 +96,13 @@ def require_short(document: Mapping[str, Any]) -> None:
     """The demo takes one recording of a minute at most. Raises InvalidTraces."""
     if "recordings" in document:
         raise InvalidTraces("The demo takes one recording")
-    times, rgb, fps = document.get("t_ms"), document.get("rgb"), document.get("fps")
+    times, rgb, fps = document.get("t_ms"), document.get("rgb"), _number(document.get("fps"))
     span_s = 0.0
     if isinstance(times, list) and len(times) > 1:
-        first, last = times[0], times[-1]
-        if isinstance(first, int | float) and isinstance(last, int | float):
+        first, last = _number(times[0]), _number(times[-1])
+        if first is not None and last is not None:
             span_s = (last - first) / _MS
-    elif isinstance(rgb, list) and isinstance(fps, int | float) and isfinite(fps) and fps > 0:
+    elif isinstance(rgb, list) and fps is not None and fps > 0:
         span_s = len(rgb) / fps
     if span_s > DEMO_S + 1:
         raise InvalidTraces(f"The demo takes at most {DEMO_S} s")
@@ -190,9 +190,21 @@ def calibration_in(value: object) -> Calibration | None:
 
 
 def _finite(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
+    number = _number(value)
+    if number is None:
         raise InvalidTraces(BAD_CALIBRATION)
-    return float(value)
+    return number
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for anything else. Whole numbers in JSON may be larger than any float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if isfinite(number) else None
 
 
 def _word(document: Mapping[str, Any], name: str, default: str) -> str:
