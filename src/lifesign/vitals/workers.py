@@ -29,9 +29,9 @@ START_S = 60.0
 JOB_BYTES = 1 << 30
 # What images may be, in pixels a side: OpenCV makes nothing of larger ones, whatever their headers said before.
 _MAX_SIDE = 4096
-# About a quarter of a core that the server wants, too, and all of one that it does not. Nicer ones would not even start
-# in time on a machine that does much else.
-_NICE = 5
+# Two fifths of a core that the server wants, too, and all of one that it does not. On a machine that does much else,
+# nicer ones would not be done within the seconds that a job may take.
+_NICE = 2
 
 
 @dataclass(slots=True)
