@@ -3,9 +3,11 @@
 Never logged: keys, passwords, `Authorization`, channel settings, full webhook URLs, bodies, addresses.
 """
 
+import contextlib
 import logging
 import sys
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -32,13 +34,28 @@ def configure(log_format: Literal["auto", "json", "text"], level: Literal["debug
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # What libraries log: warnings and worse only, and nothing about single requests.
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Lossy:
+    """A stream that may lose what it is given: a full disk, or a reader that died, must end no request and no loop."""
+
+    stream: TextIO
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.flush()
 
 
 def _hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -248,7 +248,7 @@ def is_active(conn: Connection, project_id: str, key_id: str, now: EpochMs) -> b
     if key_id == OPERATOR_ID:
         return True
     found = store.key_by_id(conn, project_id, key_id)
-    return found is not None and (found.expires_at is None or found.expires_at > now)
+    return found is not None and not rules.is_expired(found.expires_at, now)
 
 
 list_keys = store.keys_of

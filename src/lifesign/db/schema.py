@@ -1090,57 +1090,41 @@ diagnosis_alerts = Table(
     Column("severity", Text, nullable=False),
 )
 
+
 # Slice `usage` ------------------------------------------------------------------------------------------------------
-# Requests of a minute, which is named by the instant at which it begins, as hours are below.
-usage_minutes = Table(
-    "usage_minutes",
-    metadata,
-    Column("minute", BigInteger, primary_key=True, autoincrement=False),
-    Column("total", BigInteger, nullable=False),
-    Column("client_errors", BigInteger, nullable=False),
-    Column("server_errors", BigInteger, nullable=False),
-    # Of those that have a duration; null while there are none.
-    Column("duration_sum_ms", BigInteger, nullable=False),
-    Column("duration_count", BigInteger, nullable=False),
-    Column("duration_min_ms", BigInteger),
-    Column("duration_max_ms", BigInteger),
-    # In the order of time: a dashboard reads many rows of it at once.
-    sqlite_with_rowid=False,
-)
+# Spans of time are named by the instant at which they begin. They lie in the order of time: a dashboard reads many of
+# them at once.
+def _requests_by(name: str, at: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column(at, BigInteger, primary_key=True, autoincrement=False),
+        Column("total", BigInteger, nullable=False),
+        Column("client_errors", BigInteger, nullable=False),
+        Column("server_errors", BigInteger, nullable=False),
+        # Of those that have a duration; null while there are none.
+        Column("duration_sum_ms", BigInteger, nullable=False),
+        Column("duration_count", BigInteger, nullable=False),
+        Column("duration_min_ms", BigInteger),
+        Column("duration_max_ms", BigInteger),
+        sqlite_with_rowid=False,
+    )
 
-# The same rows once more, by the hour: a month of minutes is too much to add up whenever somebody looks.
-usage_hours = Table(
-    "usage_hours",
-    metadata,
-    Column("hour", BigInteger, primary_key=True, autoincrement=False),
-    Column("total", BigInteger, nullable=False),
-    Column("client_errors", BigInteger, nullable=False),
-    Column("server_errors", BigInteger, nullable=False),
-    Column("duration_sum_ms", BigInteger, nullable=False),
-    Column("duration_count", BigInteger, nullable=False),
-    Column("duration_min_ms", BigInteger),
-    Column("duration_max_ms", BigInteger),
-    sqlite_with_rowid=False,
-)
 
-usage_latency = Table(
-    "usage_latency",
-    metadata,
-    Column("hour", BigInteger, primary_key=True, autoincrement=False),
-    Column("bin", Integer, primary_key=True, autoincrement=False),
-    Column("count", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
+def _durations_by(name: str, at: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column(at, BigInteger, primary_key=True, autoincrement=False),
+        Column("bin", Integer, primary_key=True, autoincrement=False),
+        Column("count", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
 
-# The same once more, by the day of UTC.
-usage_latency_days = Table(
-    "usage_latency_days",
-    metadata,
-    Column("day", BigInteger, primary_key=True, autoincrement=False),
-    Column("bin", Integer, primary_key=True, autoincrement=False),
-    Column("count", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
+
+# The second of each pair has the same once more: a month of the first is too much to add up whenever somebody looks.
+usage_minutes, usage_hours = _requests_by("usage_minutes", "minute"), _requests_by("usage_hours", "hour")
+usage_latency, usage_latency_days = _durations_by("usage_latency", "hour"), _durations_by("usage_latency_days", "day")
 
 usage_errors = Table(
     "usage_errors",

@@ -232,10 +232,10 @@ def _digested_since(scene: Scene, since: EpochMs, until: EpochMs) -> EpochMs:
     """
     its = D.project == scene.project
     first = scene.conn.scalar(select(func.min(D.received_at)).where(its))
-    strange = select(func.max(D.received_at)).where(its, D.received_at >= since, D.version != VERSION)
-    last = scene.conn.scalar(strange)
     if first is None:
         return until
+    strange = select(func.max(D.received_at)).where(its, D.received_at >= since, D.version != VERSION)
+    last = scene.conn.scalar(strange)
     return EpochMs(first if last is None else max(first, last + _BESIDE_MS))
 
 
