@@ -70,7 +70,7 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
                 measured("  of one environment", "/v1/sessions?environment=production"),
                 measured("  one session with its records", f"/v1/sessions/{session}"),
                 measured("  one session by a trace of it", f"/v1/sessions/{record['trace_id']}"),
-                measured("  one record by its id", f"/v1/telemetry?ids={record['id']}"),
+                measured("  one record by its id", f"/v1/telemetry?ids={record['record_id']}"),
                 measured("  telemetry, the newest 100", "/v1/telemetry"),
                 measured("  GET /health, the client's own share", "/health"),
                 Figure("  server: resident afterwards", [server.rss_mib()], "MiB"),
