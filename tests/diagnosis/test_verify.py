@@ -1,10 +1,12 @@
 """Whether what was found is over, over HTTP; and what the ledger remembers. Spec "Diagnosis", sections 6 and 7."""
 
+import threading
 from typing import Any
 
 import pytest
 
 from lifesign.clock import parse_timestamp
+from lifesign.diagnosis.verdicts import Judgement, Later, Past, judged
 from tests.diagnosis.runs import Agent, agent
 from tests.harness import Json, Lifesign, MakeLifesign
 
@@ -173,6 +175,27 @@ async def test_issues_that_nobody_knew_are_told_apart(lifesign: Lifesign) -> Non
     assert first == [("tool_call_failed on fetch", "new")]
     assert answer["summary"]["new"] == 1
     assert known == []
+
+
+async def test_of_many_new_issues_the_worst_are_listed_and_all_are_counted(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[bool] = set()
+
+    def judged_in_a_thread(past: Past, later: Later, *, window_records: int) -> Judgement:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return judged(past, later, window_records=window_records)
+
+    monkeypatch.setattr("lifesign.diagnosis.verification.judged", judged_in_a_thread)
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        names = [f"t{first}{second}" for first in "abcdefghijk" for second in "abcdefghijk"]
+        await ours.send(*[ours.tool(name, failing=True) for name in names])
+        answer = await verified(ours, packet_id=packet["packet_id"])
+
+    assert (len(answer["new_issues"]), answer["summary"]["new"]) == (100, 121)
+    # However many there are, nobody else waits for it.
+    assert threads == {False}
 
 
 async def test_issues_are_verified_by_fingerprint(lifesign: Lifesign) -> None:
