@@ -90,6 +90,7 @@ async def test_one_failure_is_to_be_observed(lifesign: Lifesign) -> None:
     assert issue["next_action"].startswith("Keep observing: one occurrence only. Look at rec_")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_how_many_are_enough_to_act_on_is_a_setting(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(ready_min_count=4) as lifesign, agent(lifesign) as ours:
         await ours.send(*[ours.tool(failing=True) for _ in range(3)])
@@ -296,6 +297,7 @@ async def test_a_producer_key_diagnoses_nothing(lifesign: Lifesign, method: str,
     assert (answer.status_code, answer.json()["error"]) == (401, "wrong_key_kind")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_to_diagnose_and_to_read_are_allowed_apart(lifesign: Lifesign) -> None:
     calls = [
         ("POST", DIAGNOSE, 200),

@@ -114,7 +114,8 @@ def test_scores_have_every_figure_and_a_base_rate_beside_each_precision(told: Js
         assert list(told[name]) == ["precision", "base_rate"]
     for each in (*told["signals"].values(), told["tool_call_failed_3"], told["tool_loop_or_pattern"], told):
         assert each["base_rate"] == base_rate
-    assert told["step_hit_1"] == {"hits": 0, "of": 0, "share": None}
+    for name in ("step_hit_1", "step_hit_3"):
+        assert told[name] == {"hits": 15, "of": 15, "share": 1.0}
     assert told["reruns_identical"] is True
 
 

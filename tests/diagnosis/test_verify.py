@@ -126,6 +126,7 @@ async def test_an_older_version_that_fails_still_does_not_undo_a_fix(lifesign: L
     assert regressed["state"] == "regressed"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_came_before_a_fix_does_not_come_back_by_being_looked_at_again(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         packet = await found(ours, lifesign)
@@ -146,6 +147,7 @@ async def test_what_came_before_a_fix_does_not_come_back_by_being_looked_at_agai
     assert (third["verdict"], third["count"]) == ("regressed", 2)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_an_older_version_does_still_is_no_regression_of_a_fix(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         packet = await found(ours, lifesign, service__version="1.9.0")
@@ -177,6 +179,7 @@ async def test_issues_that_nobody_knew_are_told_apart(lifesign: Lifesign) -> Non
     assert known == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_of_many_new_issues_the_worst_are_listed_and_all_are_counted(
     lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +283,7 @@ async def test_silence_for_want_of_anything_to_compare_with_is_no_fix(start_life
     assert (entry["state"], entry["fixed_at"]) == ("unverified", None)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_another_packet_compared_with_is_no_measure(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         slow = (await slowed(ours, lifesign))["issues"][0]["fingerprint"]
