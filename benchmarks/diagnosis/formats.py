@@ -140,11 +140,15 @@ def _mini_swe(file: Path, document: Any, _labels: Mapping[str, tuple[int, ...]])
         steps.append(Step(place, _AGENT))
         answer = _text(messages[place + 1].get("content")) if place + 1 < len(messages) else None
         commands = _COMMAND.findall(_text(message.get("content")) or "")
-        calls = [
-            (call["function"]["name"], call["function"].get("arguments")) for call in message.get("tool_calls") or ()
-        ]
-        for tool, arguments in calls or [("bash", json.dumps({"command": each})) for each in commands]:
-            steps.append(Step(place, _AGENT, tool=tool, arguments=arguments, result=answer))
+        calls = message.get("tool_calls") or ()
+        for call in calls:
+            result = _result_of(messages, place, call["id"]) if "id" in call else None
+            told = answer if result is None else _text(result.get("content"))
+            function = call["function"]
+            steps.append(Step(place, _AGENT, tool=function["name"], arguments=function.get("arguments"), result=told))
+        for command in () if calls else commands:
+            arguments = json.dumps({"command": command})
+            steps.append(Step(place, _AGENT, tool="bash", arguments=arguments, result=answer))
     resolved = document.get("info", {}).get("scores", {}).get("resolved")
     yield Run(request_of(name, _AGENT, steps), Label(name, None if resolved is None else bool(resolved)))
 

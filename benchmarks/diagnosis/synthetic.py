@@ -24,7 +24,8 @@ def runs() -> Iterator[Run]:
         name = f"healthy-{number:02}"
         yield Run(_healthy(name, number).request(), Label(name, passed=True))
     for fault, plant in FAULTS.items():
-        yield from _planted(Label(f"fault-{fault}", passed=False, faults=(fault,)), plant)
+        steps = tuple(range(1, 1 + WRONG_STEPS[fault]))
+        yield from _planted(Label(f"fault-{fault}", passed=False, steps=steps, faults=(fault,)), plant)
     for name, (faults, plant) in OVERLAPS.items():
         yield from _planted(Label(f"overlap-{name}", passed=False, faults=faults), plant)
     for one, other in combinations(FAULTS, 2):
@@ -241,6 +242,26 @@ FAULTS: Final[Mapping[str, Plant]] = {
     "agent_pingpong": _agent_pingpong,
     "empty_result": _empty_result,
 }
+WRONG_STEPS: Final[Mapping[str, int]] = {
+    "tool_call_failed": 2,
+    "error": 2,
+    "slow_operation": 2,
+    "user_signal": 2,
+    "tool_loop": 6,
+    "retry_storm": 3,
+    "ignored_error": 3,
+    "error_rate_regression": 12,
+    "latency_regression": 40,
+    "token_runaway": 8,
+    "cost_spike": 30,
+    "output_truncated": 3,
+    "refusal": 3,
+    "guardrail_block": 3,
+    # Its agents are no numbered steps.
+    "agent_pingpong": 0,
+    "empty_result": 3,
+}
+"""How many steps of each went wrong: the first ones."""
 
 
 # Faults that several rules see in the same records -------------------------------------------------------------------

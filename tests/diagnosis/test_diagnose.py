@@ -90,6 +90,7 @@ async def test_one_failure_is_to_be_observed(lifesign: Lifesign) -> None:
     assert issue["next_action"].startswith("Keep observing: one occurrence only. Look at rec_")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_how_many_are_enough_to_act_on_is_a_setting(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(ready_min_count=4) as lifesign, agent(lifesign) as ours:
         await ours.send(*[ours.tool(failing=True) for _ in range(3)])
@@ -294,6 +295,28 @@ async def test_a_producer_key_diagnoses_nothing(lifesign: Lifesign, method: str,
         answer = await ours.ask(method, path, {} if method == "POST" else None, key=ours.ours.producer_key)
 
     assert (answer.status_code, answer.json()["error"]) == (401, "wrong_key_kind")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_to_diagnose_and_to_read_are_allowed_apart(lifesign: Lifesign) -> None:
+    calls = [
+        ("POST", DIAGNOSE, 200),
+        ("POST", "/v1/runs/verify", 400),
+        ("GET", "/v1/runs", 200),
+        ("GET", "/v1/runs/pkt_0", 404),
+        ("GET", "/v1/issues", 200),
+    ]
+    told: dict[str, list[int]] = {}
+    for scope in ("runs:write", "reports:read"):
+        key = (await lifesign.ask("POST", "/v1/keys", {"name": scope, "scopes": [scope]}, expect=201))["token"]
+        async with lifesign.client(key) as client:
+            answers = [
+                await client.request(method, path, json={} if method == "POST" else None) for method, path, _ in calls
+            ]
+        told[scope] = [each.status_code for each in answers]
+
+    allowed = [status for *_, status in calls]
+    assert told == {"runs:write": [*allowed[:2], 401, 401, 401], "reports:read": [401, 401, *allowed[2:]]}
 
 
 async def test_arrival_counts_and_not_what_a_span_says_of_its_time(lifesign: Lifesign) -> None:

@@ -114,7 +114,8 @@ def test_scores_have_every_figure_and_a_base_rate_beside_each_precision(told: Js
         assert list(told[name]) == ["precision", "base_rate"]
     for each in (*told["signals"].values(), told["tool_call_failed_3"], told["tool_loop_or_pattern"], told):
         assert each["base_rate"] == base_rate
-    assert told["step_hit_1"] == {"hits": 0, "of": 0, "share": None}
+    for name in ("step_hit_1", "step_hit_3"):
+        assert told[name] == {"hits": 15, "of": 15, "share": 1.0}
     assert told["reruns_identical"] is True
 
 
@@ -296,6 +297,35 @@ def test_commands_of_a_shell_are_calls_of_a_tool(tmp_path: Path) -> None:
     assert run.label == Label("mini-swe/repo-1", passed=True)
     assert attributes_of(call)["gen_ai.tool.call.arguments"] == '{"command": "ls"}'
     assert attributes_of(call)["gen_ai.tool.call.result"] == "<returncode>0</returncode>"
+
+
+def test_of_several_commands_at_once_each_has_its_own_result(tmp_path: Path) -> None:
+    calls = [
+        {
+            "id": f"c{number}",
+            "type": "function",
+            "function": {"name": "bash", "arguments": f'{{"command":"{command}"}}'},
+        }
+        for number, command in enumerate(("ls", "pwd"))
+    ]
+    told = SWE | {
+        "trajectory_format": "mini-swe-agent-1.1",
+        "messages": [
+            {"role": "user", "content": "fix it"},
+            {"role": "assistant", "content": "look ```bash\nls\n```", "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "c0", "content": "a file"},
+            {"role": "tool", "tool_call_id": "c1", "content": "a directory"},
+            {"role": "exit", "content": "diff"},
+        ],
+    }
+
+    [run] = runs_of("mini-swe", file_of(tmp_path, told, "a.traj.json"))
+
+    assert [
+        (each["gen_ai.tool.call.arguments"], each["gen_ai.tool.call.result"])
+        for each in map(attributes_of, spans_of(run))
+        if "gen_ai.tool.name" in each
+    ] == [('{"command":"ls"}', "a file"), ('{"command":"pwd"}', "a directory")]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.facts import window_facts
 from lifesign.diagnosis.findings import View
-from lifesign.diagnosis.preparation import failures_of
+from lifesign.diagnosis.preparation import clean, failures_of
 from lifesign.diagnosis.verdicts import (
     Judgement,
     Later,
@@ -86,6 +86,24 @@ def test_exposure_is_of_the_operation_and_of_its_kind() -> None:
     assert exposure_of(past(signal="error"), view, of_operations=True) == 1
     assert exposure_of(past(signal="slow_operation"), view, of_operations=True) == 3
     assert exposure_of(past(signal="refusal"), view, of_operations=False) == 4
+
+
+def test_operations_are_named_once_however_many_issues_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def noted(text: str) -> str:
+        named.append(text)
+        return clean(text)
+
+    monkeypatch.setattr("lifesign.diagnosis.findings.clean", noted)
+    letters = "abcdefghij"
+    facts = window_facts([span(n, operation=f"op-{letters[n // 10]}{letters[n % 10]}") for n in range(1, 100)])
+    view = View(facts, failures_of([], []))
+
+    found = [exposure_of(past(), view, of_operations=True) for _ in range(50)]
+
+    assert found == [0] * 50
+    assert len(named) == 99
 
 
 def test_a_fix_is_not_taken_back_by_an_earlier_window() -> None:

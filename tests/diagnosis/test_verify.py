@@ -1,10 +1,12 @@
 """Whether what was found is over, over HTTP; and what the ledger remembers. Spec "Diagnosis", sections 6 and 7."""
 
+import threading
 from typing import Any
 
 import pytest
 
 from lifesign.clock import parse_timestamp
+from lifesign.diagnosis.verdicts import Judgement, Later, Past, judged
 from tests.diagnosis.runs import Agent, agent
 from tests.harness import Json, Lifesign, MakeLifesign
 
@@ -124,6 +126,7 @@ async def test_an_older_version_that_fails_still_does_not_undo_a_fix(lifesign: L
     assert regressed["state"] == "regressed"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_came_before_a_fix_does_not_come_back_by_being_looked_at_again(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         packet = await found(ours, lifesign)
@@ -144,6 +147,7 @@ async def test_what_came_before_a_fix_does_not_come_back_by_being_looked_at_agai
     assert (third["verdict"], third["count"]) == ("regressed", 2)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_an_older_version_does_still_is_no_regression_of_a_fix(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         packet = await found(ours, lifesign, service__version="1.9.0")
@@ -173,6 +177,28 @@ async def test_issues_that_nobody_knew_are_told_apart(lifesign: Lifesign) -> Non
     assert first == [("tool_call_failed on fetch", "new")]
     assert answer["summary"]["new"] == 1
     assert known == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_of_many_new_issues_the_worst_are_listed_and_all_are_counted(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[bool] = set()
+
+    def judged_in_a_thread(past: Past, later: Later, *, window_records: int) -> Judgement:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return judged(past, later, window_records=window_records)
+
+    monkeypatch.setattr("lifesign.diagnosis.verification.judged", judged_in_a_thread)
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        names = [f"t{first}{second}" for first in "abcdefghijk" for second in "abcdefghijk"]
+        await ours.send(*[ours.tool(name, failing=True) for name in names])
+        answer = await verified(ours, packet_id=packet["packet_id"])
+
+    assert (len(answer["new_issues"]), answer["summary"]["new"]) == (100, 121)
+    # However many there are, nobody else waits for it.
+    assert threads == {False}
 
 
 async def test_issues_are_verified_by_fingerprint(lifesign: Lifesign) -> None:
@@ -257,6 +283,7 @@ async def test_silence_for_want_of_anything_to_compare_with_is_no_fix(start_life
     assert (entry["state"], entry["fixed_at"]) == ("unverified", None)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_another_packet_compared_with_is_no_measure(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         slow = (await slowed(ours, lifesign))["issues"][0]["fingerprint"]

@@ -240,7 +240,7 @@ class Verification(OkBody):
     window: Window
     baseline: BaselineWindow
     results: list[VerifiedIssue]
-    new_issues: list[NewIssue]
+    new_issues: Annotated[list[NewIssue], Field(description="The worst 100; `summary` counts all.")]
     summary: VerdictCounts
 
 

@@ -9,7 +9,6 @@ from lifesign.clock import EpochMs
 from lifesign.diagnosis.facts import OperationFacts
 from lifesign.diagnosis.findings import View
 from lifesign.diagnosis.issues import Issue, fingerprint_of
-from lifesign.diagnosis.preparation import clean
 from lifesign.diagnosis.statistics import wilson
 from lifesign.diagnosis.versions import highest
 
@@ -101,7 +100,7 @@ def trend(past: Past, later: Later) -> Trend:
 
 def operations_of(past: Past, now: View) -> list[OperationFacts]:
     """The operation keys of the new window that the issue is measured against, when its rule knows any."""
-    return [each for each in now.facts.operations if clean(each.operation) == past.operation and _fits(past, each)]
+    return [each for each in now.called.get(past.operation, ()) if _fits(past, each)]
 
 
 def exposure_of(past: Past, now: View, *, of_operations: bool) -> int:

@@ -1,5 +1,6 @@
 """Whether what a packet told is over: the same rules over a later window. Spec "Diagnosis", section 7."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from lifesign.diagnosis.findings import Finding, Rule
 from lifesign.diagnosis.folding import Kept
 from lifesign.diagnosis.issues import Issue, fingerprint_of
 from lifesign.diagnosis.ledger import Entry, judged_again
-from lifesign.diagnosis.packet import Examined, Json, issue_json, issues_in
+from lifesign.diagnosis.packet import MOST_ISSUES, Examined, Json, issue_json, issues_in
 from lifesign.diagnosis.refusals import WindowOverlapsPacket
 from lifesign.diagnosis.rules import RULESET, all_rules
 from lifesign.diagnosis.service import MINUTE_MS, Diagnoses
@@ -105,13 +106,19 @@ async def verify(diagnoses: Diagnoses, db: Database, project_id: str, question: 
             [fingerprint_of(each.finding.rule.signal_type, each.finding.parts) for each in seen.kept],
         )
         ledger = {key: each.known for key, each in asked.entries.items()}
-        told = issues_in(seen, details, ledger=ledger, window_start=window[0], kept=[Kept(each) for each in fetched])
-        issues = {each.fingerprint: each for each in told}
-        results = {key: _judged(past, asked, seen, details, issues.get(key)) for key, past in pasts.items()}
+
+        def judge() -> tuple[dict[str, Judged], list[Issue]]:
+            kept = [Kept(each) for each in fetched]
+            told = issues_in(seen, details, ledger=ledger, window_start=window[0], kept=kept)
+            issues = {each.fingerprint: each for each in told}
+            all_issues = issues_in(seen, details, ledger=ledger, window_start=window[0])
+            return (
+                {key: _judged(past, asked, seen, details, issues.get(key)) for key, past in pasts.items()},
+                new_issues(all_issues, frozenset({*known, *asked.issues})),
+            )
+
+        results, fresh = await asyncio.to_thread(judge)
         await db.write(_keep, project_id, asked, results, window)
-        fresh = new_issues(
-            issues_in(seen, details, ledger=ledger, window_start=window[0]), frozenset({*known, *asked.issues})
-        )
     return _answer(asked, window, results, fresh, windows)
 
 
@@ -257,7 +264,7 @@ def _answer(
         "results": [
             _result(results[key]) if key in results else _no_result(key, asked.entries.get(key)) for key in asked.issues
         ],
-        "new_issues": [{"verdict": "new", **issue_json(each)} for each in fresh],
+        "new_issues": [{"verdict": "new", **issue_json(each)} for each in fresh[:MOST_ISSUES]],
         "summary": {**{verdict: counts[verdict] for verdict in _SUMMARY}, "new": len(fresh)},
     }
 
