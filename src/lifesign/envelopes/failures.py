@@ -62,6 +62,7 @@ from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
 from lifesign.http.body import BodyTooLarge
 from lifesign.http.ok import InvalidJson, InvalidParameter
+from lifesign.http.protocol import RequestBroken
 from lifesign.http.validation import is_short
 from lifesign.incidents.rules import IncidentNotFound, PolicyInUse, PolicyNotFound
 from lifesign.inventory.rules import Overtaken
@@ -259,6 +260,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     BodyTooLarge: lambda _: Failure(
         413, "PAYLOAD_TOO_LARGE", "Request body is too large", headers={"Connection": "close"}
     ),
+    RequestBroken: lambda error: Failure(400, "BAD_REQUEST", str(error), headers={"Connection": "close"}),
     TooManyTests: _rate_limited,
     ValidationFailed: lambda error: Failure(400, "BAD_REQUEST", str(error)),
     NotAuthenticated: lambda error: _not_authenticated(str(error), error.scheme),

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import reduce
 from typing import Final
 
 from sqlalchemy import Connection, case, func, literal_column, select
 
 from lifesign.clock import EpochMs
-from lifesign.telemetry.sessions import Outcome, Summary, Totals
+from lifesign.telemetry.sessions import Outcome, Summary, Totals, together
 from lifesign.telemetry.store import Pace, Stats
 from lifesign.telemetry.stores import summaries
 from lifesign.telemetry.stores.codes import FAILING, SIGNALS
@@ -61,7 +60,7 @@ def stats(conn: Connection, project: int, arrived: tuple[EpochMs, EpochMs], know
         failures_by_signal={signal: failing[signal] for signal in sorted(failing)},
         sessions=sessions,
         sessions_by_outcome={outcome: outcomes[outcome] for outcome in sorted(outcomes)},
-        totals=reduce(Totals.plus, (each.totals for each in known), Totals()),
+        totals=together(each.totals for each in known),
         oldest_received_at=conn.scalar(select(func.min(S.received_at)).where(S.project == project)),
         pending_records=0,
     )

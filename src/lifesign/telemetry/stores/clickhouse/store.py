@@ -17,7 +17,7 @@ from lifesign.db.open import data_directory_lock
 from lifesign.diagnosis.details import Fetch
 from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows
 from lifesign.telemetry.records import Narrow, Record
-from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of
+from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of, together
 from lifesign.telemetry.store import (
     EXAMINED_S,
     Activity,
@@ -88,7 +88,7 @@ class Tally:
     def add(self, summary: Summary) -> None:
         self.sessions += 1
         self.by_outcome[summary.outcome] += 1
-        self.totals = self.totals.plus(summary.totals)
+        self.totals = together((self.totals, summary.totals))
 
 
 class ClickHouseStore:
