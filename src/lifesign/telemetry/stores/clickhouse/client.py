@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -127,6 +128,8 @@ class ClickHouse:
         self._retention_days = retention_days
         self._client: Client | None = None
         self._opening = threading.Lock()
+        self._spare: list[Client] = []
+        self._is_closed = False
         # The driver is synchronous. One thread more, so that reads which hang do not keep records from going out.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="lifesign-clickhouse")
         self._lengthy = ThreadPoolExecutor(LENGTHY, thread_name_prefix="lifesign-clickhouse-at-length")
@@ -152,15 +155,17 @@ class ClickHouse:
 
         return await self._run(self._readers, ask, limit_s=limit_s)
 
-    async def at_length(self, work: "Callable[[Asked], R]", *, limit_s: float) -> R:
+    async def at_length(self, work: "Callable[[Asked, Asked], R]", *, limit_s: float) -> R:
         """What `work` makes of questions of its own, in a thread that no other question waits for.
 
-        limit_s: of each of them. When the caller is canceled it ends before its next question or block of rows.
+        It may ask two at a time, the second in a thread of its own. limit_s: of each of them. When the caller is
+        canceled it ends before its next question or block of rows.
         """
         stop = Stop()
 
-        def ask(client: "Client") -> R:
-            return work(Asked(client, stop, limit_s))
+        def ask(_client: "Client") -> R:
+            with self._lent() as one, self._lent() as other:
+                return work(Asked(one, stop, limit_s), Asked(other, stop, limit_s))
 
         try:
             return await self._run(self._lengthy, ask, limit_s=limit_s)
@@ -198,9 +203,13 @@ class ClickHouse:
         """Let go of the connection. A call that hangs is left to its timeout."""
         for pool in (self._readers, self._lengthy, self._sender):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+        with self._opening:
+            self._is_closed = True
+            clients = [*self._spare, *([] if self._client is None else [self._client])]
+            self._spare.clear()
             self._client = None
+        for client in clients:
+            await asyncio.to_thread(client.close)
 
     async def _run(self, pool: ThreadPoolExecutor, call: "Callable[[Client], R]", *, limit_s: float = _LONGEST_S) -> R:
         from clickhouse_connect.driver.exceptions import ClickHouseError  # noqa: PLC0415 - optional
@@ -218,6 +227,23 @@ class ClickHouse:
                 self._prepare(client)
                 self._client = client
             return self._client
+
+    @contextmanager
+    def _lent(self) -> "Iterator[Client]":
+        """A connection that nobody else asks meanwhile: each of chdb's answers one question after the other."""
+        with self._opening:
+            client = self._spare.pop() if self._spare else None
+        if client is None:
+            client = self._create()
+        try:
+            yield client
+        finally:
+            with self._opening:
+                is_wanted = not self._is_closed
+                if is_wanted:
+                    self._spare.append(client)
+            if not is_wanted:
+                client.close()
 
     def _prepare(self, client: "Client") -> None:
         """Make what is missing, and keep records for as long as the setting says."""
