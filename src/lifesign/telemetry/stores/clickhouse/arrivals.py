@@ -35,7 +35,7 @@ def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs
     arrived = f"(received_at >= {instant('since')} AND received_at < {instant('until')})"
     inside = f"FROM spans WHERE {IN_PROJECT} AND {arrived}"
     outside = f"FROM spans WHERE {IN_PROJECT} AND NOT {arrived}"
-    [(rows, records)] = asked.rows(f"SELECT count(), uniqExact({_HASH}) {inside}", parameters)
+    [(rows, records)] = asked.rows(f"SELECT count(), uniqExact({_HASH}) {inside}", parameters, is_alone=True)
     if rows != records:
         return True
     if not asked.rows(f"SELECT 1 {outside} LIMIT 1", parameters):
@@ -44,7 +44,7 @@ def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs
     twice = f"""
         SELECT 1 FROM spans WHERE {IN_PROJECT} AND trace_id IN ({scattered})
         GROUP BY {_HASH} HAVING count() > 1 LIMIT 1"""
-    return bool(asked.rows(twice, parameters))
+    return bool(asked.rows(twice, parameters, is_alone=True))
 
 
 def _repeated(traces: str) -> str:

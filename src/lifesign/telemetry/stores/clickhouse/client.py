@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -46,6 +46,16 @@ _LONGEST_S: Final = 20
 """An answer that comes in pieces may take longer than any piece of it."""
 _QUERY_SETTINGS: Final = {"max_execution_time": _ANSWER_S}
 _FORMATS: Final = {"FixedString": "string"}
+_BESIDE_OTHERS: Final = {
+    "max_threads": 1,
+    "max_memory_usage": 2**30,
+    "max_bytes_before_external_group_by": 2**28,
+}
+"""Of long questions to the engine within this process, which has more to do: two are asked at once, one thread each.
+
+What is grouped goes to disk in good time; what takes more memory all the same is refused, and the process lives on.
+"""
+_PURGE: Final = "SYSTEM JEMALLOC PURGE"
 
 
 class ClickHouseNotInstalled(Exception):
@@ -84,15 +94,21 @@ class Address:
 class Asked:
     """ClickHouse, as asked many things in one thread, for as long as somebody waits for the answer."""
 
-    def __init__(self, client: "Client", stop: Stop, limit_s: float) -> None:
+    def __init__(self, client: "Client", stop: Stop, limits: Mapping[str, int], *, is_inside: bool) -> None:
+        """limits: settings of each question. is_inside: it is an engine within this process."""
         self._client = client
-        self._limits = {"max_execution_time": int(limit_s)}
+        self._limits = limits
+        self._is_inside = is_inside
         self.stop = stop
 
-    def rows(self, sql: str, parameters: Parameters) -> Sequence[Sequence[Any]]:
-        """What a query answers, when that is little: it comes at once. Raises Stopped."""
+    def rows(self, sql: str, parameters: Parameters, *, is_alone: bool = False) -> Sequence[Sequence[Any]]:
+        """What a query answers, when that is little: it comes at once. Raises Stopped.
+
+        is_alone: nothing is asked beside it, so that it may have all threads.
+        """
         self.stop.look()
-        answer = self._client.query(sql, dict(parameters), settings=self._limits, query_formats=_FORMATS)
+        limits = {name: limit for name, limit in self._limits.items() if not is_alone or name != "max_threads"}
+        answer = self._client.query(sql, dict(parameters), settings=limits, query_formats=_FORMATS)
         self.stop.look()
         return answer.result_rows
 
@@ -117,12 +133,25 @@ class Asked:
                 self.stop.look()
                 yield block
 
+    def give_back(self) -> None:
+        """Have an engine within this process give back memory, of which it keeps much for the next question."""
+        from clickhouse_connect.driver.exceptions import ClickHouseError  # noqa: PLC0415 - optional
+
+        if self._is_inside:
+            # One that has another allocator cannot.
+            with suppress(ClickHouseError):
+                self._client.command(_PURGE)
+
 
 class ClickHouse:
     """A connection that is made when it is first needed, and again when it failed. Raises StoreUnavailable."""
 
     def __init__(self, address: Address, *, retention_days: int) -> None:
         """Raises ClickHouseNotInstalled."""
+        is_inside = address.path is not None
+        self.long_limits: dict[str, int] = dict(_BESIDE_OTHERS) if is_inside else {}
+        """Settings of questions that are asked at length. A server has its own."""
+        self._is_inside = is_inside
         self._create = _driver(address)
         self._address = address
         self._retention_days = retention_days
@@ -162,10 +191,15 @@ class ClickHouse:
         canceled it ends before its next question or block of rows.
         """
         stop = Stop()
+        limits = {"max_execution_time": int(limit_s), **self.long_limits}
 
         def ask(_client: "Client") -> R:
             with self._lent() as one, self._lent() as other:
-                return work(Asked(one, stop, limit_s), Asked(other, stop, limit_s))
+                asked, beside = (Asked(each, stop, limits, is_inside=self._is_inside) for each in (one, other))
+                try:
+                    return work(asked, beside)
+                finally:
+                    asked.give_back()
 
         try:
             return await self._run(self._lengthy, ask, limit_s=limit_s)

@@ -96,6 +96,8 @@ def examine(
     sums up the other. pending: how many records of the project wait in the spool.
     """
     current, baseline = Arrivals.of_both(asked, beside, project_id, windows)
+    # To look for what arrived twice took more of it than anything else will.
+    asked.give_back()
     with ThreadPoolExecutor(1, thread_name_prefix="lifesign-clickhouse-beside") as second:
         try:
             reading = second.submit(_read, baseline, most, has_sums_first=False)
