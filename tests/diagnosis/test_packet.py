@@ -143,6 +143,23 @@ def test_severity_goes_by_the_sessions_that_were_ended(sessions: int, ended: int
     assert only(diagnosed(records))["severity"] == expected
 
 
+@pytest.mark.parametrize(("ended", "expected"), [(4, "critical"), (2, "high")])
+@pytest.mark.parametrize("kind", ["guardrail", "http"])
+def test_blocks_and_errors_end_sessions_as_tools_do(kind: str, ended: int, expected: str) -> None:
+    records = []
+    for number in range(1, 13):
+        fails = number <= ended
+        records.append(span(number, trace=number, kind="agent", operation="run", failing=fails))
+        records.append(span(100 + number, trace=number, parent=number, kind=kind, operation="step", failing=fails))
+
+    issue = only(diagnosed(records))
+
+    assert (issue["signal_type"], issue["severity"]) == (
+        "guardrail_block" if kind == "guardrail" else "error",
+        expected,
+    )
+
+
 def test_a_pattern_raises_the_severity_by_one_level() -> None:
     siblings = [span(number, trace=1, parent=9, failing=True) for number in (1, 2, 3)]
 
