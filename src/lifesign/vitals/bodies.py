@@ -16,7 +16,7 @@ from lifesign.vitals.analyze import require_method, require_mode
 from lifesign.vitals.rules import DEMO_S, InvalidTraces, TooManySamples
 from lifesign.vitals.signal.params import Method, Mode
 from lifesign.vitals.signal.slow import Calibration, calibration_of
-from lifesign.vitals.signal.traces import MAX_ROIS, MAX_SAMPLES, Samples, samples_of
+from lifesign.vitals.signal.traces import MAX_ROIS, MAX_SAMPLES, NOT_INCREASING, Samples, samples_of
 
 NO_OBJECT = "Request body must be a JSON object"
 BAD_CALIBRATION = (
@@ -114,7 +114,7 @@ def recording_in(document: object) -> Wanted:
         raise InvalidTraces(NO_OBJECT)
     mode, method = require_mode(_word(document, "mode", "rest")), require_method(_word(document, "method", "pos"))
     fps = document.get("fps")
-    times = _numbers(document.get("t_ms"), "t_ms must be strictly increasing")
+    times = _numbers(document.get("t_ms"), NOT_INCREASING)
     rgb, off = colours_in(document.get("rgb"))
     samples = samples_of(
         rgb,
