@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.diagnosis import rules
+from lifesign.diagnosis import rules, shown
 from lifesign.diagnosis.findings import Finding, Groups, Rule, View
 from lifesign.diagnosis.issues import Known
 from lifesign.diagnosis.preparation import Placed, key_of
 from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from tests.diagnosis.shapes import assert_fits
 from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
 
 
@@ -297,7 +298,12 @@ def test_whatever_is_stored_gives_a_packet_and_order_changes_no_byte(
     current: list[Placed], baseline: list[Placed], dice: random.Random
 ) -> None:
     current, baseline = unique(current), unique(baseline)
-    told = json.dumps(diagnosed(current, baseline), ensure_ascii=False).encode()
+    packet = diagnosed(current, baseline)
+    told = json.dumps(packet, ensure_ascii=False).encode()
+    for issue in packet["issues"]:
+        assert_fits(shown.Issue, issue)
+    for notice in packet["notices"]:
+        assert_fits(shown.Notice, notice)
     dice.shuffle(current)
     dice.shuffle(baseline)
 

@@ -23,8 +23,8 @@ from lifesign.diagnosis.versions import highest, is_at_least
 from tests.diagnosis.spans import span
 
 
-def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_failed", was_fixed: bool = False) -> Past:
-    return Past("f", "t", signal, "search", count, exposure, was_fixed)
+def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_failed") -> Past:
+    return Past("f", "t", signal, "search", count, exposure)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,21 @@ def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_faile
         (past(), Later(0, 0), Judgement("unverified", needed_exposure=9)),
         (past(100, 100), Later(0, 1), Judgement("fixed")),
         (past(100, 100), Later(0, 0), Judgement("unverified", needed_exposure=1)),
-        (past(was_fixed=True), Later(1, 100), Judgement("regressed")),
+        (past(), Later(1, 100, came_back=True), Judgement("regressed")),
         (past(), Later(30, 100), Judgement("ongoing", "same")),
-        (past(signal="latency_regression"), Later(3, 30), Judgement("fixed")),
-        (past(signal="latency_regression"), Later(0, 29), Judgement("unverified", needed_exposure=1)),
+        (past(signal="latency_regression"), Later(3, 30, succeeded=30), Judgement("fixed")),
+        (past(signal="latency_regression"), Later(0, 29, succeeded=29), Judgement("unverified", needed_exposure=1)),
+        (past(signal="latency_regression"), Later(0, 40, succeeded=20), Judgement("unverified", needed_exposure=10)),
+        (
+            past(signal="latency_regression"),
+            Later(0, 40, succeeded=40, doubt="baseline_gone"),
+            Judgement("unverified", doubt="baseline_gone"),
+        ),
+        (
+            past(signal="latency_regression"),
+            Later(30, 100, still_fires=True, doubt="baseline_gone"),
+            Judgement("ongoing", "same"),
+        ),
         (past(signal="latency_regression"), Later(30, 100, still_fires=True), Judgement("ongoing", "same")),
     ],
 )
