@@ -245,10 +245,11 @@ def test_of_two_kinds_of_operation_each_rate_counts_its_own_sessions() -> None:
 
 def test_nineteen_calls_are_too_few_for_a_rate() -> None:
     enough = issues(calls_with_failures(1, 20, 19), calls_with_failures(1001, 20, 0))
-    few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 20, 0))
+    few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 200, 0))
+    few_before = issues(calls_with_failures(1, 200, 190), calls_with_failures(1001, 19, 0))
 
     assert enough["tool_call_failed on search"]["patterns"] == ["error_rate_regression"]
-    assert few["tool_call_failed on search"]["patterns"] == []
+    assert few["tool_call_failed on search"]["patterns"] == few_before["tool_call_failed on search"]["patterns"] == []
 
 
 @pytest.mark.parametrize(
@@ -267,6 +268,18 @@ def test_a_latency_that_rose_by_much_is_told(number: int, before_ms: int, now_ms
     found = counts(spans(1, number, duration_ms=now_ms), spans(1001, number, duration_ms=before_ms))
 
     assert found == ({"latency_regression on search": number} if fires else {})
+
+
+@pytest.mark.parametrize(("now", "before"), [(29, 300), (300, 29)])
+def test_twenty_nine_that_succeed_in_either_window_are_too_few_for_a_latency(now: int, before: int) -> None:
+    failing = [span(n, failing=True, duration_ms=5000) for n in range(5000, 5050)]
+
+    found = counts(
+        [*spans(1, now, duration_ms=5000), *failing],
+        [*spans(1001, before, duration_ms=100), *(span(n, failing=True) for n in range(6000, 6050))],
+    )
+
+    assert found == {"tool_call_failed on search": 50}
 
 
 def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
@@ -357,6 +370,15 @@ def test_a_cost_that_doubled_by_a_dollar_is_told(
     )
 
     assert list(found) == (["cost_spike on gpt-5"] if fires else [])
+
+
+@pytest.mark.parametrize(("now", "before", "fires"), [(20, 20, True), (19, 200, False), (200, 19, False)])
+def test_a_cost_is_compared_from_twenty_calls_in_each_window_on(now: int, before: int, *, fires: bool) -> None:
+    found = counts(
+        [llm(n, cost_nano=10**10) for n in range(1, 1 + now)], [llm(1000 + n, cost_nano=10**7) for n in range(before)]
+    )
+
+    assert found == ({"cost_spike on gpt-5": now} if fires else {})
 
 
 def test_a_cost_that_was_not_known_before_has_not_risen() -> None:
