@@ -202,6 +202,28 @@ def test_a_failure_that_somebody_minded_is_not_ignored(run: list[Placed]) -> Non
     assert issues(run)["tool_call_failed on search"]["patterns"] == []
 
 
+def test_only_tools_whose_own_failure_it_was_and_calls_after_it_count() -> None:
+    root = span(1, trace=1, kind="agent", operation="run")
+    calls_after = [llm(10 + each, trace=1, parent=1) for each in (1, 2)]
+    page = span(3, trace=1, parent=2, kind="http", operation="/page", failing=True)
+    tool = span(2, trace=1, parent=1, failing=True)
+
+    # The tool failed because of the page, which is no tool.
+    assert {title: each["patterns"] for title, each in issues([root, tool, page, *calls_after]).items()} == {
+        "error on /page": []
+    }
+    early = [llm(10 + each, trace=1, parent=1, start_ns=tool.record.start_ns - each) for each in (0, 1, 2)]
+    for calls_before in (early, [*early, calls_after[0]]):
+        assert issues([root, tool, *calls_before])["tool_call_failed on search"]["patterns"] == []
+    assert issues([root, tool, *early, *calls_after])["tool_call_failed on search"]["patterns"] == ["ignored_error"]
+
+
+def test_of_several_roots_none_may_have_failed() -> None:
+    other = span(50, trace=1, kind="agent", operation="other", failing=True)
+
+    assert issues([*run_with_failure(), other])["tool_call_failed on search"]["patterns"] == []
+
+
 # R8, R9 --------------------------------------------------------------------------------------------------------------
 def calls_with_failures(first: int, number: int, failing: int) -> list[Placed]:
     return [span(first + each, failing=each < failing) for each in range(number)]
@@ -291,18 +313,32 @@ def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
 def test_a_shift_that_may_be_chance_is_no_regression() -> None:
     before = spans(1001, 30, duration_ms=100)
 
-    # Worked out by hand: z is 2.78 for seven of thirty, 3.42 for ten.
-    assert counts([*spans(1, 7, duration_ms=900), *spans(8, 23, duration_ms=100)], before) == {}
+    # Worked out by hand: z is 3.00 for eight of thirty, which is .0013, and 3.42 for ten.
+    assert counts([*spans(1, 8, duration_ms=900), *spans(9, 22, duration_ms=100)], before) == {}
     assert counts([*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)], before) == {
         "latency_regression on search": 10
     }
 
 
-def test_among_many_operations_it_takes_less_chance_to_believe_one() -> None:
+@pytest.mark.parametrize(("operations", "fires"), [(32, True), (33, False)])
+def test_among_many_operations_it_takes_less_chance_to_believe_one(operations: int, *, fires: bool) -> None:
+    # Ten of thirty: p is .000309, and a hundredth may be false of 32 tests at .0003125.
     now = [*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)]
-    steady = [span(5000 + n, operation=f"op-{chr(97 + n % 50 // 25)}{chr(97 + n % 25)}") for n in range(1500)]
+    names = [f"op-{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(operations - 1)]
+    steady = [span(5000 + 30 * n + each, operation=name) for n, name in enumerate(names) for each in range(30)]
 
-    assert counts([*now, *steady], [*spans(1001, 30, duration_ms=100), *steady]) == {}
+    found = counts([*now, *steady], [*spans(1001, 30, duration_ms=100), *steady])
+
+    assert found == ({"latency_regression on search": 10} if fires else {})
+
+
+@pytest.mark.parametrize(("slow", "fires"), [(19, False), (20, True)])
+def test_a_fifth_must_be_slower_however_sure_it_is(slow: int, *, fires: bool) -> None:
+    now = [*spans(1, slow, duration_ms=900), *spans(100, 100 - slow, duration_ms=100)]
+
+    found = counts(now, spans(1001, 100, duration_ms=100))
+
+    assert found == ({"latency_regression on search": slow} if fires else {})
 
 
 def test_slow_operations_go_into_the_regression_of_their_operation() -> None:
