@@ -368,6 +368,27 @@ def test_a_session_among_heavy_ones_is_none() -> None:
     )
 
 
+@pytest.mark.parametrize(("tokens", "fires"), [(57_791, False), (57_792, True)])
+def test_how_far_beyond_is_six_times_how_far_sessions_lie_apart(tokens: int, *, fires: bool) -> None:
+    # The median is 40,000, and all lie 2,000 from it: 40,000 + 6 x 1.4826 x 2,000 is 57,791.2.
+    before = [llm(100 + n, total_tokens=38_000 + 4000 * (n % 2)) for n in range(20)]
+
+    assert counts([llm(1, total_tokens=tokens)], before) == ({"token_runaway on clerk": 1} if fires else {})
+
+
+def test_of_a_context_that_grew_what_it_grew_to_is_told() -> None:
+    runs = [
+        llm(10 * trace + step, trace=trace, input_tokens=tokens + trace)
+        for trace in (1, 2)
+        for step, tokens in enumerate((1000, 5000, 9000, 13_000, 17_000, 21_000))
+    ]
+
+    [found] = issues(runs).values()
+
+    assert (found["count"], found["sessions_hit"]) == (2, 2)
+    assert found["next_action"].endswith("the largest session used 21002 tokens.")
+
+
 @pytest.mark.parametrize(
     ("inputs", "fires"),
     [
