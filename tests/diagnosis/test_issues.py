@@ -58,8 +58,8 @@ WINDOWS: dict[str, tuple[list[Placed], list[Placed]]] = {
         [llm(100 + n, total_tokens=900) for n in range(20)],
     ),
     "cost_spike on gpt-5": (
-        [llm(n, cost_nano=USD // 4) for n in range(1, 41)],
-        [llm(100 + n, cost_nano=USD // 20) for n in range(20)],
+        [llm(n, cost_nano=USD // 4) for n in range(1, 42)],
+        [llm(100 + n, cost_nano=USD // 20) for n in range(21)],
     ),
     "output_truncated on gpt-5": ([llm(n, finish_reason="length") for n in (1, 2)], []),
     "refusal on gpt-5": ([llm(n, finish_reason="refusal") for n in (1, 2)], []),
@@ -92,7 +92,7 @@ NEXT = {
     ),
     "latency_regression on search": "Profile search: p95 is 2063 ms (baseline 1042).",
     "token_runaway on clerk": "Cap or compact the context of clerk: the largest session used 70000 tokens.",
-    "cost_spike on gpt-5": ("Check calls, tokens per call and cache use of gpt-5: cost rose from 1.00 to 10.00 USD."),
+    "cost_spike on gpt-5": ("Check calls, tokens per call and cache use of gpt-5: cost rose from 1.05 to 10.25 USD."),
     "output_truncated on gpt-5": "Raise the output limit of gpt-5 or ask for shorter output.",
     "refusal on gpt-5": "Read the blocked inputs of gpt-5 and decide whether the block is right.",
     "guardrail_block on pay": "Read the blocked inputs of pay and decide whether the block is right.",
@@ -217,9 +217,10 @@ def test_evidence_of_a_slower_operation_is_the_slowest() -> None:
     # The higher the number, the quicker; the last five are no slower than before.
     now = [span(n, duration_ms=5000 - 100 * n if n <= 35 else 100) for n in range(1, 41)]
 
-    found = issues(now, spans(1001, 40, duration_ms=100))["latency_regression on search"]
+    before = [*spans(1001, 97, duration_ms=100), *spans(2001, 3, duration_ms=8000)]
+    found = issues(now, before)["latency_regression on search"]
 
-    assert (found["count"], numbers(found)) == (35, list(range(1, 21)))
+    assert (found["count"], found["baseline_count"], numbers(found)) == (35, 3, list(range(1, 21)))
 
 
 def test_evidence_of_a_runaway_is_what_read_most() -> None:
