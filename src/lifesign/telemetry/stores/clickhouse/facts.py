@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice, repeat
+from threading import Lock
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lifesign.diagnosis.details import Details, Fetch, Selected, Values, Wanted
@@ -98,11 +99,13 @@ def examine(
     current, baseline = Arrivals.of_both(asked, beside, project_id, windows)
     # To look for what arrived twice took more of it than anything else will.
     asked.give_back()
+    turn = Lock()
     with ThreadPoolExecutor(1, thread_name_prefix="lifesign-clickhouse-beside") as second:
         try:
-            reading = second.submit(_read, baseline, most, has_sums_first=False)
+            reading = second.submit(_read, baseline, most, turn, has_sums_first=False)
             notices = _notices(current)
-            now = _read(current, most, has_sums_first=True)
+            asked.give_back()
+            now = _read(current, most, turn, has_sums_first=True)
             before = reading.result()
             notices |= {
                 "no_session_id": now.unnamed,
@@ -134,10 +137,15 @@ class _Read(NamedTuple):
     unnamed: int
 
 
-def _read(arrivals: Arrivals, most: Most, *, has_sums_first: bool) -> _Read:
-    """What is read of a window: what ClickHouse sums up before what is made into records here, or after it."""
+def _read(arrivals: Arrivals, most: Most, turn: Lock, *, has_sums_first: bool) -> _Read:
+    """What is read of a window: what ClickHouse sums up before what is made into records here, or after it.
+
+    turn: whose it is to have traces summed up, which takes more memory than anything else.
+    """
     sums = _sums(arrivals) if has_sums_first else None
-    sessions = _sessions(arrivals, most.of_a_session)
+    with turn:
+        sessions = _sessions(arrivals, most.of_a_session)
+        arrivals.asked.give_back()
     looked_at = _looked_at(arrivals, sessions, most.held)
     sums = sums or _sums(arrivals)
     cuts = {session_id: _cut(arrivals, session_id, most.of_a_session) for session_id in sessions.long}
