@@ -82,6 +82,7 @@ from lifesign.heartbeats.checkins import CheckIns
 from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
+from lifesign.http.crossroads import Crossroads
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
 from lifesign.http.description import Description, written
 from lifesign.http.direct import DirectRoute
@@ -590,6 +591,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
     if is_testing:
         api.include_router(observe.testing_router)
         api.state.known_routes += observe.testing_router.routes
+    api.router.middleware_stack = Crossroads(api.router)
     for kind in (*TABLE, HTTPException, Exception):
         api.add_exception_handler(kind, answer_error)
     api.openapi = _describer(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the description

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.diagnosis import rules
+from lifesign.diagnosis import rules, shown
 from lifesign.diagnosis.findings import Finding, Groups, Rule, View
 from lifesign.diagnosis.issues import Known
 from lifesign.diagnosis.preparation import Placed, key_of
 from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from tests.diagnosis.shapes import assert_fits
 from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
 
 
@@ -111,11 +112,11 @@ def test_what_failures_have_in_common_is_told() -> None:
     assert issue["versions"] == ["2.0.0"]
 
 
-@pytest.mark.parametrize(("failing", "good"), [(4, 9), (6, 4)])
-def test_too_few_records_have_nothing_in_common(failing: int, good: int) -> None:
+@pytest.mark.parametrize(("failing", "good", "told"), [(4, 9, False), (6, 4, False), (5, 5, True)])
+def test_too_few_records_have_nothing_in_common(failing: int, good: int, *, told: bool) -> None:
     records = [*spans(1, failing, failing=True, version="2"), *spans(100, good, version="1")]
 
-    assert only(diagnosed(records))["discriminator"] is None
+    assert (only(diagnosed(records))["discriminator"] is not None) is told
 
 
 def test_a_difference_below_three_tenths_is_none() -> None:
@@ -297,7 +298,12 @@ def test_whatever_is_stored_gives_a_packet_and_order_changes_no_byte(
     current: list[Placed], baseline: list[Placed], dice: random.Random
 ) -> None:
     current, baseline = unique(current), unique(baseline)
-    told = json.dumps(diagnosed(current, baseline), ensure_ascii=False).encode()
+    packet = diagnosed(current, baseline)
+    told = json.dumps(packet, ensure_ascii=False).encode()
+    for issue in packet["issues"]:
+        assert_fits(shown.Issue, issue)
+    for notice in packet["notices"]:
+        assert_fits(shown.Notice, notice)
     dice.shuffle(current)
     dice.shuffle(baseline)
 

@@ -216,6 +216,33 @@ def test_a_rate_that_rose_beyond_chance_is_told() -> None:
     assert steady["tool_call_failed on search"]["patterns"] == []
 
 
+@pytest.mark.parametrize(("timeouts", "refusals", "expected"), [(20, 12, "Timeout"), (12, 20, "Refused")])
+def test_a_rate_goes_into_the_failure_that_most_of_it_is(timeouts: int, refusals: int, expected: str) -> None:
+    kinds = ["Timeout"] * timeouts + ["Refused"] * refusals + [None] * 68
+    now = [span(n, failing=kind is not None, error_type=kind) for n, kind in enumerate(kinds, 1)]
+
+    packet = diagnosed(now, calls_with_failures(1001, 100, 2))
+
+    assert {each["error_type"]: each["patterns"] for each in packet["issues"]} == {
+        "Timeout": [],
+        "Refused": [],
+        expected: ["error_rate_regression"],
+    }
+
+
+def test_of_two_kinds_of_operation_each_rate_counts_its_own_sessions() -> None:
+    # Both have one issue of errors; five sessions of either are many.
+    now = [
+        *(span(n, kind="http", operation="/x", session=f"s{n % 5}", failing=n <= 30) for n in range(1, 101)),
+        *(span(200 + n, kind="workflow", operation="/x", session="w", failing=n <= 30) for n in range(1, 101)),
+    ]
+    before = [*spans(1001, 100, kind="http", operation="/x"), *spans(2001, 100, kind="workflow", operation="/x")]
+
+    [found] = issues(now, before).values()
+
+    assert (found["count"], found["patterns"], found["severity"]) == (60, ["error_rate_regression"], "high")
+
+
 def test_nineteen_calls_are_too_few_for_a_rate() -> None:
     enough = issues(calls_with_failures(1, 20, 19), calls_with_failures(1001, 20, 0))
     few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 20, 0))
