@@ -62,7 +62,8 @@ def waves(**amplitude_at: float) -> FloatArray:
     """Ten seconds of sines; of each its amplitude, by its rate in bpm after an underline."""
     at = np.arange(300) / _RATE_HZ
     columns = [size * np.sin(2 * np.pi * float(name[1:]) / 60 * at) for name, size in amplitude_at.items()]
-    return np.sum(columns, axis=0)[:, None]
+    summed: FloatArray = np.sum(columns, axis=0)[:, None]
+    return summed
 
 
 def found_bpm(pulse: FloatArray) -> float:
