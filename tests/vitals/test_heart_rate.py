@@ -333,6 +333,23 @@ def test_a_long_stream_remembers_five_minutes_only() -> None:
     assert stream.result().to_dict()["samples"] == 6000
 
 
+def test_a_long_stream_with_holes_remembers_no_more_than_one_without() -> None:
+    made = synthetic(Scene(seconds=14, fps=15))
+    stream = Stream(keep_s=20)
+    for turn in range(10):
+        # A second is missing after each fourteen.
+        stream.push_rgb(made.rgb, made.t_ms + turn * 15_000)
+
+    recording = stream.recording
+    assert len(recording.pieces) == 10
+    # What ended twenty seconds ago is gone; the piece in which that was may still be whole.
+    assert [each.count > 0 for each in recording.pieces] == [False] * 8 + [True] * 2
+    report = stream.result().to_dict()
+    assert report["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=0.5)
+    assert report["samples"] == 10 * len(made.t_ms)
+    assert {each["heart_rate"] for each in report["series"]} != {None}
+
+
 def test_every_report_has_all_vitals_a_disclaimer_and_a_version() -> None:
     for analysis in (analysed(Scene(seconds=10)), analysed(Scene(seconds=2)), analysed_noise(1)):
         report = analysis.to_dict()

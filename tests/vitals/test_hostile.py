@@ -556,8 +556,10 @@ async def test_frames_of_nothing_are_no_message_and_hold_no_place(
 
 
 async def test_who_sends_less_than_a_camera_does_keeps_no_place_for_ever(
-    shared_node: Lifesign, api: httpx2.AsyncClient
+    shared_node: Lifesign, api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # They are never silent for as long as would end it.
+    monkeypatch.setattr(stream, "_SILENCE_S", 600.0)
     session = await session_of(api, {"max_s": 10})
     slow = synthetic(Scene(seconds=1, fps=15))
 

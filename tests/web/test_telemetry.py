@@ -13,7 +13,8 @@ from tests.harness import Json, Lifesign
 from tests.telemetry.requests import body_of
 from tests.telemetry.senders import sender
 from tests.telemetry.stores.builder import record
-from tests.web.browser import Browser, said, signed_up
+from tests.usage.builders import builder
+from tests.web.browser import Browser, browser, executed_by, said, signed_up
 
 MARKUP = "<script>alert(1)</script>"
 JSON = {"Content-Type": "application/json"}
@@ -306,3 +307,49 @@ async def test_usage_says_how_to_take_the_first_key_and_then_what_was_asked(life
     assert re.search(r"<b>2</b><span>requests, 24 h</span>", page)
     assert "client error" in page
     assert 'href="/usage?range=7d" aria-current="true"' in page
+
+
+async def test_usage_shows_what_the_dashboards_of_the_api_tell(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    async with builder(lifesign) as jane:
+        await lifesign.advance(3600)
+        for path in ("/api/keys", "/api/vitals/nothing", "/api/keys"):
+            assert (await jane.http.get(path)).status_code == 404
+            await lifesign.advance(60)
+
+        page = await owner.get("/usage?range=24h")
+        overview, metrics, errors = await jane.overview(), await jane.metrics("24h"), await jane.errors()
+
+    tiles = re.findall(r'<div class="tile">\s*<b>(.*?)</b><span.*?>(.*?)</span>', page)
+    # Four requests: a key, and three that found nothing. The page asks no API, and so counts for none.
+    assert tiles == [
+        ("1", "keys"),
+        ("0", "active keys"),
+        ("4", "requests, 24 h"),
+        ("4", "7 days"),
+        ("4", "30 days"),
+        ("75.00 %", "errors"),
+    ]
+    assert overview["requests"] == {"last_24h": 4, "last_7d": 4, "last_30d": 4}
+    assert overview["error_rate_pct_30d"] == 75.0
+    table = re.findall(r"<td>(\d\d:00)</td><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td>", page)
+    shown = [(at, int(good) + int(bad) + int(failed)) for at, good, bad, failed in table]
+    series = [(each["bucket"][11:16], each["total_requests"]) for each in metrics["time_series"]]
+    # The overview was asked between the two.
+    assert len(shown) == 25
+    assert shown[:-1] == series[:-1]
+    assert shown[-1][1] + 1 == series[-1][1]
+    rows = re.findall(r'<td class="wide mono">(.*?)</td><td class="num">(.*?)</td>', page)
+    assert rows == [(each["message"], str(each["count"])) for each in errors["errors"]]
+    assert rows == [("GET /api/keys \u2192 404", "2"), ("GET /api/vitals/nothing \u2192 404", "1")]
+    assert "<dd>0 ms</dd>" in page
+    assert executed_by(page) == []
+
+
+async def test_usage_is_for_people_who_are_signed_in_and_an_unknown_range_is_the_last_day(lifesign: Lifesign) -> None:
+    viewer, nobody = await signed_up(lifesign, "eve@example.org", role="viewer"), browser(lifesign)
+    async with builder(lifesign):
+        await nobody.get("/usage", expect=303)
+        assert nobody.last.headers["location"] == "/signin?next=/usage"
+        for query in ("", "?range=1h", "?range="):
+            assert 'href="/usage?range=24h" aria-current="true"' in await viewer.get(f"/usage{query}")
