@@ -23,8 +23,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
+from lifesign.clock import EpochMs
 from lifesign.vitals import Stream, analyze_traces, jobs, stream
-from lifesign.vitals.rules import InvalidTraces, VideoError, image_side
+from lifesign.vitals.rules import InvalidTraces, ServerBusy, VideoError, image_side
+from lifesign.vitals.sessions import Sessions, Wish
 from lifesign.vitals.signal.synth import Scene, synthetic
 from lifesign.vitals.uploads import path_of
 from lifesign.vitals.workers import Workers
@@ -592,6 +594,27 @@ async def test_who_never_reads_is_let_go_without_taking_the_farewell(
 
     told = (await api.get(f"/api/vitals/sessions/{session['id']}")).json()["session"]
     assert (told["state"], told["report"]) == ("finished", None)
+
+
+async def test_sessions_that_nobody_opens_keep_others_out_for_a_minute_only() -> None:
+    sessions = Sessions(2, most_waiting=3)
+    begin = EpochMs(1_767_614_400_000)
+
+    def make(after_s: int) -> str:
+        return sessions.make(Wish(), key_id=1, project_id="prj_1", now=EpochMs(begin + after_s * 1000))[1]
+
+    opened, first, *_ = [make(0) for _ in range(5)]
+    assert sessions.open(opened, begin) is not None
+    for after_s in (0, 60):
+        with pytest.raises(ServerBusy):
+            make(after_s)
+    # The one that is open stays; of the others nothing is left that could be opened.
+    fresh = [make(61) for _ in range(4)]
+    with pytest.raises(ServerBusy):
+        make(61)
+    assert sessions.open_streams == 1
+    assert sessions.open(first, EpochMs(begin + 61_000)) is None
+    assert sessions.open(fresh[-1], EpochMs(begin + 62_000)) is not None
 
 
 async def test_hundreds_who_open_a_stream_and_say_nothing_are_sent_away_and_others_are_served(

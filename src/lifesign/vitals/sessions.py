@@ -77,6 +77,8 @@ class Sessions:
         """A session and its token, which is told once. Raises ServerBusy."""
         self._tidy(now)
         if len(self._by_id) >= self.most_open + self.most_waiting:
+            self._forget_expired()
+        if len(self._by_id) >= self.most_open + self.most_waiting:
             raise ServerBusy
         token = TOKEN_PREFIX + secrets.token_hex(32)
         session = Session(new_id("vs", now), wish, key_id, project_id, now)
@@ -109,6 +111,11 @@ class Sessions:
         """Its connection is over; the report is remembered for ten minutes."""
         session.state, session.ended_at = "finished", now
         session.report = None if report is None else orjson.dumps(report)
+
+    def _forget_expired(self) -> None:
+        """Those that nobody opened say nothing but that: for ten minutes they would keep out whoever wants to."""
+        self._by_id = {key: each for key, each in self._by_id.items() if each.state != "expired"}
+        self._by_token = {key: each for key, each in self._by_token.items() if each in self._by_id}
 
     def _tidy(self, now: EpochMs) -> None:
         for session in list(self._by_id.values()):
