@@ -94,6 +94,7 @@ def test_a_schedule_is_made_listed_switched_and_deleted(watched: Server) -> None
         (("--options", "[]"), "--options: must be a JSON object"),
         (("--tell", "none", "--options", '{"notify": {"channels": []}}'), "either with --tell or as notify.channels"),
         (("--tell", " ,"), "--tell: names no channel"),
+        (("--budget", "inf"), "'--budget': inf is not a number"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_without_asking(

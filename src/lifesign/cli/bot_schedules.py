@@ -8,7 +8,7 @@ from lifesign.cli import options, output, values
 from lifesign.cli.bot_api import MAX_SCHEDULES, BotsApi, Project, Reference, fields_of
 from lifesign.cli.errors import WrongUsage
 from lifesign.cli.output import print_fields, print_json, print_rows, relative
-from lifesign.cli.values import Json, given
+from lifesign.cli.values import Json, finite, given
 
 app = typer.Typer(help="When bots run, and with which prompts.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def create_schedule(
         str | None, typer.Option("--hours", metavar="FROM-TO", help="Only within these hours: 09:00-17:00.")
     ] = None,
     days: Annotated[str | None, typer.Option("--days", help="Only on these days: 1,2,3; 1 is Monday.")] = None,
-    budget: Annotated[float | None, typer.Option("--budget", min=0, help="Credits a period.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", min=0, callback=finite, help="Credits a period.")] = None,
     member: Annotated[str | None, typer.Option("--member", metavar="ID", help="The subscriber it is for.")] = None,
     is_enabled: Annotated[bool, typer.Option("--enable/--no-enable", help="Whether it runs from now on.")] = True,
     tells: Annotated[

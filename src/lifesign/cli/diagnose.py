@@ -1,6 +1,5 @@
 """`lifesign diagnose`: what stands out in a window of telemetry, on the terminal."""
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from typing import Annotated
 import typer
 
 from lifesign.cli import options
-from lifesign.cli.errors import CommandFailed, Refused, Unreachable, WrongUsage
+from lifesign.cli.errors import CommandFailed, Refused, Unreachable
 from lifesign.cli.output import now, print_bytes, print_fields, print_json, print_rows, safe, whole_file
 from lifesign.cli.remote import Api
-from lifesign.cli.values import Json
+from lifesign.cli.values import Json, finite
 
 _MAX_MINUTES = 43_200
 _LONGEST_PAUSE_S = 86_400
@@ -54,6 +53,7 @@ def diagnose(
             metavar="SECONDS",
             min=1,
             max=_LONGEST_PAUSE_S,
+            callback=finite,
             help="Diagnose again at this pace, until interrupted.",
         ),
     ] = None,
@@ -65,8 +65,6 @@ def diagnose(
     key: options.Key = None,
 ) -> int:
     """Diagnose a window of telemetry. Exit codes: 0 ready to be acted on, 3 observe more, 1 failed, 2 wrong usage."""
-    if watch_s is not None and math.isnan(watch_s):
-        raise WrongUsage("--watch must be a number of seconds")
     body: dict[str, Json] = {"since_minutes": since_minutes, "environment": environment}
     with options.kept_api(url, key, timeout_s=PATIENCE_S) as api:
         packet = _diagnosed(api, body)

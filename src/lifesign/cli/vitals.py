@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from lifesign.cli.errors import CommandFailed, WrongUsage
 from lifesign.cli.output import Column, print_bytes, print_fields, print_json, print_rows, whole_file
+from lifesign.cli.values import finite
 
 if TYPE_CHECKING:
     from lifesign.vitals.bench import Case
@@ -23,13 +23,6 @@ _STDIN = "-"
 _MODES, _METHODS = "rest or exercise", "pos, chrom, lgi, omit, pbv or green"
 _LAYOUTS = "synthetic, traces, vitallens, ubfc or pure"
 _MAX_SECONDS = 300.0
-
-
-def _number(value: float) -> float:
-    """A number that is one: to the parser, `nan` lies within every range."""
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number")
-    return value
 
 
 class NotMeasurable(CommandFailed):
@@ -54,7 +47,7 @@ def analyze(
         int | None, typer.Option("--camera", metavar="N", min=0, help="Look through a camera of this machine instead.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=8, max=_MAX_SECONDS, callback=_number, help="How long to look.")
+        float, typer.Option("--seconds", min=8, max=_MAX_SECONDS, callback=finite, help="How long to look.")
     ] = 30.0,
     mode: Annotated[str | None, typer.Option("--mode", help=f"{_MODES}.")] = None,
     method: Annotated[str | None, typer.Option("--method", help=f"{_METHODS}.")] = None,
@@ -197,13 +190,13 @@ def _draw(analysis: "Analysis", path: Path) -> None:
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON file to write; `lifesign vitals analyze` reads it.")],
     *,
-    bpm: Annotated[float, typer.Option("--bpm", min=30, max=240, callback=_number, help="Heart rate.")] = 72.0,
+    bpm: Annotated[float, typer.Option("--bpm", min=30, max=240, callback=finite, help="Heart rate.")] = 72.0,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1, max=_MAX_SECONDS, callback=_number, help="How long.")
+        float, typer.Option("--seconds", min=1, max=_MAX_SECONDS, callback=finite, help="How long.")
     ] = 30.0,
-    fps: Annotated[float, typer.Option("--fps", min=5, max=120, callback=_number, help="Frames per second.")] = 30.0,
+    fps: Annotated[float, typer.Option("--fps", min=5, max=120, callback=finite, help="Frames per second.")] = 30.0,
     noise: Annotated[
-        float, typer.Option("--noise", min=0, max=100, callback=_number, help="Of the camera, of 255.")
+        float, typer.Option("--noise", min=0, max=100, callback=finite, help="Of the camera, of 255.")
     ] = 0.25,
     skin: Annotated[str, typer.Option("--skin", help="light, medium or dark.")] = "light",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another one makes other noise.")] = 1,
@@ -233,7 +226,7 @@ def hrv(
     file: Annotated[Path, typer.Argument(metavar="BEATS", help="One time per line, in seconds.")],
     *,
     jitter_ms: Annotated[
-        float, typer.Option("--jitter-ms", min=0, callback=_number, help="How uncertain the times are.")
+        float, typer.Option("--jitter-ms", min=0, callback=finite, help="How uncertain the times are.")
     ] = 0.0,
 ) -> None:
     """Print the variability of given beats as JSON, without asking whether they are enough."""
@@ -277,7 +270,7 @@ def bench(
     layout: Annotated[str, typer.Option("--layout", help=f"{_LAYOUTS}.")] = "synthetic",
     methods: Annotated[str, typer.Option("--methods", help=f"Comma-separated: {_METHODS}.")] = "pos",
     window: Annotated[
-        float, typer.Option("--window", min=8, max=30, callback=_number, help="Seconds of a window.")
+        float, typer.Option("--window", min=8, max=30, callback=finite, help="Seconds of a window.")
     ] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     check: Annotated[bool, typer.Option("--check", help="End with 1 when a goal is missed; for synthetic.")] = False,
