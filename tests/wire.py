@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import uvicorn
-
+from lifesign.http.protocol import protocol_for
+from lifesign.server import uvicorn_server
 from tests.harness import Lifesign
 
 
@@ -18,9 +18,7 @@ async def listening(lifesign: Lifesign) -> AsyncIterator[int]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    server = uvicorn.Server(
-        uvicorn.Config(lifesign.node.app, lifespan="off", log_config=None, http="httptools", timeout_keep_alive=75)
-    )
+    server = uvicorn_server(lifesign.node.app, protocol_for(lifesign.node.db, lifesign.node.direct))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]

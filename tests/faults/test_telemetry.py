@@ -117,7 +117,7 @@ def large_spans(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("store", ["sqlite", "clickhouse"])
-def test_spans_are_refused_while_the_disk_is_full_and_those_that_were_answered_are_kept(
+def test_spans_are_refused_while_the_disk_is_full_and_what_was_answered_outlives_a_kill(
     tmp_path: Path, store: Store
 ) -> None:
     url = f"chdb://{tmp_path}/clickhouse" if store == "clickhouse" else None
@@ -138,11 +138,16 @@ def test_spans_are_refused_while_the_disk_is_full_and_those_that_were_answered_a
 
             resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
             until(lambda: http.post("/v1/traces", content=large_spans(number)).status_code == 202)
+            http.headers["Authorization"] = f"Bearer {made['agent_key']}"
+            packet = http.post("/v1/runs/diagnose", content=b"").json()["packet"]
+            late = http.post("/v1/provision", json={"project_name": "late"}).json()
         server.kill()
 
     with serving(tmp_path, log_level="error", telemetry_url=url) as server:
         found = killing_spans.stored(server, made["agent_key"])
         used = killing_spans.asked(server, made["agent_key"], "/v1/dashboard")["quota"]["used"]
+        kept = killing_spans.asked(server, made["agent_key"], f"/v1/runs/{packet['packet_id']}")
+        seen = killing_spans.asked(server, late["agent_key"], "/v1/dashboard")
 
     assert first.status_code == 202
     assert (told.status_code, told.headers["retry-after"], told.headers["content-type"]) == (503, "5", JSON)
@@ -151,3 +156,5 @@ def test_spans_are_refused_while_the_disk_is_full_and_those_that_were_answered_a
     assert (encoded.status_code, health) == (200, 200)
     assert Counter(int(each[-16:-4], 16) for each in found) == dict.fromkeys(range(1, number + 1), 10)
     assert used == 10 * number
+    assert kept["packet"] == packet
+    assert seen["project"]["project_id"] == late["project_id"]

@@ -24,7 +24,10 @@ PREFIXES = (
     "/v1/signup",
     "/v1/recover",
     "/v1/issues",
+    "/v1/logs",
+    "/v1/metrics",
 )
+EXPORTED_TO = ("/v1/traces", "/v1/logs", "/v1/metrics")
 ONLY_TRACES = "Only traces are accepted here; set OTEL_LOGS_EXPORTER=none / OTEL_METRICS_EXPORTER=none"
 
 
@@ -35,7 +38,7 @@ async def test_an_unknown_path_is_told_in_this_apis_words(lifesign: Lifesign, pr
 
     expected = {"ok": False, "error": "not_found", "message": "Resource not found"}
     assert answer.status_code == 404
-    assert answer.json() == expected | ({"code": 12} if prefix == "/v1/traces" else {})
+    assert answer.json() == expected | ({"code": 12} if prefix in EXPORTED_TO else {})
     assert answer.headers["content-type"] == "application/json"
 
 

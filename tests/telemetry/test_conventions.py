@@ -93,6 +93,8 @@ def test_kinds_that_a_name_tells(name: str, kind: str) -> None:
 def test_the_kinds_of_spans_that_do_not_say_it() -> None:
     assert read({"mcp.tool.name": "t", "model": "m", "input_tokens": 1}).kind == "tool"
     assert read({"model": "m", "output_tokens": 1, "http.method": "POST"}).kind == "llm"
+    # Some tell the sum of both and nothing else.
+    assert read({"model": "m", "gen_ai.usage.total_tokens": 3}).kind == "llm"
     assert read({"model": "m", "http.request.method": "POST"}).kind == "http"
     assert read({"http.method": "POST"}).kind == "http"
     assert read({"model": "m"}).kind == "other"

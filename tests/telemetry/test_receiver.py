@@ -12,7 +12,7 @@ from lifesign.telemetry.otlp import decode_json
 from tests.harness import ADMIN_KEY, Lifesign, MakeLifesign
 from tests.projects.visitors import visitor
 from tests.telemetry.requests import USUAL
-from tests.telemetry.senders import JSON, PROTOBUF, json_of, protobuf_of, receiver_of, sender, spans
+from tests.telemetry.senders import JSON, PROTOBUF, json_of, protobuf_of, receiver_of, sender, spans, store_of
 
 
 async def test_a_good_span_is_taken_and_is_in_this_project_only(lifesign: Lifesign) -> None:
@@ -77,13 +77,23 @@ async def test_revoked_and_expired_keys_are_refused_at_the_very_next_request(lif
         assert (await ours.post(json_of(USUAL), key=sandbox["producer_key"])).status_code == 202
         assert (await ours.post(json_of(USUAL))).status_code == 202
         code = lifesign.node.api.state.codes.recovery(ours.project_id)
-        await someone.told("POST", "/v1/recover", {"project_id": ours.project_id, "recovery_code": code})
+        got = await someone.told("POST", "/v1/recover", {"project_id": ours.project_id, "recovery_code": code})
 
         revoked = await ours.post(json_of(USUAL))
+        async with lifesign.client(ours.agent_key) as client:
+            unread = await client.get("/v1/telemetry")
+        async with lifesign.client(got["agent_key"]) as client:
+            read = (await client.get("/v1/telemetry")).json()
+            quota = (await client.get("/v1/dashboard")).json()["quota"]
+        again = await ours.post(json_of(USUAL), key=got["producer_key"])
         await lifesign.advance(14 * 24 * 3600)
         expired = await ours.post(json_of(USUAL), key=sandbox["producer_key"])
 
     assert (revoked.status_code, revoked.json()["error"]) == (401, "revoked_key")
+    assert (unread.status_code, unread.json()["error"]) == (401, "revoked_key")
+    # What was there is the project's, whatever its keys.
+    assert [each["name"] for each in read["records"]] == ["chat"]
+    assert (quota["used"], again.json()) == (1, {"ok": True, "accepted": 1, "rejected": 0})
     assert (expired.status_code, expired.json()["error"]) == (401, "expired_key")
 
 
@@ -276,6 +286,13 @@ async def test_a_quota_is_filled_in_the_order_of_the_request_and_then_refuses(st
         assert old_only == {"ok": True, "accepted": 10, "rejected": 0}
         assert old_and_new.status_code == 429
         assert (await theirs.told(*spans(3)))["accepted"] == 3
+        async with lifesign.client(ours.agent_key) as client:
+            for path in ("/v1/telemetry", "/v1/sessions", f"/v1/sessions/{USUAL['traceId']}", "/v1/reports/latest.md"):
+                assert (await client.get(path)).status_code == 200, path
+            diagnosed = await client.post("/v1/runs/diagnose")
+            quota = (await client.get("/v1/dashboard")).json()["quota"]
+        assert (diagnosed.status_code, diagnosed.json()["packet"]["telemetry_read"]) == (200, 10)
+        assert (quota["limit"], quota["used"], quota["remaining"]) == (10, 10, 0)
 
 
 async def test_bad_spans_alone_are_no_matter_of_quota(start_lifesign: MakeLifesign) -> None:
@@ -318,6 +335,30 @@ async def test_spans_of_the_server_itself_take_the_same_way(start_lifesign: Make
         assert (appended.new, appended.over_quota) == (2, 1)
         assert await ours.span_ids() == [1, 2]
         assert (await receiver_of(lifesign).take(ours.project_id, made[2:])).over_quota == 1
+
+
+async def test_a_fault_of_the_server_is_told_to_exporters_in_their_words(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("inner words")
+
+    async with sender(lifesign) as ours:
+        monkeypatch.setattr(store_of(lifesign), "append", fails)
+        told = await ours.post(json_of(USUAL), X_Request_Id="mine")
+        encoded = await ours.post(protobuf_of(USUAL), PROTOBUF)
+
+    words = "Internal server error"
+    assert (told.status_code, encoded.status_code) == (500, 500)
+    assert told.json() == {
+        "ok": False,
+        "error": "internal_error",
+        "message": words,
+        "request_id": "mine",
+        "code": 13,
+    }
+    assert encoded.headers["content-type"] == PROTOBUF
+    assert Status.FromString(encoded.content) == Status(code=13, message=words)
 
 
 # What surrounds it --------------------------------------------------------------------------------------------------

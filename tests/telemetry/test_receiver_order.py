@@ -9,10 +9,21 @@ from contextlib import AsyncExitStack, contextmanager
 
 import httpx2
 import structlog
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it comes without types
 from structlog.testing import capture_logs
 
 from tests.harness import Lifesign, MakeLifesign
-from tests.telemetry.senders import JSON, Sender, json_of, receiver_of, saturated, sender, spans
+from tests.telemetry.senders import (
+    JSON,
+    PROTOBUF,
+    Sender,
+    json_of,
+    protobuf_of,
+    receiver_of,
+    saturated,
+    sender,
+    spans,
+)
 from tests.wire import until
 
 MOST = 4000
@@ -58,8 +69,10 @@ async def in_parts(body: bytes) -> AsyncIterator[bytes]:
     yield body[len(body) // 2 :]
 
 
-async def sent(ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+async def sent(ours: Sender, wrong: Sequence[str], kind: str = JSON) -> httpx2.Response:
     body = body_with(wrong)
+    if kind == PROTOBUF and body == FULL:
+        body = protobuf_of(*spans(1, first=99))
     headers = {}
     if "encoding" in wrong:
         headers["Content_Encoding"] = "br"
@@ -67,7 +80,7 @@ async def sent(ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
         headers["Content_Encoding"] = "gzip"
     return await ours.post(
         in_parts(body) if "announced" not in wrong else body,
-        "text/plain" if "type" in wrong else JSON,
+        "text/plain" if "type" in wrong else kind,
         key=None if "key" in wrong else "",
         **headers,
     )
@@ -98,19 +111,51 @@ async def test_of_all_that_is_wrong_the_first_row_of_the_table_is_told(start_lif
     assert told == {wrong: ROWS[wrong[0]] for wrong in told}
 
 
-async def _refused(lifesign: Lifesign, ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+# As exporters know them; where the type of the request is unusable the answer is JSON.
+CODES = {
+    "key": 16,
+    "encoding": 3,
+    "announced": 8,
+    "saturated": 14,
+    "long": 8,
+    "inflates": 8,
+    "broken": 3,
+    "undecodable": 3,
+    "quota": 8,
+}
+
+
+async def test_each_refusal_of_protobuf_is_a_status_of_its_code(start_lifesign: MakeLifesign) -> None:
+    told: dict[str, tuple[int, str, int]] = {}
+    async with (
+        start_lifesign(otlp_max_body_bytes=MOST, quota_spans=1) as lifesign,
+        sender(lifesign) as ours,
+    ):
+        await ours.told(*spans(1))
+        for row in CODES:
+            answer = await _refused(lifesign, ours, (row,), PROTOBUF)
+            status = Status.FromString(answer.content)
+            assert status.message
+            told[row] = (answer.status_code, answer.headers["content-type"], status.code)
+
+    assert told == {row: (ROWS[row][0], PROTOBUF, code) for row, code in CODES.items()}
+
+
+async def _refused(lifesign: Lifesign, ours: Sender, wrong: Sequence[str], kind: str = JSON) -> httpx2.Response:
     async with AsyncExitStack() as stack:
         if "saturated" in wrong:
             await stack.enter_async_context(saturated(lifesign))
         if wrong[0] != "saturated":
-            return await sent(ours, wrong)
-        return await after_two_seconds(lifesign, ours, wrong)
+            return await sent(ours, wrong, kind)
+        return await after_two_seconds(lifesign, ours, wrong, kind)
 
 
-async def after_two_seconds(lifesign: Lifesign, ours: Sender, wrong: Sequence[str]) -> httpx2.Response:
+async def after_two_seconds(
+    lifesign: Lifesign, ours: Sender, wrong: Sequence[str], kind: str = JSON
+) -> httpx2.Response:
     """The answer to whoever waits for room, for as long as that is tried."""
     budget = receiver_of(lifesign).budget
-    asking = asyncio.create_task(sent(ours, wrong))
+    asking = asyncio.create_task(sent(ours, wrong, kind))
     await until(lambda: budget.waiting > 0)
     await lifesign.advance(2)
     return await asking

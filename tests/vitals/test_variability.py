@@ -106,6 +106,10 @@ def _by_neurokit(times: FloatArray) -> dict[str, float]:
     [
         ([0.0, 1.0], "Too few beats"),
         ([0.0, 1.0, 1.0], "times must be strictly increasing"),
+        ([0.0, 5e-324, 1e-323, 1.0, 2.0, 3.0], "times must be strictly increasing"),
+        ([3.0, 2.0, 1.0], "times must be strictly increasing"),
+        ([0.0, 1.0, 1e9], "times must span at most 1000000 s"),
+        ([-1.7e308, 0.0, 1.7e308], "times must span at most 1000000 s"),
         ([0.0, 1.0, float("nan")], "times must be finite numbers"),
         (["a", "b", "c"], "times must be finite numbers"),
     ],

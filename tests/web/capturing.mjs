@@ -531,7 +531,7 @@ const cases = {
     const update = (value, reason) => ({ type: "update", vitals: { heart_rate: { value, confidence: 0.86, reason } } });
     const told = {};
     const socket = await begin();
-    told.begun = shown();
+    told.begun = { ...shown(), scrolled: elements.scrolled };
     frames(60, 100 / 3);
     socket.say(update(null, "low_light"));
     told.refused = shown();
@@ -545,7 +545,7 @@ const cases = {
     socket.say({ type: "final", report: { vitals } });
     await settled();
     told.ended = shown();
-    told.row = elements.results.rows[0].slice(1);
+    told.rows = [elements.results.rows[0].slice(1), elements.results.rows[1]];
     told.hidden_parts = [elements.results.hidden, elements["no-results"].hidden];
     document.hidden = false;
 
@@ -557,6 +557,12 @@ const cases = {
     other.close();
     await settled();
     told.lost = shown();
+    // Drawn anew, in the colour and size of now.
+    for (const kind of ["resize", "change (prefers-color-scheme: dark)"]) {
+      elements.drawn = [];
+      fire(kind);
+      (told.redrawn ??= []).push(elements.drawn.includes("wave clearRect"));
+    }
     // A page that is hidden while nothing is measured has nothing to stop.
     document.hidden = true;
     fire("visibilitychange");
@@ -579,13 +585,24 @@ function a_page() {
     focus() {
       document.activeElement = this;
     },
-    getContext: () => new Proxy({}, { get: () => () => undefined, set: () => true }),
+    scrollIntoView() {
+      elements.scrolled = id;
+    },
+    getContext: () => new Proxy({}, {
+      get: (_brush, name) => () => {
+        elements.drawn = [...(elements.drawn ?? []), `${id} ${String(name)}`];
+      },
+      set: () => true,
+    }),
     querySelector: (what) => (what === "video" ? world.video : (elements[what] ??= element(what))),
     append(...cells) {
       (this.cells ??= []).push(...cells);
     },
-    prepend(row) {
-      elements.results.rows.unshift(row.cells.map(({ textContent }) => textContent));
+    prepend(...rows) {
+      elements.results.rows.unshift(...rows.map(({ cells }) => cells.map(({ textContent }) => textContent)));
+    },
+    get firstChild() {
+      return this.cells?.[0];
     },
   });
   const elements = { stop: { ...element("stop"), hidden: true } };
@@ -602,7 +619,11 @@ function a_page() {
       createElement: element,
       addEventListener: (kind, act) => (listeners[kind] = act),
     },
-    window: { devicePixelRatio: 2, addEventListener: (kind, act) => (listeners[kind] = act) },
+    window: {
+      devicePixelRatio: 2,
+      addEventListener: (kind, act) => (listeners[kind] = act),
+      matchMedia: (query) => ({ addEventListener: (kind, act) => (listeners[`${kind} ${query}`] = act) }),
+    },
     getComputedStyle: () => ({ color: "#000" }),
   };
   for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });

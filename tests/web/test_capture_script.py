@@ -322,6 +322,7 @@ def test_the_page_follows_a_measurement_and_holds_the_focus(cases: Json) -> None
         "start": False,
         "stop": True,
         "focus": "stop",
+        "scrolled": ".capture-scene",
     }
     assert _shown(told["refused"], "rate", "confidence", "reason") == [_NONE, _NONE, "More light."]
     assert _shown(told["given"], "rate", "confidence", "reason") == ["72", "86 %", ""]
@@ -341,7 +342,11 @@ def test_a_page_out_of_sight_stops_the_camera_and_still_gives_the_result(cases: 
         "stop": False,
         "focus": "start",
     }
-    assert told["row"] == ["71.9 bpm", _NONE, _NONE, "Breaths and variability: 30 seconds or more are needed"]
+    assert told["rows"] == [
+        ["71.9 bpm", _NONE, _NONE],
+        ["Breaths and variability: 30 seconds or more are needed"],
+    ]
+    assert told["redrawn"] == [True, True]
     assert told["hidden_parts"] == [False, True]
 
 

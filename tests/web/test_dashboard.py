@@ -238,6 +238,28 @@ async def test_it_tells_what_the_api_tells(lifesign: Lifesign) -> None:
     assert MARKUP not in page
 
 
+async def test_what_a_span_is_called_is_text_in_the_report_and_on_the_dashboard(lifesign: Lifesign) -> None:
+    # Without a number, which an issue would mask.
+    called = "a|b `c` <script>alert(document)</script>"
+    made = await provisioned(lifesign)
+    root, _, tool = conversation()
+    await send(lifesign, made, root | {"name": called}, tool | {"name": called, "attributes": []})
+    await told(lifesign, made, "POST", "/v1/runs/diagnose")
+    owner = await opened(lifesign, made["agent_key"])
+
+    pages = [await owner.get(path) for path in ("/dashboard", "/dashboard/sessions/s%2F1%20%C3%A9")]
+    async with lifesign.client(made["agent_key"]) as client:
+        report = (await client.get("/v1/reports/latest.md")).text
+
+    assert (await told(lifesign, made, "GET", "/v1/dashboard"))["top_issues"][0]["title"].endswith(called)
+    for page in pages:
+        assert html.escape(called) in page
+        assert executed_by(page) == []
+    [row] = [line for line in report.splitlines() if line.startswith("| ") and "a\\|b" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 6
+    assert "\\`c\\` &lt;script&gt;alert(document)&lt;/script&gt;" in row
+
+
 async def test_an_empty_project_says_how_to_begin(lifesign: Lifesign) -> None:
     made = await provisioned(lifesign)
 

@@ -177,7 +177,7 @@ All else: [llms.txt]({base}/llms.txt).
 
 | status | `error` | what to do |
 |---|---|---|
-| 400 | `invalid_json`, `invalid_parameter`, `invalid_cursor`, `invalid_otlp`, `invalid_encoding` | Mend the request; the message tells what is wrong. |
+| 400 | `bad_request`, `invalid_json`, `invalid_parameter`, `invalid_cursor`, `invalid_otlp`, `invalid_encoding` | Mend the request; the message tells what is wrong. |
 | 400 | `project_name_required`, `project_name_invalid`, `operator_invalid`, `code_required`, `recovery_fields_required` | Mend the field that the code names. |
 | 401 | `missing_key`, `invalid_key`, `revoked_key`, `expired_key`, `wrong_key_kind` | Use a key of the kind that the message names. |
 | 403 | `not_project_key`, `not_sandbox`, `invalid_code`, `invalid_recovery_code` | Not with this key or code. |

@@ -22,7 +22,8 @@ def error_response(scope: Scope, error: Exception, *, request_id: str, now: Epoc
         return bots.error_response(error, request_id=request_id)
     if OPERATOR in scope and path.startswith("/admin/"):
         return heartbeats.error_response(error, request_id=request_id, now=now)
-    if path == "/v1" or path.startswith(("/v1/", "/_test/")):
+    # Of a request that is so broken that it has no path, JSON is the best guess.
+    if path in {"", "/v1"} or path.startswith(("/v1/", "/_test/")):
         return heartbeats.error_response(error, request_id=request_id, now=now)
     if path.startswith("/ping/"):
         return pings.ping_error(error)

@@ -13,6 +13,7 @@ from lifesign.envelopes.failures import Failure, failure_of
 from lifesign.faults import InvalidInput
 from lifesign.http.answers import json_answer
 from lifesign.http.body import BodyTooLarge
+from lifesign.http.protocol import RequestBroken
 
 PREFIX = "/v1/bot"
 _HTTP = {404: ("not_found", "Not found"), 405: ("method_not_allowed", "Method not allowed")}
@@ -55,6 +56,7 @@ _TOLD: dict[type[Exception], Callable[[Any], Failure]] = {
     BodyTooLarge: lambda _: Failure(
         413, "too_large", "Request body is larger than 1 MiB", headers={"Connection": "close"}
     ),
+    RequestBroken: lambda error: Failure(400, "bad_request", str(error), headers={"Connection": "close"}),
     InvalidInput: lambda error: Failure(
         400, "invalid_field", f"{error.faults[0].field}: {error.faults[0].message}", error.faults[0].field
     ),

@@ -28,7 +28,7 @@ _SERVER_ERROR = 500
 # So many that a line for each would be all the log says.
 _COUNTED = ("/checkin", "/progress", "/api/systems/heartbeat", "/v1/traces")
 _METHOD_NOT_ALLOWED = 405
-_CLOSING = {408, 413}
+_CLOSING = {400, 408, 413}
 _CLOSE = (b"connection", b"close")
 _LAST_WORDS_S = 2.0
 # Whoever knows what follows may do something.
@@ -89,6 +89,13 @@ class Edge:
         status = 0
         is_closing = False
 
+        async def receive_whole() -> Message:
+            message = await receive()
+            if FAILED in state:
+                # Of what came by then nobody knows what is missing.
+                raise state[FAILED]
+            return message
+
         async def send_with_id(message: Message) -> None:
             nonlocal status, is_closing
             if message["type"] == "http.response.start":
@@ -104,12 +111,12 @@ class Edge:
             app = self._app_for(scope)
             if scope["method"] == "HEAD" and _takes_head(scope["path"]):
                 # The framework knows HEAD on plain routes only.
-                await app({**scope, "method": "GET"}, receive, _without_body(send_with_id))
+                await app({**scope, "method": "GET"}, receive_whole, _without_body(send_with_id))
             elif scope["method"] in WRITES:
                 with audit.watching(scope["method"], scope["path"], via=_via(scope), now=self._clock.now()):
-                    await app(scope, receive, send_with_id)
+                    await app(scope, receive_whole, send_with_id)
             else:
-                await app(scope, receive, send_with_id)
+                await app(scope, receive_whole, send_with_id)
         except ClientDisconnect:
             # Whoever asked is gone; there is nobody to answer, and nothing went wrong here.
             log.info("request.abandoned", method=scope["method"], path=_path_to_log(scope), request_id=request_id)

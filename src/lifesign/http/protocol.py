@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from starlette.responses import Response
@@ -23,11 +24,15 @@ from lifesign.http.direct import Asked, DirectRoute, Work
 
 REQUEST_ID_HEADER = b"x-request-id"
 FAILED = "failed"
-"""Key of a scope's state under which the edge finds what has gone wrong before it was asked."""
+"""Key of a scope's state under which the edge finds what has gone wrong before it was asked, or while it reads."""
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 """Headers, and what they are called in `Connection`, by which a client offers to go on in another protocol."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _random = random.Random()  # noqa: S311 - see request_id_of
+
+
+class RequestBroken(Exception):
+    """What came is no HTTP: the head of a request, or how its body is framed. Where the next begins nobody knows."""
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -50,10 +55,14 @@ class DirectProtocol(HttpToolsProtocol):
     db: Database
     routes: tuple[DirectRoute, ...]
     _coming: "_Call | None" = None
+    _has_head: bool = False
+    """Whether what comes next belongs to a request that somebody answers: to its body."""
+    _is_broken: bool = False
     _idle_since: float | None = None
 
     def on_message_begin(self) -> None:
         """A request begins. What the app is told of it is made when the app is asked."""
+        self._has_head = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -62,15 +71,17 @@ class DirectProtocol(HttpToolsProtocol):
         """Decide which way a request goes. Its body, if any, is still to come."""
         if self._is_offer_declined():
             return
-        route = self._route()
+        route, before = self._route(), self.cycle
         if route is None:
             self._coming = None
             self.scope = self._new_scope(self.headers)
             super().on_headers_complete()
-            return
-        self._coming = _Call(self, route)
-        # What uvicorn asks of its cycles, ours answers as well.
-        self.cycle = cast("RequestResponseCycle", self._coming)
+        else:
+            self._coming = _Call(self, route)
+            # What uvicorn asks of its cycles, ours answers as well.
+            self.cycle = cast("RequestResponseCycle", self._coming)
+        # None was made for what goes on in another protocol.
+        self._has_head = self.cycle is not before
 
     def _new_scope(self, headers: list[tuple[bytes, bytes]]) -> HTTPScope:
         """What uvicorn begins a request with. The one that is being parsed may be another: it is left alone."""
@@ -92,6 +103,7 @@ class DirectProtocol(HttpToolsProtocol):
         """The request is whole."""
         if self._is_offer_declined():
             return
+        self._has_head = False
         call, self._coming = self._coming, None
         if call is None:
             super().on_message_complete()
@@ -151,6 +163,8 @@ class DirectProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
+        if self._is_broken:
+            return
         self._idle_since = None
         while True:
             try:
@@ -161,10 +175,40 @@ class DirectProtocol(HttpToolsProtocol):
                     continue
                 if self._should_upgrade():
                     self.handle_websocket_upgrade()
-            except httptools.HttpParserError:
-                self.logger.warning("Invalid HTTP request received.")
-                self.send_400_response("Invalid HTTP request received.")
+            except httptools.HttpParserError as error:
+                self._break_off(error)
             return
+
+    def _break_off(self, error: httptools.HttpParserError) -> None:
+        """Have the app tell what is wrong with what came, in its turn, and hang up. What follows is not looked at."""
+        self._is_broken = True
+        # What our own callbacks raised says nothing to whoever sent this.
+        reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
+        broken = RequestBroken(f"The request is not valid HTTP{reason}")
+        self.logger.warning("Invalid HTTP request received.")
+        if not self._has_head:
+            self._answer_in_turn(broken)
+        elif self.cycle.response_complete:
+            self.transport.close()
+        else:
+            # Whoever is reading the body finds it at the next step.
+            self.cycle.keep_alive = False
+            self.cycle.scope["state"][FAILED] = broken
+            self.cycle.message_event.set()
+
+    def _answer_in_turn(self, error: Exception) -> None:
+        """Let the app tell what has gone wrong with a request of which there is no whole head."""
+        scope = self._new_scope(self.headers)
+        scope["method"] = self.parser.get_method().decode("ascii") if self.url else "GET"
+        path = _path_in(self.url)
+        scope["path"], scope["raw_path"], scope["query_string"] = path, path.encode(), b""
+        scope["state"][FAILED] = error
+        is_busy = self._is_busy()
+        self.cycle = self._new_cycle(scope, keep_alive=False)
+        if is_busy:
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
 
     # A client may offer to go on in another protocol: Java's does with each request, in HTTP/2. Who does not take that
     # up answers as if nothing had been said, body and all. The parser stops at such a request, so another goes on.
@@ -229,7 +273,16 @@ class DirectProtocol(HttpToolsProtocol):
         scope["path"], scope["raw_path"], scope["query_string"] = call.path, call.path.encode(), b""
         if error is not None:
             scope["state"][FAILED] = error
-        cycle = RequestResponseCycle(
+        cycle = self._new_cycle(scope, keep_alive=call.keep_alive)
+        cycle.body, cycle.more_body = call.body, False
+        cycle.message_event.set()
+        cycle.disconnected = call.disconnected
+        if self.cycle is cast("RequestResponseCycle", call):
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _new_cycle(self, scope: HTTPScope, *, keep_alive: bool) -> RequestResponseCycle:
+        return RequestResponseCycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -239,15 +292,19 @@ class DirectProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=call.keep_alive,
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        cycle.body, cycle.more_body = call.body, False
-        cycle.message_event.set()
-        cycle.disconnected = call.disconnected
-        if self.cycle is cast("RequestResponseCycle", call):
-            self.cycle = cycle
-        self._start_asgi_task(cycle, self.app)
+
+
+def _path_in(target: bytes) -> str:
+    """The path that a request asks for, as far as it came; empty where it cannot be told."""
+    try:
+        path = httptools.parse_url(target).path or b""
+    except httptools.HttpParserError:
+        return ""
+    # Whatever the bytes are: only what owns the path is looked up.
+    return unquote(path.decode("latin-1"))
 
 
 def _is_at_most(value: bytes, limit: int) -> bool:

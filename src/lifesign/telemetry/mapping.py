@@ -121,7 +121,8 @@ def _record_of(
     model = _text(attributes, sources.model)
     tool = _text(attributes, sources.tool)
     tokens = _tokens(attributes, sources)
-    kind = _kind(attributes, sources, name, has_tool=tool is not None, has_model=model is not None and tokens.is_known)
+    is_call = model is not None and tokens.total is not None
+    kind = _kind(attributes, sources, name, has_tool=tool is not None, has_model=is_call)
     operation = _text(attributes, sources.route) or tool or name
     if kind == "tool" and tool is None:
         tool = _text(attributes, sources.entity)

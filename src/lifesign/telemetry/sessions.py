@@ -5,7 +5,8 @@ Nothing here depends on the order in which records arrived or are handed in. Spe
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from lifesign.clock import EpochMs, rfc3339
@@ -102,10 +103,6 @@ class Totals:
     total: int | None = None
     cost_nano: int | None = None
 
-    def plus(self, other: "Totals") -> "Totals":
-        """What both used together."""
-        return Totals(*(_sum(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
-
     def wire_tokens(self) -> dict[str, int | None]:
         """The six numbers of tokens."""
         return {
@@ -116,6 +113,14 @@ class Totals:
             "reasoning": self.reasoning,
             "total": self.total,
         }
+
+
+_used = attrgetter("input", "output", "cache_read", "cache_write", "reasoning", "total", "cost_nano")
+
+
+def together(several: Iterable[Totals]) -> Totals:
+    """What all of them used."""
+    return Totals(*map(_sum, zip(*map(_used, several), strict=True)))
 
 
 class Counts(NamedTuple):
@@ -206,7 +211,7 @@ def summary_of(session_id: str, records: Sequence[Narrow], aliases: Iterable[str
         environment=ordered[-1].environment,
         environments=_few(record.environment for record in ordered),
         models=_few(record.model for record in ordered),
-        outcome=outcome_of(ordered),
+        outcome=_outcome_of(ordered),
         turns=len(ordered),
         traces=len({record.trace_id for record in ordered}),
         failures=sum(record.is_failing for record in ordered),
@@ -214,7 +219,7 @@ def summary_of(session_id: str, records: Sequence[Narrow], aliases: Iterable[str
         started_ns=ordered[0].start_ns,
         ended_ns=max(max(record.start_ns, record.end_ns) for record in ordered),
         last_received_at=max(record.received_at for record in ordered),
-        totals=totals_of(ordered),
+        totals=_totals_of(ordered),
     )
 
 
@@ -233,14 +238,14 @@ def outcome_of(records: Iterable[Narrow]) -> Outcome:
     `failed`: something failed and its operation did not succeed later, or the latest root failed. `recovered`:
     everything that failed succeeded later. `ok`: nothing failed, and a root has arrived or a span says that it is OK.
     """
-    ordered = in_order(records)
-    last_success: dict[str, int] = {}
-    for record in ordered:
-        if not record.is_failing:
-            last_success[record.operation] = record.start_ns
+    return _outcome_of(in_order(records))
+
+
+def _outcome_of(ordered: Sequence[Narrow]) -> Outcome:
     failures = [record for record in ordered if record.is_failing]
     last_root = next((record for record in reversed(ordered) if not record.parent_id), None)
     if failures:
+        last_success = {record.operation: record.start_ns for record in ordered if not record.is_failing}
         has_recovered = all(last_success.get(each.operation, each.start_ns) > each.start_ns for each in failures)
         return "recovered" if has_recovered and not (last_root is not None and last_root.is_failing) else "failed"
     is_ok = last_root is not None or any(record.status == "ok" for record in ordered)
@@ -253,20 +258,22 @@ def totals_of(records: Iterable[Narrow]) -> Totals:
     Calls of models count unless there are such calls inside them; of anything else the tokens count where nothing
     inside tells tokens, and the cost where nothing inside tells a cost.
     """
-    ordered = in_order(records)
+    return _totals_of(in_order(records))
+
+
+def _totals_of(ordered: Sequence[Narrow]) -> Totals:
     inside = _inside(ordered)
     told = list(zip(ordered, inside, strict=True))
     tokens = [each for each, found in told if not found & (_CALL if each.kind in _METERED else _TOKENS)]
-    costs = [each for each, found in told if not found & (_CALL if each.kind in _METERED else _COST)]
-    return Totals(
-        input=_sum(record.input_tokens for record in tokens),
-        output=_sum(record.output_tokens for record in tokens),
-        cache_read=_sum(record.cache_read_tokens for record in tokens),
-        cache_write=_sum(record.cache_write_tokens for record in tokens),
-        reasoning=_sum(record.reasoning_tokens for record in tokens),
-        total=_sum(record.total_tokens for record in tokens),
-        cost_nano=_sum(record.cost_nano for record in costs),
-    )
+    costs = [each.cost_nano for each, found in told if not found & (_CALL if each.kind in _METERED else _COST)]
+    sums = [*map(_sum, zip(*map(_tokens, tokens), strict=True))] or [None] * _KINDS_OF_TOKENS
+    return Totals(*(*sums, _sum(costs)))
+
+
+_KINDS_OF_TOKENS: Final = 6
+_tokens = attrgetter(
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "total_tokens")
+)
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

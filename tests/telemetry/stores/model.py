@@ -1,12 +1,12 @@
 """The store that is plainly right: a list of records, over which the pure rules are run each time somebody asks."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
-from lifesign.telemetry.sessions import Summary, TraceSession, session_of, summary_of, trace_session
-from lifesign.telemetry.store import Appended, Filter
+from lifesign.telemetry.sessions import Summary, Totals, TraceSession, session_of, summary_of, trace_session
+from lifesign.telemetry.store import Appended, Filter, Stats
 
 Key = tuple[str, str]
 
@@ -86,5 +86,20 @@ class Model:
         its = [each for each in self.kept.values() if each.trace_id == trace_id]
         return sorted(its, key=lambda each: (each.start_ns, each.record_id))
 
-    def outcomes(self, since: int, until: int) -> dict[str, int]:
-        return dict(Counter(each.outcome for each in self.sessions(since, until, None)))
+    def stats(self, since: int, until: int) -> Stats:
+        ids = {*self.window(since, until, Filter())}
+        arrived = [each for each in self.kept.values() if each.record_id in ids]
+        sessions = self.sessions(since, until, None)
+        columns = zip(*(astuple(each.totals) for each in sessions), strict=True)
+        told = [[value for value in column if value is not None] for column in columns]
+        return Stats(
+            records=len(arrived),
+            failures=sum(each.status == "error" for each in arrived),
+            traces=len({each.trace_id for each in arrived}),
+            failures_by_signal=dict(Counter(each.signal_type for each in arrived if each.status == "error")),
+            sessions=len(sessions),
+            sessions_by_outcome=dict(Counter(each.outcome for each in sessions)),
+            totals=Totals(*(sum(values) if values else None for values in told)),
+            oldest_received_at=min((each.received_at for each in self.kept.values()), default=None),
+            pending_records=0,
+        )

@@ -176,9 +176,54 @@ def test_what_is_found_by_trace_session_or_id_is_not_looked_for_among_all_arriva
     assert not any("ix_spans_arrival" in plan or _reads_all_spans(plan) for plan in plans), "\n".join(plans)
 
 
-def _plans(engine: Engine, run: Callable[[Connection], object]) -> list[str]:
-    """How the database goes about each statement of `run`, which leaves nothing behind."""
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
+def test_summaries_of_many_sessions_take_no_more_statements_than_one_and_read_no_more_than_they_tell(
+    full: Engine,
+) -> None:
+    made: list[list[str]] = []
+    with full.connect() as conn:
+        known = Dictionary()
+        for limit in (1, _TRACES):
+            with _caught(conn) as statements:
+                told, worked = summaries.listed(conn, known, 3, _EVER, environment=None, limit=limit, after=None)
+            made.append([statement for statement, _ in statements])
+            assert len(told) == len(worked) == limit
+        conn.rollback()
+
+    one, many = made
+    # What one session names is known by now.
+    assert len(many) <= len(one)
+    assert [each for each in many if "op_hash" in each or "span_bodies" in each] == []
+
+
+# Nothing is known of tables that grew a moment ago -------------------------------------------------------------------
+def _failures(conn: Connection) -> object:
+    return reads.window(conn, Dictionary(), 3, _EVER, only=Filter(signal_type="error"), limit=50, after=_BEHIND)
+
+
+@pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("run", [_window, _failures, _recent_sessions], ids=lambda run: run.__name__.strip("_"))
+def test_the_newest_are_read_from_the_end_of_an_index_and_not_sorted_out_of_all(
+    full: Engine, run: Callable[[Connection], object], is_known: bool
+) -> None:
+    plans = _plans(full, run, is_known=is_known)
+
+    assert plans
+    told = [line.strip().removeprefix("->  ") for plan in plans for line in plan.splitlines()]
+    # Of what arrived at once the order is made, and of that alone.
+    assert not any(line.startswith(("Sort  (", "USE TEMP B-TREE FOR ORDER BY")) for line in told), "\n".join(plans)
+
+
+def _plans(engine: Engine, run: Callable[[Connection], object], *, is_known: bool = True) -> list[str]:
+    """How the database goes about each statement of `run`, which leaves nothing behind.
+
+    is_known: whether PostgreSQL has looked at its tables.
+    """
     with engine.connect() as conn:
+        if not is_known and engine.dialect.name == "postgresql":
+            ours = "SELECT oid FROM pg_class WHERE relnamespace = 'telemetry'::regnamespace"
+            conn.execute(text(f"DELETE FROM pg_statistic WHERE starelid IN ({ours})"))
         with _caught(conn) as statements:
             run(conn)
         found = [_plan(conn, statement, parameters) for statement, parameters in statements]

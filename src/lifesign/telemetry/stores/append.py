@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, case, func, insert, literal_column, select, text, update
+from sqlalchemy import Connection, case, func, insert, literal_column, select, text, true, update
 from sqlalchemy.dialects import sqlite
 
 from lifesign.clock import EpochMs
@@ -21,6 +21,7 @@ from lifesign.telemetry.stores import dictionary, digests, reads
 from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import COLUMNS, TEXTS, body_bytes, origin_text, row_of
 from lifesign.telemetry.stores.dictionary import Dictionary, Learned, day_of
+from lifesign.telemetry.stores.listed import listed, one_by_one
 from lifesign.telemetry.stores.members import members_arrival
 from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
 from lifesign.telemetry.stores.tables import (
@@ -83,11 +84,19 @@ class _Trace:
 
 
 def _traces(conn: Connection, project: int, trace_ids: Iterable[str]) -> dict[str, _Trace]:
+    """Those of these traces that have spans here. Index: the primary key of `traces`, once for each of them."""
     t = traces.c
     query = select(t.trace_id, t.session, t.rank, sessions.c.session_id).join(sessions, sessions.c.id == t.session)
+    query = query.where(t.project == project)
     found = {}
     for some in batches(sorted(trace_ids)):
-        of_some = query.where(t.project == project, t.trace_id.in_([bytes.fromhex(each) for each in some]))
+        keys = [bytes.fromhex(each) for each in some]
+        if conn.dialect.name == "sqlite":
+            of_some = query.where(t.trace_id.in_(keys))
+        else:
+            wanted = listed(conn, trace_id=keys)
+            of_one = one_by_one(query.where(t.trace_id == wanted.c.trace_id))
+            of_some = select(*of_one.c).select_from(wanted).join(of_one, true())
         for row in conn.execute(of_some):
             named = None if row.rank is None else TraceSession(row.session_id, Rank.from_key(row.rank))
             found[row.trace_id.hex()] = _Trace(row.session, named)
@@ -96,11 +105,10 @@ def _traces(conn: Connection, project: int, trace_ids: Iterable[str]) -> dict[st
 
 def _stored(conn: Connection, project: int, keys: Sequence[Key]) -> set[Key]:
     """Those of these spans that are stored. Index: uq_spans_identity, once for each of them, however long the trace."""
-    s = spans.c
     found = set()
     for some in batches(keys):
         pairs = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in some]
-        rows = conn.execute(reads.stored(conn, project, pairs, s.id))
+        rows = conn.execute(reads.stored(conn, project, pairs))
         found |= {(row.trace_id.hex(), row.span_id.hex()) for row in rows if row.id is not None}
     return found
 

@@ -8,7 +8,7 @@ from sqlalchemy import Row
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.otlp.spans import Resource, Scope
-from lifesign.telemetry.records import Body, Kind, Narrow, Origin, Record, SignalType, Status
+from lifesign.telemetry.records import Body, Kind, Origin, Record, SignalType, Status
 from lifesign.telemetry.stores.tables import spans
 
 KINDS: Final[tuple[Kind, ...]] = (
@@ -121,13 +121,8 @@ def row_of(
     )
 
 
-def narrow_of(row: Row[Any], own_session: str | None, strings: Mapping[int | None, str | None]) -> Narrow:
-    """What a row of `spans` says. strings: the text of each number."""
-    return Narrow(**_narrow(row, own_session, strings))
-
-
 def record_of(row: Row[Any], own_session: str | None, strings: Mapping[int | None, str | None]) -> Record:
-    """The same with what `span_bodies` says, which the row has as `body`."""
+    """What a row of `spans` says, and `span_bodies`, which the row has as `body`. strings: the text of each number."""
     origin = strings.get(row.origin)
     return Record(
         **_narrow(row, own_session, strings),
@@ -136,10 +131,9 @@ def record_of(row: Row[Any], own_session: str | None, strings: Mapping[int | Non
     )
 
 
-def numbers_of(rows: Sequence[Row[Any]], *, with_origin: bool) -> set[int]:
+def numbers_of(rows: Sequence[Row[Any]]) -> set[int]:
     """The numbers of all texts that rows name."""
-    names = (*TEXTS, "origin") if with_origin else TEXTS
-    found = {getattr(row, name) for row in rows for name in names}
+    found = {getattr(row, name) for row in rows for name in (*TEXTS, "origin")}
     found.discard(None)
     return found
 

@@ -37,8 +37,9 @@ def _messages(arrivals: Arrivals, keys: Collection[Key]) -> dict[Key, str]:
     found: dict[Key, str] = {}
     for some in parts_of(places):
         scene.stop.look()
-        query = reads.stored(scene.conn, scene.project, some, span_bodies.c.body)
-        for trace_id, span_id, body in scene.rows(query.outerjoin(span_bodies, span_bodies.c.id == S.id)):
+        places_of = reads.stored(scene.conn, scene.project, some).subquery("stored")
+        query = select(places_of.c.trace_id, places_of.c.span_id, span_bodies.c.body).select_from(places_of)
+        for trace_id, span_id, body in scene.rows(query.outerjoin(span_bodies, span_bodies.c.id == places_of.c.id)):
             message = None if body is None else message_in(body)
             if message is not None:
                 found[trace_id.hex(), span_id.hex()] = message

@@ -164,7 +164,7 @@ class _Sums:
         """Count the records whose parent is not stored. Index: uq_spans_identity."""
         stored: set[tuple[bytes, bytes]] = set()
         for some in parts_of(sorted(set(self._orphans))):
-            query = reads.stored(self._scene.conn, self._scene.project, some, S.id)
+            query = reads.stored(self._scene.conn, self._scene.project, some)
             stored.update((trace_id, span_id) for trace_id, span_id, number in self._scene.rows(query) if number)
         self._counts["orphan_parents"] += sum(each not in stored for each in self._orphans)
         self._orphans.clear()

@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import orjson
-from sqlalchemy import BigInteger, ColumnElement, Connection, LargeBinary, Subquery, any_, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Select,
+    Subquery,
+    any_,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.selectable import LateralFromClause
 
 Keys = Sequence[int] | Sequence[bytes]
 
@@ -33,6 +45,16 @@ def listed(conn: Connection, **columns: Keys) -> Subquery:
         for name, keys in columns.items()
     ]
     return select(*chosen).subquery("listed")
+
+
+def one_by_one(looked_up: Select[Any]) -> LateralFromClause:
+    """What is looked up of each row of a table of keys that is joined with it. On PostgreSQL.
+
+    Joined with a table that grew a moment ago, of which it knows nothing, it takes all that a project has for a few
+    rows, and reads them in place of the keys: with 50,000 traces, half a second for each request with spans. The offset
+    keeps it from that.
+    """
+    return looked_up.offset(0).lateral("found")
 
 
 def _cut(keys: Sequence[bytes], place: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, UnaryExpression, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, UnaryExpression, func, select, union_all
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import CompoundSelect, Subquery
 
@@ -18,6 +18,16 @@ def not_sought(column: ColumnElement[int]) -> ColumnElement[int]:
     """
     plus: custom_op[int] = custom_op("+")
     return UnaryExpression(column, operator=plus, type_=column.type)
+
+
+def go_by_index(conn: Connection) -> None:
+    """Until the transaction ends, what an index has in order is not sorted: a page ends once it is full.
+
+    PostgreSQL, which knows nothing of a table that grew a moment ago, takes a window of 500,000 records for a dozen,
+    and finds and sorts all of them for the newest hundred, which takes seconds. SQLite goes by the index untold.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(select(func.set_config("enable_sort", "off", True)))  # noqa: FBT003 - what it is called with there
 
 
 def members_of(session_numbers: Sequence[int], *columns: ColumnElement[Any]) -> CompoundSelect[Any]:

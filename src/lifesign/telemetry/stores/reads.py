@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, func, or_, select, true, tuple_
 
 from lifesign.clock import EpochMs
 from lifesign.telemetry.records import Record
@@ -12,8 +12,8 @@ from lifesign.telemetry.stores import dictionary
 from lifesign.telemetry.stores.batches import batches
 from lifesign.telemetry.stores.codes import SIGNAL, numbers_of, record_of
 from lifesign.telemetry.stores.dictionary import Dictionary
-from lifesign.telemetry.stores.listed import listed
-from lifesign.telemetry.stores.members import member_ids, not_sought
+from lifesign.telemetry.stores.listed import listed, one_by_one
+from lifesign.telemetry.stores.members import go_by_index, member_ids, not_sought
 from lifesign.telemetry.stores.tables import sessions, span_bodies, spans, traces
 
 S = spans.c
@@ -39,8 +39,8 @@ def window(
     since, until = arrived
     is_few = only.trace_id is not None or only.session_id is not None
     at = not_sought(S.received_at) if is_few else S.received_at
-    query = _whole(not_sought(S.project) if only.session_id is not None else S.project, project)
-    query = query.where(at >= since, at < until)
+    its_project = not_sought(S.project) if only.session_id is not None else S.project
+    query = select(S.id).where(its_project == project, at >= since, at < until)
     if only.environment is not None:
         number = dictionary.string_number(conn, project, only.environment)
         if number is None:
@@ -63,8 +63,13 @@ def window(
             return []
         is_behind = and_(at == after.received_at, tuple_(S.trace_id, S.span_id) > tuple_(*place))
         query = query.where(at <= after.received_at, or_(at < after.received_at, is_behind))
-    ordered = query.order_by(at.desc(), S.trace_id, S.span_id).limit(limit)
-    return _stored(conn, known, ordered)
+    # Which ones first, and only those whole: PostgreSQL would otherwise find and join all of a window that it takes for
+    # a dozen records.
+    page = query.order_by(at.desc(), S.trace_id, S.span_id).limit(limit).subquery("page")
+    if not is_few:
+        go_by_index(conn)
+    found = _stored(conn, known, _whole(not_sought(S.project), project).join(page, page.c.id == S.id))
+    return sorted(found, key=lambda each: (-each.record.received_at, each.record.record_id))
 
 
 def records(conn: Connection, known: Dictionary, project: int, record_ids: Sequence[str]) -> list[Stored]:
@@ -72,24 +77,25 @@ def records(conn: Connection, known: Dictionary, project: int, record_ids: Seque
     places = [place for place in map(_place_of, record_ids) if place is not None]
     found: dict[str, Stored] = {}
     for some in batches(places):
-        numbers = [row.id for row in conn.execute(stored(conn, project, some, S.id)) if row.id is not None]
+        numbers = [row.id for row in conn.execute(stored(conn, project, some)) if row.id is not None]
         query = _whole(not_sought(S.project), project).where(S.id.in_(numbers))
         found |= {each.record.record_id: each for each in _stored(conn, known, query)}
     return [found[record_id] for record_id in dict.fromkeys(record_ids) if record_id in found]
 
 
-def stored(
-    conn: Connection, project: int, places: Sequence[tuple[bytes, bytes]], *columns: ColumnElement[Any]
-) -> Select[Any]:
-    """Trace and span of these, each with columns of `spans`: null of what is not stored.
+def stored(conn: Connection, project: int, places: Sequence[tuple[bytes, bytes]]) -> Select[Any]:
+    """Trace and span of these, each with its `id` in `spans`: null of what is not stored.
 
     Index: uq_spans_identity, once for each.
     """
-    # SQLite finds no place in an index by a list of pairs, and joined with a table of them it may begin at the other
-    # end, with all spans of the project. An outer join it has to begin here.
     keys = listed(conn, trace_id=[each for each, _ in places], span_id=[each for _, each in places])
     is_it = and_(S.project == project, S.trace_id == keys.c.trace_id, S.span_id == keys.c.span_id)
-    return select(keys.c.trace_id, keys.c.span_id, *columns).select_from(keys).outerjoin(spans, is_it)
+    if conn.dialect.name == "sqlite":
+        # It finds no place in an index by a list of pairs, and joined with a table of them it may begin at the other
+        # end, with all spans of the project. An outer join it has to begin here.
+        return select(keys.c.trace_id, keys.c.span_id, S.id).select_from(keys).outerjoin(spans, is_it)
+    found = one_by_one(select(S.id).where(is_it))
+    return select(keys.c.trace_id, keys.c.span_id, found.c.id).select_from(keys).outerjoin(found, true())
 
 
 def trace(
@@ -180,7 +186,7 @@ def _in_order(query: Select[Any]) -> Select[Any]:
 
 def _stored(conn: Connection, known: Dictionary, query: Select[Any]) -> list[Stored]:
     rows = conn.execute(query).all()
-    texts = known.texts(conn, numbers_of(rows, with_origin=True))
+    texts = known.texts(conn, numbers_of(rows))
     return [_one(row, texts) for row in rows]
 
 

@@ -22,6 +22,10 @@ class View {
       }
     });
     window.addEventListener("pagehide", () => this.measurement?.release());
+    // What was drawn has the size and the colour of then.
+    const redraw = () => this.wave && this.drawWave();
+    window.addEventListener("resize", redraw);
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   }
 
   async start() {
@@ -49,6 +53,8 @@ class View {
   }
 
   ended(words, hasResult) {
+    // What was to be kept in mind while it lasted is over.
+    this.warned = "";
     this.say(words);
     if (!hasResult) this.showNothing();
     const isStopFocused = document.activeElement === byId("stop");
@@ -67,7 +73,10 @@ class View {
   }
 
   showScene(isShown) {
-    this.section.querySelector(".capture-scene").hidden = !isShown;
+    const scene = this.section.querySelector(".capture-scene");
+    scene.hidden = !isShown;
+    // On small screens the pulse would be out of sight below what was said before.
+    if (isShown) scene.scrollIntoView({ block: "start" });
   }
 
   drawGuide(regions, isOval) {
@@ -75,14 +84,17 @@ class View {
     if (guide.width !== WIDTH) Object.assign(guide, { width: WIDTH, height: HEIGHT });
     const brush = guide.getContext("2d");
     brush.clearRect(0, 0, WIDTH, HEIGHT);
-    brush.strokeStyle = "#fff";
-    brush.lineWidth = 2;
-    if (isOval) {
-      brush.beginPath();
-      brush.ellipse(OVAL.x, OVAL.y, OVAL.wide, OVAL.high, 0, 0, 2 * Math.PI);
-      brush.stroke();
+    // White in black, to be seen on whatever is behind it.
+    for (const [colour, width] of [["rgb(0 0 0 / 60%)", 5], ["#fff", 2]]) {
+      brush.strokeStyle = colour;
+      brush.lineWidth = width;
+      if (isOval) {
+        brush.beginPath();
+        brush.ellipse(OVAL.x, OVAL.y, OVAL.wide, OVAL.high, 0, 0, 2 * Math.PI);
+        brush.stroke();
+      }
+      for (const [left, top, wide, high] of regions ?? []) brush.strokeRect(left, top, wide, high);
     }
-    for (const [left, top, wide, high] of regions ?? []) brush.strokeRect(left, top, wide, high);
   }
 
   showColours(t, colours) {
@@ -135,18 +147,25 @@ class View {
 
   showResult({ vitals }) {
     this.showUpdate(vitals.heart_rate);
-    const row = document.createElement("tr");
     const numbers = Object.keys(SHOWN).map((name) => told(vitals[name]));
-    [new Date().toLocaleTimeString(), ...numbers, whyNotMore(vitals)].forEach((text, index) => {
-      const cell = document.createElement("td");
-      cell.textContent = text;
-      if (index > 0 && index <= numbers.length) cell.className = "num";
-      row.append(cell);
-    });
+    const rows = [rowOf([new Date().toLocaleTimeString([], { timeStyle: "short" }), ...numbers], "num")];
+    const why = whyNotMore(vitals);
+    // Below the numbers and as wide as they are together: a phone has no room for it beside them.
+    if (why) {
+      const below = rowOf([why], "capture-why");
+      below.firstChild.colSpan = numbers.length + 1;
+      rows.push(below);
+    }
     byId("results").hidden = false;
     byId("no-results").hidden = true;
-    byId("results").querySelector("tbody").prepend(row);
+    byId("results").querySelector("tbody").prepend(...rows);
   }
+}
+
+function rowOf(texts, className) {
+  const row = document.createElement("tr");
+  for (const text of texts) row.append(Object.assign(document.createElement("td"), { textContent: text, className }));
+  return row;
 }
 
 const section = byId("capture");

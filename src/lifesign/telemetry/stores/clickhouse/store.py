@@ -17,7 +17,7 @@ from lifesign.db.open import data_directory_lock
 from lifesign.diagnosis.details import Fetch
 from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows
 from lifesign.telemetry.records import Narrow, Record
-from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of
+from lifesign.telemetry.sessions import MOST_RECORDS, Counts, Outcome, Summary, Totals, summary_of, together
 from lifesign.telemetry.store import (
     EXAMINED_S,
     Activity,
@@ -88,7 +88,7 @@ class Tally:
     def add(self, summary: Summary) -> None:
         self.sessions += 1
         self.by_outcome[summary.outcome] += 1
-        self.totals = self.totals.plus(summary.totals)
+        self.totals = together((self.totals, summary.totals))
 
 
 class ClickHouseStore:
@@ -420,10 +420,10 @@ class ClickHouseStore:
         await self._drained(project_id, within_s=max(self.drain_s, _EXAMINED_DRAIN_S))
         waiting = (await self._pending(project_id)).records
 
-        def examined(asked: Asked) -> T:
+        def examined(asked: Asked, beside: Asked) -> T:
             most = facts.Most(of_a_session=self.most_of_a_session, held=self.most_held)
             with collecting_seldom():
-                return facts.examine(asked, project_id, windows, judge, most=most, pending=waiting)
+                return facts.examine(asked, beside, project_id, windows, judge, most=most, pending=waiting)
 
         return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
 
