@@ -397,10 +397,22 @@ def test_of_a_context_that_grew_what_it_grew_to_is_told() -> None:
         ([5001, 8000, 11_000, 14_000, 17_000, 20_000], False),
         ([5000, 8000, 11_000, 14_000, 20_000], False),
         ([5000, 8000, 8000, 14_000, 17_000, 20_000], False),
+        ([None, 9000, 12_000, 15_000, 18_000, 21_000], False),
+        ([0, 9000, 12_000, 15_000, 18_000, 21_000], False),
+        ([3000, 9000, None, 15_000, 18_000, 21_000, 24_000], False),
     ],
-    ids=["six rising to four times", "19,999", "less than four times", "five", "not rising"],
+    ids=[
+        "six rising to four times",
+        "19,999",
+        "less than four times",
+        "five",
+        "not rising",
+        "from what is not told",
+        "from nothing",
+        "with one that is not told",
+    ],
 )
-def test_a_context_that_grows_with_every_call_is_told(inputs: list[int], *, fires: bool) -> None:
+def test_a_context_that_grows_with_every_call_is_told(inputs: list[int | None], *, fires: bool) -> None:
     found = issues([llm(number, trace=1, input_tokens=tokens) for number, tokens in enumerate(inputs, 1)])
 
     assert list(found) == (["token_runaway on clerk"] if fires else [])
