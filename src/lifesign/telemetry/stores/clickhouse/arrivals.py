@@ -185,7 +185,9 @@ class Arrivals:
     def traces_named(self, traces: str) -> str:
         """A subquery of traces, each once, with `named`: the other way round, as these are fewer than have names."""
         names = _named(f"trace_id IN ({self.traces})" if self.has_many else "1")
-        return f"({names}) AS n RIGHT JOIN ({traces}) AS s USING trace_id"
+        # Under another name, so that no version can take the trace of a name that is not there for that which was seen.
+        named = f"SELECT trace_id AS named_trace, named FROM ({names})"
+        return f"({named}) AS n RIGHT JOIN ({traces}) AS s ON n.named_trace = s.trace_id"
 
     @property
     def _is_read(self) -> str:
