@@ -119,7 +119,7 @@ async def _scanned(store: SpanStore) -> float:
         until = f"fromUnixTimestamp64Milli(toInt64({UNTIL}), 'UTC')"
         scan = _SCAN.format("project_id = {project:String}", until)
 
-        def ask(asked: Asked) -> object:
+        def ask(asked: Asked, _beside: Asked) -> object:
             return asked.rows(scan, {"project": PROJECT})
 
         await store._clickhouse.at_length(ask, limit_s=60)  # noqa: SLF001 - no store answers that

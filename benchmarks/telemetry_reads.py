@@ -63,11 +63,14 @@ def _on(kind: DatabaseKind, options: Options) -> list[Figure]:
                 return Figure(f"{name}, p95 of {_TIMES}", rounds, "ms", None if goal_ms is None else Goal(goal_ms))
 
             session = http.get("/v1/sessions?limit=1").json()["sessions"][0]["session_id"]
+            record = http.get("/v1/telemetry?limit=1").json()["records"][0]
             title = f"{kind}: sessions, the newest 50 among {count // SPANS_PER_TRACE:,}"
             return [
                 measured(title, "/v1/sessions", 300),
                 measured("  of one environment", "/v1/sessions?environment=production"),
                 measured("  one session with its records", f"/v1/sessions/{session}"),
+                measured("  one session by a trace of it", f"/v1/sessions/{record['trace_id']}"),
+                measured("  one record by its id", f"/v1/telemetry?ids={record['record_id']}"),
                 measured("  telemetry, the newest 100", "/v1/telemetry"),
                 measured("  GET /health, the client's own share", "/health"),
                 Figure("  server: resident afterwards", [server.rss_mib()], "MiB"),

@@ -1,5 +1,7 @@
 """`python -m benchmarks.diagnosis`: plant faults, convert labelled runs of others, and score the diagnosis on either.
 
+`traffic` tells what the rules say of healthy traffic.
+
 Gates, told in the output: precision of `tool_call_failed` with at least 3 failures >= .85 and of `tool_loop` >= .80, at
 most 10 false alarms in 100 healthy runs, and reruns that are identical.
 """
@@ -9,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.diagnosis import runs, scoring, synthetic
+from benchmarks.diagnosis import runs, scoring, synthetic, traffic
 from benchmarks.diagnosis.diagnosing import Server, in_process
 from benchmarks.diagnosis.formats import FORMATS, NotThisFormat, runs_of
 from benchmarks.diagnosis.runs import Json
@@ -33,6 +35,7 @@ def main() -> int:
         "directories", type=Path, nargs="*", metavar="OUT_DIR", help="what the others wrote; none: planted"
     )
     score.add_argument("--url", help="let this server diagnose, instead of the rules in this process")
+    commands.add_parser("traffic", help="print what the rules say of healthy traffic, by its kind, as JSON")
     asked = parser.parse_args()
     try:
         match asked.command:
@@ -40,6 +43,8 @@ def main() -> int:
                 print(f"{runs.write(synthetic.runs(), asked.out)} runs")
             case "convert":
                 print(f"{runs.write(runs_of(asked.format, asked.source), asked.out)} runs")
+            case "traffic":
+                print(json.dumps(list(traffic.said_of(in_process)), indent=2))
             case _:
                 print(json.dumps(_scores(asked.directories, asked.url), indent=2))
     except (NotThisFormat, ValueError, OSError) as error:

@@ -66,13 +66,12 @@ def _agentrx(file: Path, document: Any, labels: Mapping[str, tuple[int, ...]]) -
 
 
 def _steps(messages: list[Json], indexes: list[int]) -> Iterator[Step]:
-    results = {message["tool_call_id"]: message for message in messages if message.get("tool_call_id")}
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         yield Step(indexes[place], _AGENT)
         for call in message.get("tool_calls") or ():
-            result = results.get(call["id"])
+            result = _result_of(messages, place, call["id"])
             yield Step(
                 indexes[place],
                 _AGENT,
@@ -82,18 +81,19 @@ def _steps(messages: list[Json], indexes: list[int]) -> Iterator[Step]:
             )
 
 
+def _result_of(messages: list[Json], place: int, call_id: str) -> Json | None:
+    """The next result of this call. The next: models give two calls of one run the same id."""
+    return next((each for each in messages[place + 1 :] if each.get("tool_call_id") == call_id), None)
+
+
 def _placed(wrong: tuple[int, ...], messages: list[Json], indexes: list[int]) -> tuple[int, ...]:
     """Where a label names the result of a tool, the step is that of the message that called it."""
-    caller = {
-        call["id"]: index
-        for message, index in zip(messages, indexes, strict=True)
-        for call in message.get("tool_calls") or ()
-    }
-    of_result = {
-        index: caller[message["tool_call_id"]]
-        for message, index in zip(messages, indexes, strict=True)
-        if message.get("tool_call_id") in caller
-    }
+    caller: dict[str, int] = {}
+    of_result: dict[int, int] = {}
+    for message, index in zip(messages, indexes, strict=True):
+        caller |= {call["id"]: index for call in message.get("tool_calls") or ()}
+        if message.get("tool_call_id") in caller:
+            of_result[index] = caller[message["tool_call_id"]]
     return tuple(dict.fromkeys(of_result.get(each, each) for each in wrong))
 
 
@@ -140,11 +140,15 @@ def _mini_swe(file: Path, document: Any, _labels: Mapping[str, tuple[int, ...]])
         steps.append(Step(place, _AGENT))
         answer = _text(messages[place + 1].get("content")) if place + 1 < len(messages) else None
         commands = _COMMAND.findall(_text(message.get("content")) or "")
-        calls = [
-            (call["function"]["name"], call["function"].get("arguments")) for call in message.get("tool_calls") or ()
-        ]
-        for tool, arguments in calls or [("bash", json.dumps({"command": each})) for each in commands]:
-            steps.append(Step(place, _AGENT, tool=tool, arguments=arguments, result=answer))
+        calls = message.get("tool_calls") or ()
+        for call in calls:
+            result = _result_of(messages, place, call["id"]) if "id" in call else None
+            told = answer if result is None else _text(result.get("content"))
+            function = call["function"]
+            steps.append(Step(place, _AGENT, tool=function["name"], arguments=function.get("arguments"), result=told))
+        for command in () if calls else commands:
+            arguments = json.dumps({"command": command})
+            steps.append(Step(place, _AGENT, tool="bash", arguments=arguments, result=answer))
     resolved = document.get("info", {}).get("scores", {}).get("resolved")
     yield Run(request_of(name, _AGENT, steps), Label(name, None if resolved is None else bool(resolved)))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,15 +33,16 @@ class Step:
 class Label:
     """What people said of a run; never sent. passed: None where nobody said.
 
-    steps: indexes of the steps that went wrong. agent: whose fault it was. fault: what was planted. is_baseline: it
-    belongs to the window before, of the run `of`.
+    steps: indexes of the steps that went wrong. agent: whose fault it was. faults: the rules that something was planted
+    for. silent: rules that must not fire, however near it is. of: it belongs to the window before, of that run.
     """
 
     run: str
     passed: bool | None
     steps: tuple[int, ...] = ()
     agent: str | None = None
-    fault: str | None = None
+    faults: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
     of: str | None = None
 
 
@@ -81,10 +83,11 @@ def request_of(name: str, agent: str, steps: Iterable[Step]) -> Json:
 
 @dataclass(slots=True)
 class Spans:
-    """The spans of one run, in the order in which they are added."""
+    """The spans of one run, in the order in which they are added. first_trace: where the numbers of traces begin."""
 
     run: str
     spans: list[Json] = field(default_factory=list)
+    first_trace: int = 0
 
     def add(
         self,
@@ -104,7 +107,7 @@ class Spans:
         if failing is not None:
             attributes = attributes | {"error.type": failing}
         span: Json = {
-            "traceId": _digest(f"{self.run} {trace}")[:32],
+            "traceId": _digest(f"{self.run} {self.first_trace + trace}")[:32],
             "spanId": span_id,
             "name": name,
             "kind": 1,
@@ -149,12 +152,26 @@ def write(runs: Iterable[Run], directory: Path) -> int:
 def read(directory: Path) -> Iterator[Run]:
     """What `write` wrote. Raises ValueError, naming file and line."""
     with (directory / RUNS).open(encoding="utf-8") as requests, (directory / LABELS).open(encoding="utf-8") as labels:
-        for number, (request, label) in enumerate(zip(requests, labels, strict=True), 1):
+        for number, (request, label) in enumerate(zip_longest(requests, labels), 1):
+            if request is None or label is None:
+                lacking = RUNS if request is None else LABELS
+                raise ValueError(f"{directory / lacking}: has no line {number}, and the other file has")
             try:
-                told = json.loads(label)
-                yield Run(json.loads(request), Label(**{**told, "steps": tuple(told["steps"])}))
+                told = json.loads(request)
+            except ValueError as error:
+                raise ValueError(f"{directory / RUNS}, line {number}: is no JSON ({error})") from error
+            try:
+                yield Run(told, _label(json.loads(label)))
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{directory}, line {number}: {error}") from error
+                raise ValueError(f"{directory / LABELS}, line {number}: is no label ({error})") from error
+
+
+def _label(told: Json) -> Label:
+    """Raises ValueError, TypeError, KeyError."""
+    if not isinstance(told["run"], str) or told["passed"] not in (True, False, None):
+        raise ValueError("run is a text, and passed is true, false or null")
+    lists: Json = {name: tuple(told[name]) for name in ("steps", "faults", "silent") if name in told}
+    return Label(**(told | lists))
 
 
 def _line(body: Json) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from benchmarks.diagnosis.runs import Json, Label, Run, step_of
 from benchmarks.diagnosis.synthetic import healthy_runs
+from lifesign.diagnosis.rules import all_rules
 
 MANY_FAILURES: Final = 3
 ALARMS: Final = frozenset({"critical", "high", "medium"})
@@ -28,8 +29,11 @@ class Diagnosed:
     """A run that somebody labelled, and what was said of it."""
 
     label: Label
-    passed: bool
     packet: Json
+
+    @property
+    def passed(self) -> bool:
+        return self.label.passed is True
 
     @property
     def signals(self) -> set[str]:
@@ -48,43 +52,58 @@ class Diagnosed:
 def score(runs: Iterable[Run], diagnose: Diagnose, *, on_a_clock: bool = False, seed: int = 7) -> Json:
     """The scores. Runs without a label are counted and left out; where none is healthy, our own are added.
 
-    on_a_clock: each diagnosis sees other times of arrival; what they decide is then no part of being identical.
+    on_a_clock: each diagnosis sees other times of arrival; what they decide is then no part of being identical, and
+    runs that need a window before are left out.
     """
     given = list(runs)
     if not any(run.label.passed and run.label.of is None for run in given):
         given += healthy_runs()
     before = {run.label.of: run.request for run in given if run.label.of is not None}
     now = [run for run in given if run.label.of is None]
-    done = [
-        Diagnosed(run.label, run.label.passed, diagnose([run.request], _before(before, run)))
-        for run in now
-        if run.label.passed is not None
-    ]
+    left_out = [run.label.run for run in now if on_a_clock and run.label.run in before]
+    now = [run for run in now if run.label.run not in left_out]
+    before = {} if on_a_clock else before
+    told = [Diagnosed(run.label, diagnose([run.request], _before(before, run))) for run in now if _is_asked(run)]
+    done = [each for each in told if each.label.passed is not None]
     together = [run.request for run in now]
     base_rate = _share(sum(not each.passed for each in done), len(done))
     healthy = [each for each in done if each.passed]
-    planted = [each for each in done if each.label.fault is not None]
     return {
         "runs": len(done),
         "unlabelled": len(now) - len(done),
+        "left_out": left_out,
         "healthy": len(healthy),
         "base_rate": base_rate,
-        "signals": {
-            name: _of_signal(name, done, base_rate) for name in sorted({s for each in done for s in each.signals})
-        },
+        "signals": {rule.signal_type: _of_signal(rule.signal_type, done, base_rate) for rule in all_rules()},
         "tool_call_failed_3": _precision(
             [each for each in done if each.failures_of("tool_call_failed") >= MANY_FAILURES], base_rate
         ),
         "tool_loop_or_pattern": _precision([each for each in done if "tool_loop" in each.signals], base_rate),
         **{f"step_hit_{most}": _step_hits(done, most) for most in _STEPS_LOOKED_AT},
         "false_alarms_per_100_healthy": _share(100 * sum(each.is_alarm for each in healthy), len(healthy)),
-        "planted": {
-            "found": sorted(each.label.fault or "" for each in planted if each.label.fault in each.signals),
-            "missed": sorted(each.label.fault or "" for each in planted if each.label.fault not in each.signals),
-        },
+        "planted": _planted(told),
+        "near_misses": _near_misses(told),
         "together": _in_short(diagnose(together, list(before.values()))),
         "reruns_identical": _is_repeatable(together, list(before.values()), diagnose, on_a_clock=on_a_clock, seed=seed),
     }
+
+
+def _is_asked(run: Run) -> bool:
+    return run.label.passed is not None or bool(run.label.silent)
+
+
+def _planted(told: Sequence[Diagnosed]) -> Json:
+    """Whether each rule found what was planted for it, alone and among others."""
+    planted = [(each, fault) for each in told for fault in each.label.faults]
+    missed = [f"{each.label.run}: {fault}" for each, fault in planted if fault not in each.signals]
+    return {"faults": len(planted), "rules": sorted({fault for _, fault in planted}), "missed": missed}
+
+
+def _near_misses(told: Sequence[Diagnosed]) -> Json:
+    """Whether each rule stays silent just below its threshold."""
+    near = [(each, rule) for each in told for rule in each.label.silent]
+    fired = [f"{each.label.run}: {rule}" for each, rule in near if rule in each.signals]
+    return {"runs": len(near), "rules": sorted({rule for _, rule in near}), "fired": fired}
 
 
 def _before(before: Mapping[str, Json], run: Run) -> list[Json]:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -76,12 +77,14 @@ from lifesign.engine.rules import Watch
 from lifesign.engine.spans import PruneSpans
 from lifesign.envelopes.edge import Edge, HotRoute, answer_error
 from lifesign.envelopes.failures import TABLE
+from lifesign.faults import Fault, InvalidInput
 from lifesign.heartbeats import routes as heartbeat_routes
 from lifesign.heartbeats import run_routes
 from lifesign.heartbeats.checkins import CheckIns
 from lifesign.heartbeats.holds import HeartbeatsInWindows
 from lifesign.heartbeats.service import HeartbeatsAsUsers
 from lifesign.http.context import Context
+from lifesign.http.crossroads import Crossroads
 from lifesign.http.describe import ABOUT, TAGS, component_schemas, correct, path_item_of, without_framework_errors
 from lifesign.http.description import Description, written
 from lifesign.http.direct import DirectRoute
@@ -99,7 +102,7 @@ from lifesign.preferences import routes as preference_routes
 from lifesign.projects import admin_routes
 from lifesign.projects import routes as project_routes
 from lifesign.projects import service as projects
-from lifesign.projects.rules import DEFAULT_PROJECT
+from lifesign.projects.rules import DEFAULT_PROJECT, ProjectAmbiguous, ProjectNotFound
 from lifesign.settings import Settings
 from lifesign.systems import inventory_routes, machine_routes
 from lifesign.systems import routes as system_routes
@@ -590,6 +593,7 @@ def _routed(*, is_testing: bool) -> FastAPI:
     if is_testing:
         api.include_router(observe.testing_router)
         api.state.known_routes += observe.testing_router.routes
+    api.router.middleware_stack = Crossroads(api.router)
     for kind in (*TABLE, HTTPException, Exception):
         api.add_exception_handler(kind, answer_error)
     api.openapi = _describer(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the description
@@ -656,15 +660,26 @@ class OperatorApp:
         self._admin.state = node.api.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Raises ProjectNotFound."""
+        """Serve one request. Raises InvalidInput when the header names no project, or several."""
         if scope["type"] == "http":
-            name = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode()).decode("latin-1")
-            project_id = await self._node.db.read(projects.id_of, name)
+            sent = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode())
+            project_id = await self._project_id(sent.decode("latin-1"))
             scope = {**scope, auth.OPERATOR: auth.noted(auth.operator(project_id))}
             if scope["path"].startswith("/admin/"):
                 await self._admin(scope, receive, send)
                 return
         await self._node.api(scope, receive, send)
+
+    async def _project_id(self, sent: str) -> str:
+        # Percent-encoded: names are in any script, headers are not.
+        ref = unquote(sent)
+        try:
+            return await self._node.db.read(projects.id_of, ref)
+        except ProjectNotFound as error:
+            raise InvalidInput(Fault("project", f"{ref!r} does not exist")) from error
+        except ProjectAmbiguous as error:
+            ids = ", ".join(error.project_ids)
+            raise InvalidInput(Fault("project", f"{ref!r} is the name of several, give an id: {ids}")) from error
 
 
 def operator_way_in(node: Node) -> ASGIApp:

@@ -296,11 +296,13 @@ async def test_a_key_may_read_itself_whatever_it_may_do(office: Lifesign) -> Non
         "name": "job",
         "scopes": ["checkins:write"],
         "project": own["project"],
+        "projectId": own["projectId"],
         "prefix": made["token"][:12],
         "createdAt": after(office, 0),
         "expiresAt": "2099-01-01T00:00:00.000Z",
     }
     assert own["project"].startswith("office-")
+    assert own["projectId"].startswith("prj_")
 
 
 async def test_nobody_reads_a_key_without_having_it(office: Lifesign) -> None:

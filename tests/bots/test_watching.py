@@ -115,10 +115,13 @@ async def test_what_people_let_rest_is_paused_and_waits_anew_afterwards(
 
     await move(is_on=False)
     resting = await _heartbeat(lifesign, made)
+    refused = await lifesign.ask("POST", f"/v1/heartbeats/{resting['id']}/resume", expect=400)
     await lifesign.advance(3600)
     await move(is_on=True)
     again = await _heartbeat(lifesign, made)
 
+    # It would fire for a run that nobody lets begin.
+    assert refused["error"]["message"] == f"{resting['managedBy']} does not run this schedule"
     assert (resting["status"], again["status"]) == ("paused", "active")
     assert again["nextDeadline"] == "2026-01-05T13:40:00.000Z"
 

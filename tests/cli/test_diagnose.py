@@ -1,18 +1,23 @@
 """`lifesign diagnose`: what stands out, for people, for programs, for a ticket."""
 
+import http.server
 import json
 import os
 import pty
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
+from lifesign.cli import diagnose
+from lifesign.cli.errors import CommandFailed
+from lifesign.diagnosis.service import LIMIT_S, WAIT_S
 from lifesign.diagnosis.shown import ImprovementPacket
-from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, running_server, started
+from tests.cli.conftest import COMMAND, Server, environment, lifesign_command, listening, running_server, started
 from tests.harness import Json
 from tests.telemetry.requests import body_of
 
@@ -73,6 +78,7 @@ def test_programs_get_the_packet_and_tickets_get_markdown(ailing: Server) -> Non
     assert as_markdown.code == 0
     assert "| medium | tool\\_call\\_failed on search | 3 |" in as_markdown.text
     assert as_markdown.text.endswith("External writes need human approval.\n")
+    assert "\x1b" not in as_json.text + as_markdown.text
 
 
 def test_what_follows_from_a_packet_is_written_to_a_file(ailing: Server, tmp_path: Path) -> None:
@@ -108,6 +114,9 @@ def test_nothing_to_act_on_has_a_code_of_its_own(ailing: Server) -> None:
         (["--since-minutes", "0"], None, 2, "--since-minutes"),
         (["--format", "xml"], None, 2, "--format"),
         (["--watch", "0"], None, 2, "--watch"),
+        (["--watch", "nan"], None, 2, "--watch"),
+        (["--watch", "inf"], None, 2, "--watch"),
+        (["--environment", ""], None, 1, "environment must not be empty"),
         ([], "lk_agent_nobody", 1, "This key is not known"),
         (["--url", "http://127.0.0.1:9"], None, 1, "127.0.0.1:9"),
         (["--out", "/nowhere/at/all.json"], None, 1, "cannot write /nowhere/at/all.json"),
@@ -121,6 +130,27 @@ def test_what_goes_wrong_is_told_with_the_code_of_this_command(
 
     assert ran.code == code
     assert words in ran.err
+
+
+def test_a_server_that_takes_its_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_answer = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            may_answer.wait(30)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    # As long as the server may take to say that it took too long; here a moment, to see that it is this that counts.
+    assert diagnose.PATIENCE_S > WAIT_S + LIMIT_S
+    monkeypatch.setattr(diagnose, "PATIENCE_S", 0.05)
+    with listening(Handler) as url:
+        try:
+            with pytest.raises(CommandFailed, match=url):
+                diagnose.diagnose(url=url, key="lk_agent_x")
+        finally:
+            may_answer.set()
 
 
 def test_a_watch_diagnoses_again_until_it_is_interrupted(ailing: Server) -> None:
@@ -139,6 +169,44 @@ def test_a_watch_diagnoses_again_until_it_is_interrupted(ailing: Server) -> None
     assert code == 130
 
 
+def test_a_watch_outlives_a_server_that_fails_for_a_while(ailing: Server, tmp_path: Path) -> None:
+    packet = ailing.command("diagnose", "--format", "json").out
+    answers = [(200, packet), (503, b'{"ok":false,"error":"busy","message":"Another one runs"}'), (200, packet)]
+    out = tmp_path / "improve.json"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            status, content = answers.pop(0) if len(answers) > 1 else answers[0]
+            content = b'{"ok":true,"packet":' + content + b"}" if status == 200 else content
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    arguments = ["diagnose", "--watch", "1", "--format", "json", "--out", str(out)]
+    with listening(Handler) as url, started(arguments, {"LIFESIGN_URL": url, "LIFESIGN_KEY": "lk_agent_x"}) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        shown = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read().decode()
+
+    assert shown == [json.loads(packet)] * 2
+    assert "Another one runs" in told
+    assert "Traceback" not in told
+    assert json.loads(out.read_text())["packet"] == shown[0]
+
+
+def test_a_watch_that_never_saw_a_packet_ends(ailing: Server) -> None:
+    env = ailing.env | {"LIFESIGN_KEY": "lk_agent_nobody"}
+
+    assert lifesign_command("diagnose", "--watch", "1", env=env).code == 1
+
+
 def test_a_watch_on_a_terminal_redraws(ailing: Server) -> None:
     ours, theirs = pty.openpty()
     command = [*COMMAND, "diagnose", "--watch", "1"]
@@ -155,3 +223,5 @@ def test_a_watch_on_a_terminal_redraws(ailing: Server) -> None:
 
     assert shown.count(b"\x1b[2J") == shown.count(b"\x1b[H\x1b[2J")
     assert b"tool_call_failed" in shown
+    # What a sender called a tool is text on a terminal, too.
+    assert b"[red] [2Jx" in shown or b"[red][2Jx" in shown

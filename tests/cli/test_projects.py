@@ -89,6 +89,55 @@ def test_keys_for_other_apis_are_made_for_a_project_by_its_id(server: Server) ->
     assert "jobs" not in lifesign_command("keys", "list", *where(server)).text.split()
 
 
+def test_a_project_is_found_by_its_name_wherever_one_is_asked_for(server: Server) -> None:
+    made = lifesign_command("projects", "create", "Ferns/Flechten \u706b", "--json", *where(server)).json
+    named = ("--project", "Ferns/Flechten \u706b", *where(server))
+
+    key = lifesign_command("keys", "create", "--name", "k", *named).text.strip()
+    listed = lifesign_command("keys", "list", "--json", *named).json["keys"]
+    let_in = lifesign_command("users", "add", "ada@example.org", *named)
+    env = {"LIFESIGN_URL": server.url, "LIFESIGN_KEY": key}
+    whose = httpx2.get(f"{server.url}/v1/whoami", headers={"Authorization": f"Bearer {key}"}, trust_env=False).json()
+    bots = [
+        lifesign_command("bots", "settings", *project, env=env).code
+        for project in ((), named[:2], ("--project", made["id"]))
+    ]
+    other = lifesign_command("bots", "settings", "--project", "default", env=env)
+    stays = lifesign_command("projects", "extend", named[1], "--days", "1", *where(server))
+    deleted = lifesign_command("projects", "delete", named[1], *where(server))
+    gone = lifesign_command("keys", "list", *named)
+
+    assert "k" in [each["name"] for each in listed]
+    assert let_in.code == 0
+    assert (whose["project"], whose["projectId"]) == (named[1], made["id"])
+    assert bots == [0, 0, 0]
+    told = f"the key belongs to the project {named[1]} ({made['id']}), not to default"
+    assert (other.code, other.err) == (4, f"lifesign: {told}\n")
+    assert "permanent" in stays.err
+    assert deleted.code == 0
+    assert (gone.code, "does not exist" in gone.err) == (4, True)
+
+
+def test_of_several_projects_with_one_name_an_id_has_to_be_given(server: Server) -> None:
+    made = [lifesign_command("projects", "create", "Twins", "--json", *where(server)).json["id"] for _ in range(2)]
+
+    keys = lifesign_command("keys", "list", "--project", "Twins", *where(server))
+    deleted = lifesign_command("projects", "delete", "Twins", *where(server))
+
+    for ran in (keys, deleted):
+        assert ran.code == 4
+        assert all(each in ran.err for each in made)
+    assert lifesign_command("keys", "list", "--project", made[0], *where(server)).code == 0
+    # What is an id, or the first project of all, is not taken for a name.
+    named = lifesign_command("projects", "create", made[1], "--json", *where(server)).json
+    lifesign_command("projects", "create", "default", *where(server))
+    listed = lifesign_command("keys", "list", "--project", made[1], "--json", *where(server)).json["keys"]
+    again = lifesign_command("keys", "list", "--project", "default", "--json", *where(server)).json["keys"]
+    assert named["id"] != made[1]
+    assert len(listed) == 2
+    assert "admin" in [each["name"] for each in again]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

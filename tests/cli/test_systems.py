@@ -77,6 +77,7 @@ def test_a_system_is_changed_suspended_taken_again_and_deleted(server: Server) -
     changed = server.told("systems", "update", key, "--name", "changed", "--clear", "notes", "--clear", "interval")
     suspended = server.command("systems", "suspend", key)
     is_suspended = server.told("systems", "show", key)["suspended"]
+    resumed = server.command("heartbeats", "resume", made["heartbeat_id"])
     reactivated = server.told("systems", "reactivate", key)
     secret = server.command("systems", "regenerate-secret", key).text.strip()
     unsure = server.command("systems", "delete", key)
@@ -85,6 +86,7 @@ def test_a_system_is_changed_suspended_taken_again_and_deleted(server: Server) -
 
     assert (changed["name"], changed["notes"], changed["interval"]) == ("changed", "", None)
     assert (suspended.text, is_suspended, reactivated["suspended"]) == (f"suspended {key}\n", True, False)
+    assert (resumed.code, resumed.err) == (4, f"lifesign: system {made['id']} is suspended\n")
     assert secret.startswith("lss_")
     assert secret != made["secret"]
     assert unsure.code == 2

@@ -597,6 +597,40 @@ def test_migrations_of_an_empty_database_make_exactly_the_declared_tables(settin
     assert len(migrated) > 20
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("table", "hot"),
+    [
+        (
+            "heartbeats",
+            {"last_checkin_at", "checkin_count", "anchor_at", "next_deadline", "fires_at", "armed_at", "run_due_at"},
+        ),
+        ("runs", {"progress_at", "lease_until"}),
+        ("systems", {"first_heartbeat"}),
+    ],
+)
+def test_what_is_written_most_is_changed_in_place(settings: Settings, table: str, hot: set[str]) -> None:
+    """No index holds it and no condition of an index names it: PostgreSQL would write to every index of the table."""
+    engine = _engine_again(settings)
+    with engine.begin() as conn:
+        named = conn.scalars(
+            text(
+                "SELECT a.attname FROM pg_depend d JOIN pg_class i ON i.oid = d.objid AND i.relkind = 'i' "
+                "JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
+                "WHERE d.classid = 'pg_class'::regclass AND d.refobjid = CAST(:table AS regclass)"
+            ),
+            {"table": table},
+        ).all()
+        columns = conn.scalars(
+            text("SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass)"), {"table": table}
+        ).all()
+    engine.dispose()
+
+    assert hot <= set(columns)
+    assert "id" in named or "heartbeat_id" in named
+    assert hot & set(named) == set()
+
+
 def _engine(settings: Settings) -> Any:  # Any: the two functions share no signature, but the type is Engine
     if settings.database_url is not None:
         engine = postgres_engine(settings, size=1)

@@ -41,6 +41,47 @@ def test_tables_that_are_as_they_should_be_are_found_so_without_alembic(tmp_path
     assert told.stdout.split() == [migrate.newest(), "False"]
 
 
+def test_heartbeats_of_suspended_systems_and_disabled_schedules_are_known_to_be_paused_by_them(tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / SQLITE_FILE)
+    settings = migrate.config()
+    with engine.begin() as conn:
+        settings.attributes["connection"] = conn
+        command.upgrade(settings, "0019")
+        for name, status in [("by-hand", "paused"), ("system", "paused"), ("resumed", "active"), ("bot", "paused")]:
+            conn.execute(
+                text(
+                    "INSERT INTO heartbeats (id, project_id, name, mode, timezone, grace_ms, is_sticky_pause, search, "
+                    "status, is_armed, anchor_at, checkin_count, created_at) "
+                    "VALUES (:name, 'p', :name, 'recurring', 'UTC', 0, 1, :name, :status, 1, 0, 0, 0)"
+                ),
+                {"name": name, "status": status},
+            )
+        for name, suspended_at in [("by-hand", None), ("system", 5), ("resumed", 5)]:
+            conn.execute(
+                text(
+                    "INSERT INTO systems (id, project_id, key, name, type, fqdn, notes, heartbeat_id, secret_hint, "
+                    "credential_version, suspended_at, created_at, updated_at, search) "
+                    "VALUES (:name, 'p', :name, :name, '', '', '', :name, 'abcd', 1, :at, 0, 0, :name)"
+                ),
+                {"name": name, "at": suspended_at},
+            )
+        conn.execute(
+            text(
+                "INSERT INTO bot_schedules (id, project_id, bot_id, member_id, prompt, prompt_hash, is_enabled, "
+                "timezone, days, max_errors, options, version, execution_count, error_count, heartbeat_id, "
+                "created_at, updated_at) "
+                "VALUES ('s', 'p', 'b', '', 'x', 'x', 0, 'UTC', '', 5, '{}', 1, 0, 0, 'bot', 0, 0)"
+            )
+        )
+
+    migrate.upgrade(engine)
+
+    with engine.begin() as conn:
+        flags = conn.execute(text("SELECT id FROM heartbeats WHERE is_suspended = 1 ORDER BY id")).scalars().all()
+    engine.dispose()
+    assert flags == ["bot", "system"]
+
+
 def test_counted_requests_survive_being_laid_out_anew_and_are_added_up_by_hours_and_days(tmp_path: Path) -> None:
     hour, day = 3_600_000, 86_400_000
     engine = sqlite_engine(tmp_path / SQLITE_FILE)

@@ -656,7 +656,7 @@ HOT = [
     Hot(
         "close: what depends on it", lambda c: heartbeats.dependents_of(c, [_id("hb", 7)]), "ix_dependencies_depends_on"
     ),
-    Hot("sweep: open windows", lambda c: maintenance.current_of(c, [_PROJECT], NOW), "ix_maintenance_project"),
+    Hot("sweep: open windows", lambda c: maintenance.current_of(c, [_PROJECT], NOW, NOW), "ix_maintenance_project"),
     Hot("users of a policy", lambda c: heartbeats.using_policy(c, _PROJECT, _id("pol", 207)), "ix_heartbeats_policy"),
     Hot(
         "open incidents of a policy",

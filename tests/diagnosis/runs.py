@@ -8,6 +8,7 @@ from typing import cast
 
 import httpx2
 
+from tests.diagnosis import shapes
 from tests.harness import Json, Lifesign
 from tests.telemetry.senders import Sender, sender
 
@@ -80,6 +81,10 @@ class Agent:
         answer = await self.ask(method, path, body)
         assert answer.status_code == 200, answer.text
         told = cast("Json", answer.json())
+        if (model := shapes.ANSWERS.get(path.partition("?")[0])) is not None:
+            shapes.assert_fits(model, told)
+        if "packet" in told:
+            shapes.assert_packet_fits(told["packet"])
         assert told.pop("ok") is True
         return told
 

@@ -69,6 +69,17 @@ async def test_other_packets_page_nobody(
     assert await status(lifesign) == "active"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_is_worse_than_asked_pages_too(lifesign: Lifesign) -> None:
+    ours = await default_project(lifesign)
+    await alert(lifesign, "low")
+    await ours.send(*[ours.tool(failing=True) for _ in range(3)])
+    packet = await ours.diagnose()
+
+    assert [each["severity"] for each in packet["issues"]] == ["medium"]
+    assert await status(lifesign) == "firing"
+
+
 async def test_the_heartbeat_belongs_to_diagnosis(lifesign: Lifesign) -> None:
     await alert(lifesign)
     heartbeat = await lifesign.get("diagnosis")

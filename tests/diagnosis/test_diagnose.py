@@ -70,7 +70,8 @@ async def test_three_failures_of_one_kind_are_one_issue(lifesign: Lifesign) -> N
         packet = await ours.diagnose()
 
     [issue] = packet["issues"]
-    assert packet["status"] == "ready_for_issue_diagnosis"
+    assert (packet["status"], packet["approval_required"]) == ("ready_for_issue_diagnosis", True)
+    assert packet["approval_reason"] == ("External writes (issues, pull requests, deployments) need human approval.")
     assert (issue["title"], issue["count"], issue["severity"]) == ("tool_call_failed on /checkout", 3, "medium")
     assert issue["evidence_ids"] == [f"rec_{each['traceId']}{each['spanId']}" for each in failing]
     assert issue["traces"] == [each["traceId"] for each in failing]
@@ -87,6 +88,17 @@ async def test_one_failure_is_to_be_observed(lifesign: Lifesign) -> None:
     [issue] = packet["issues"]
     assert issue["count"] == 1
     assert issue["next_action"].startswith("Keep observing: one occurrence only. Look at rec_")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_how_many_are_enough_to_act_on_is_a_setting(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(ready_min_count=4) as lifesign, agent(lifesign) as ours:
+        await ours.send(*[ours.tool(failing=True) for _ in range(3)])
+        three = await ours.diagnose()
+        await ours.send(ours.tool(failing=True))
+        four = await ours.diagnose()
+
+    assert (three["status"], four["status"]) == ("observe_more", "ready_for_issue_diagnosis")
 
 
 async def test_success_is_no_issue_unless_it_is_slow(lifesign: Lifesign) -> None:
@@ -246,6 +258,8 @@ async def test_the_last_hour_is_what_is_diagnosed_when_nothing_is_said(lifesign:
         ({"until": "2026-01-05"}, "invalid_parameter", "until must be an RFC 3339 time"),
         ({"until": "2026-01-05T12:00:01Z"}, "invalid_parameter", "until must not be in the future"),
         ({"environment": 7}, "invalid_parameter", "environment must be a text"),
+        ({"environment": ""}, "invalid_parameter", "environment must not be empty"),
+        ({"environment": "x" * 257}, "invalid_parameter", "environment must be at most 256 characters long"),
         ([], "invalid_json", "The body must be a JSON object"),
     ],
 )
@@ -283,10 +297,32 @@ async def test_a_producer_key_diagnoses_nothing(lifesign: Lifesign, method: str,
     assert (answer.status_code, answer.json()["error"]) == (401, "wrong_key_kind")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_to_diagnose_and_to_read_are_allowed_apart(lifesign: Lifesign) -> None:
+    calls = [
+        ("POST", DIAGNOSE, 200),
+        ("POST", "/v1/runs/verify", 400),
+        ("GET", "/v1/runs", 200),
+        ("GET", "/v1/runs/pkt_0", 404),
+        ("GET", "/v1/issues", 200),
+    ]
+    told: dict[str, list[int]] = {}
+    for scope in ("runs:write", "reports:read"):
+        key = (await lifesign.ask("POST", "/v1/keys", {"name": scope, "scopes": [scope]}, expect=201))["token"]
+        async with lifesign.client(key) as client:
+            answers = [
+                await client.request(method, path, json={} if method == "POST" else None) for method, path, _ in calls
+            ]
+        told[scope] = [each.status_code for each in answers]
+
+    allowed = [status for *_, status in calls]
+    assert told == {"runs:write": [*allowed[:2], 401, 401, 401], "reports:read": [401, 401, *allowed[2:]]}
+
+
 async def test_arrival_counts_and_not_what_a_span_says_of_its_time(lifesign: Lifesign) -> None:
     last_year_ns = START_NS - 365 * 86_400 * 1_000_000_000
     async with agent(lifesign) as ours:
-        await ours.send(ours.tool("early", failing=True))
+        await ours.send(ours.tool("early", failing=True, start_ns=START_NS + 2 * HOUR_S * 1_000_000_000))
         await lifesign.advance(2 * HOUR_S)
         await ours.send(ours.tool("late", failing=True, start_ns=last_year_ns))
         titles = await ours.titles()
@@ -331,6 +367,21 @@ async def test_the_order_of_arrival_changes_nothing(lifesign: Lifesign) -> None:
 
     assert len(first["issues"]) >= 2
     assert determined(first) == determined(second)
+
+
+async def test_a_baseline_is_complete_when_all_of_it_is_there_still(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(telemetry_retention_days=1) as lifesign, agent(lifesign) as ours:
+        await lifesign.advance(3 * HOUR_S)
+        whole = await ours.diagnose()
+        await lifesign.advance(24 * HOUR_S)
+        # What arrived then is gone by now, whichever window is asked for.
+        gone = await ours.diagnose(until=whole["window"]["until"])
+
+    assert (whole["baseline"]["complete"], whole["notices"]) == (True, [])
+    assert (gone["baseline"]["complete"], [each["code"] for each in gone["notices"]]) == (
+        False,
+        ["baseline_incomplete"],
+    )
 
 
 async def test_what_was_there_in_the_window_before_is_ongoing(lifesign: Lifesign) -> None:
@@ -428,6 +479,8 @@ async def test_the_overviews_tell_of_the_latest_packet(lifesign: Lifesign) -> No
     async with agent(lifesign) as ours:
         never = (await ours.ask("GET", "/v1/reports/latest.md")).text
         await ours.send(*[ours.tool("a|b", failing=True) for _ in range(3)], ours.tool("fetch", failing=True))
+        await ours.diagnose(environment="nowhere")
+        await lifesign.advance(1)
         packet = await ours.diagnose()
         dashboard = await ours.told("GET", "/v1/dashboard")
         report = (await ours.ask("GET", "/v1/reports/latest.md")).text
@@ -444,7 +497,10 @@ async def test_the_overviews_tell_of_the_latest_packet(lifesign: Lifesign) -> No
         "failures": 4,
         "issues": 2,
     }
-    assert "- Records: 4\n- Failures: 4\n" in report
+    assert f"- Packet: {packet['packet_id'].replace('_', chr(92) + '_')}\n" in report
+    assert "- Records: 4\n- Failures: 4\n- Sessions: 4\n" in report
+    assert "- Status: ready\\_for\\_issue\\_diagnosis\n" in report
+    assert [report.count(f"| {each['severity']} | ") for each in packet["issues"]] == [1, 1]
     assert "| medium | tool\\_call\\_failed on a\\|b | 3 | new | Reproduce a\\|b" in report
     assert all(f"- `{each}`" in report for issue in packet["issues"] for each in issue["evidence_ids"])
     assert report.endswith("\nExternal writes need human approval.\n")

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.diagnosis import rules
+from lifesign.diagnosis import rules, shown
 from lifesign.diagnosis.findings import Finding, Groups, Rule, View
 from lifesign.diagnosis.issues import Known
 from lifesign.diagnosis.preparation import Placed, key_of
 from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from tests.diagnosis.shapes import assert_fits
 from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
 
 
@@ -111,11 +112,11 @@ def test_what_failures_have_in_common_is_told() -> None:
     assert issue["versions"] == ["2.0.0"]
 
 
-@pytest.mark.parametrize(("failing", "good"), [(4, 9), (6, 4)])
-def test_too_few_records_have_nothing_in_common(failing: int, good: int) -> None:
+@pytest.mark.parametrize(("failing", "good", "told"), [(4, 9, False), (6, 4, False), (5, 5, True)])
+def test_too_few_records_have_nothing_in_common(failing: int, good: int, *, told: bool) -> None:
     records = [*spans(1, failing, failing=True, version="2"), *spans(100, good, version="1")]
 
-    assert only(diagnosed(records))["discriminator"] is None
+    assert (only(diagnosed(records))["discriminator"] is not None) is told
 
 
 def test_a_difference_below_three_tenths_is_none() -> None:
@@ -130,7 +131,15 @@ def test_a_difference_below_three_tenths_is_none() -> None:
 # How bad -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("sessions", "ended", "expected"),
-    [(12, 4, "critical"), (12, 3, "critical"), (12, 2, "high"), (12, 1, "low"), (9, 9, "medium"), (2, 2, "medium")],
+    [
+        (12, 4, "critical"),
+        (12, 3, "critical"),
+        (12, 2, "high"),
+        (10, 1, "high"),
+        (12, 1, "low"),
+        (9, 9, "medium"),
+        (2, 2, "medium"),
+    ],
 )
 def test_severity_goes_by_the_sessions_that_were_ended(sessions: int, ended: int, expected: str) -> None:
     records = []
@@ -140,6 +149,23 @@ def test_severity_goes_by_the_sessions_that_were_ended(sessions: int, ended: int
         records.append(span(100 + number, trace=number, parent=number, failing=fails))
 
     assert only(diagnosed(records))["severity"] == expected
+
+
+@pytest.mark.parametrize(("ended", "expected"), [(4, "critical"), (2, "high")])
+@pytest.mark.parametrize("kind", ["guardrail", "http"])
+def test_blocks_and_errors_end_sessions_as_tools_do(kind: str, ended: int, expected: str) -> None:
+    records = []
+    for number in range(1, 13):
+        fails = number <= ended
+        records.append(span(number, trace=number, kind="agent", operation="run", failing=fails))
+        records.append(span(100 + number, trace=number, parent=number, kind=kind, operation="step", failing=fails))
+
+    issue = only(diagnosed(records))
+
+    assert (issue["signal_type"], issue["severity"]) == (
+        "guardrail_block" if kind == "guardrail" else "error",
+        expected,
+    )
 
 
 def test_a_pattern_raises_the_severity_by_one_level() -> None:
@@ -166,6 +192,10 @@ def test_what_was_there_before_is_ongoing() -> None:
     assert (issue["state"], issue["baseline_count"]) == ("ongoing", 2)
 
 
+# When the first record of a test arrives.
+ARRIVED_MS = EpochMs(UNTIL_MS - 1_000_000 + 1)
+
+
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
@@ -175,8 +205,19 @@ def test_what_was_there_before_is_ongoing() -> None:
         (Known(EpochMs(SINCE_MS - 1), UNTIL_MS), "ongoing"),
         (Known(EpochMs(SINCE_MS - 1), EpochMs(UNTIL_MS - 2_000_000), "2.0.0"), "ongoing"),
         (Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000), "1.2.0"), "regressed"),
+        (Known(SINCE_MS, ARRIVED_MS), "regressed"),
+        (Known(SINCE_MS, EpochMs(ARRIVED_MS + 1)), "new"),
     ],
-    ids=["first told now", "told before", "after the fix", "before the fix", "an older version", "the fixed version"],
+    ids=[
+        "first told now",
+        "told before",
+        "after the fix",
+        "before the fix",
+        "an older version",
+        "the fixed version",
+        "as the window of the fix ended",
+        "a millisecond before",
+    ],
 )
 def test_the_ledger_says_what_is_new_and_what_came_back(known: Known, expected: str) -> None:
     failing = [span(1, failing=True, version="1.2.0")]
@@ -198,6 +239,10 @@ def test_what_came_back_in_the_newest_of_many_versions_has_regressed() -> None:
     known = Known(SINCE_MS, EpochMs(UNTIL_MS - 2_000_000), "2.0")
 
     assert only(diagnosed(now, before, ledger={found["fingerprint"]: known}))["state"] == "regressed"
+    last = EpochMs(ARRIVED_MS + 39)
+    for fixed_at, state in ((last, "regressed"), (EpochMs(last + 1), "new")):
+        known = Known(SINCE_MS, fixed_at, "2.0")
+        assert only(diagnosed(now, before, ledger={found["fingerprint"]: known}))["state"] == state
 
 
 @pytest.mark.parametrize(
@@ -297,7 +342,12 @@ def test_whatever_is_stored_gives_a_packet_and_order_changes_no_byte(
     current: list[Placed], baseline: list[Placed], dice: random.Random
 ) -> None:
     current, baseline = unique(current), unique(baseline)
-    told = json.dumps(diagnosed(current, baseline), ensure_ascii=False).encode()
+    packet = diagnosed(current, baseline)
+    told = json.dumps(packet, ensure_ascii=False).encode()
+    for issue in packet["issues"]:
+        assert_fits(shown.Issue, issue)
+    for notice in packet["notices"]:
+        assert_fits(shown.Notice, notice)
     dice.shuffle(current)
     dice.shuffle(baseline)
 

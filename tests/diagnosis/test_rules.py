@@ -202,6 +202,28 @@ def test_a_failure_that_somebody_minded_is_not_ignored(run: list[Placed]) -> Non
     assert issues(run)["tool_call_failed on search"]["patterns"] == []
 
 
+def test_only_tools_whose_own_failure_it_was_and_calls_after_it_count() -> None:
+    root = span(1, trace=1, kind="agent", operation="run")
+    calls_after = [llm(10 + each, trace=1, parent=1) for each in (1, 2)]
+    page = span(3, trace=1, parent=2, kind="http", operation="/page", failing=True)
+    tool = span(2, trace=1, parent=1, failing=True)
+
+    # The tool failed because of the page, which is no tool.
+    assert {title: each["patterns"] for title, each in issues([root, tool, page, *calls_after]).items()} == {
+        "error on /page": []
+    }
+    early = [llm(10 + each, trace=1, parent=1, start_ns=tool.record.start_ns - each) for each in (0, 1, 2)]
+    for calls_before in (early, [*early, calls_after[0]]):
+        assert issues([root, tool, *calls_before])["tool_call_failed on search"]["patterns"] == []
+    assert issues([root, tool, *early, *calls_after])["tool_call_failed on search"]["patterns"] == ["ignored_error"]
+
+
+def test_of_several_roots_none_may_have_failed() -> None:
+    other = span(50, trace=1, kind="agent", operation="other", failing=True)
+
+    assert issues([*run_with_failure(), other])["tool_call_failed on search"]["patterns"] == []
+
+
 # R8, R9 --------------------------------------------------------------------------------------------------------------
 def calls_with_failures(first: int, number: int, failing: int) -> list[Placed]:
     return [span(first + each, failing=each < failing) for each in range(number)]
@@ -216,12 +238,40 @@ def test_a_rate_that_rose_beyond_chance_is_told() -> None:
     assert steady["tool_call_failed on search"]["patterns"] == []
 
 
+@pytest.mark.parametrize(("timeouts", "refusals", "expected"), [(20, 12, "Timeout"), (12, 20, "Refused")])
+def test_a_rate_goes_into_the_failure_that_most_of_it_is(timeouts: int, refusals: int, expected: str) -> None:
+    kinds = ["Timeout"] * timeouts + ["Refused"] * refusals + [None] * 68
+    now = [span(n, failing=kind is not None, error_type=kind) for n, kind in enumerate(kinds, 1)]
+
+    packet = diagnosed(now, calls_with_failures(1001, 100, 2))
+
+    assert {each["error_type"]: each["patterns"] for each in packet["issues"]} == {
+        "Timeout": [],
+        "Refused": [],
+        expected: ["error_rate_regression"],
+    }
+
+
+def test_of_two_kinds_of_operation_each_rate_counts_its_own_sessions() -> None:
+    # Both have one issue of errors; five sessions of either are many.
+    now = [
+        *(span(n, kind="http", operation="/x", session=f"s{n % 5}", failing=n <= 30) for n in range(1, 101)),
+        *(span(200 + n, kind="workflow", operation="/x", session="w", failing=n <= 30) for n in range(1, 101)),
+    ]
+    before = [*spans(1001, 100, kind="http", operation="/x"), *spans(2001, 100, kind="workflow", operation="/x")]
+
+    [found] = issues(now, before).values()
+
+    assert (found["count"], found["patterns"], found["severity"]) == (60, ["error_rate_regression"], "high")
+
+
 def test_nineteen_calls_are_too_few_for_a_rate() -> None:
     enough = issues(calls_with_failures(1, 20, 19), calls_with_failures(1001, 20, 0))
-    few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 20, 0))
+    few = issues(calls_with_failures(1, 19, 19), calls_with_failures(1001, 200, 0))
+    few_before = issues(calls_with_failures(1, 200, 190), calls_with_failures(1001, 19, 0))
 
     assert enough["tool_call_failed on search"]["patterns"] == ["error_rate_regression"]
-    assert few["tool_call_failed on search"]["patterns"] == []
+    assert few["tool_call_failed on search"]["patterns"] == few_before["tool_call_failed on search"]["patterns"] == []
 
 
 @pytest.mark.parametrize(
@@ -242,6 +292,18 @@ def test_a_latency_that_rose_by_much_is_told(number: int, before_ms: int, now_ms
     assert found == ({"latency_regression on search": number} if fires else {})
 
 
+@pytest.mark.parametrize(("now", "before"), [(29, 300), (300, 29)])
+def test_twenty_nine_that_succeed_in_either_window_are_too_few_for_a_latency(now: int, before: int) -> None:
+    failing = [span(n, failing=True, duration_ms=5000) for n in range(5000, 5050)]
+
+    found = counts(
+        [*spans(1, now, duration_ms=5000), *failing],
+        [*spans(1001, before, duration_ms=100), *(span(n, failing=True) for n in range(6000, 6050))],
+    )
+
+    assert found == {"tool_call_failed on search": 50}
+
+
 def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
     now = [*spans(1, 90, duration_ms=100), *spans(91, 10, duration_ms=9000)]
 
@@ -251,18 +313,32 @@ def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
 def test_a_shift_that_may_be_chance_is_no_regression() -> None:
     before = spans(1001, 30, duration_ms=100)
 
-    # Worked out by hand: z is 2.78 for seven of thirty, 3.42 for ten.
-    assert counts([*spans(1, 7, duration_ms=900), *spans(8, 23, duration_ms=100)], before) == {}
+    # Worked out by hand: z is 3.00 for eight of thirty, which is .0013, and 3.42 for ten.
+    assert counts([*spans(1, 8, duration_ms=900), *spans(9, 22, duration_ms=100)], before) == {}
     assert counts([*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)], before) == {
         "latency_regression on search": 10
     }
 
 
-def test_among_many_operations_it_takes_less_chance_to_believe_one() -> None:
+@pytest.mark.parametrize(("operations", "fires"), [(32, True), (33, False)])
+def test_among_many_operations_it_takes_less_chance_to_believe_one(operations: int, *, fires: bool) -> None:
+    # Ten of thirty: p is .000309, and a hundredth may be false of 32 tests at .0003125.
     now = [*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)]
-    steady = [span(5000 + n, operation=f"op-{chr(97 + n % 50 // 25)}{chr(97 + n % 25)}") for n in range(1500)]
+    names = [f"op-{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(operations - 1)]
+    steady = [span(5000 + 30 * n + each, operation=name) for n, name in enumerate(names) for each in range(30)]
 
-    assert counts([*now, *steady], [*spans(1001, 30, duration_ms=100), *steady]) == {}
+    found = counts([*now, *steady], [*spans(1001, 30, duration_ms=100), *steady])
+
+    assert found == ({"latency_regression on search": 10} if fires else {})
+
+
+@pytest.mark.parametrize(("slow", "fires"), [(19, False), (20, True)])
+def test_a_fifth_must_be_slower_however_sure_it_is(slow: int, *, fires: bool) -> None:
+    now = [*spans(1, slow, duration_ms=900), *spans(100, 100 - slow, duration_ms=100)]
+
+    found = counts(now, spans(1001, 100, duration_ms=100))
+
+    assert found == ({"latency_regression on search": slow} if fires else {})
 
 
 def test_slow_operations_go_into_the_regression_of_their_operation() -> None:
@@ -290,6 +366,27 @@ def test_a_session_among_heavy_ones_is_none() -> None:
     assert (
         counts([llm(1, total_tokens=60_000)], [llm(100 + n, total_tokens=40_000 + 3000 * n) for n in range(20)]) == {}
     )
+
+
+@pytest.mark.parametrize(("tokens", "fires"), [(57_791, False), (57_792, True)])
+def test_how_far_beyond_is_six_times_how_far_sessions_lie_apart(tokens: int, *, fires: bool) -> None:
+    # The median is 40,000, and all lie 2,000 from it: 40,000 + 6 x 1.4826 x 2,000 is 57,791.2.
+    before = [llm(100 + n, total_tokens=38_000 + 4000 * (n % 2)) for n in range(20)]
+
+    assert counts([llm(1, total_tokens=tokens)], before) == ({"token_runaway on clerk": 1} if fires else {})
+
+
+def test_of_a_context_that_grew_what_it_grew_to_is_told() -> None:
+    runs = [
+        llm(10 * trace + step, trace=trace, input_tokens=tokens + trace)
+        for trace in (1, 2)
+        for step, tokens in enumerate((1000, 5000, 9000, 13_000, 17_000, 21_000))
+    ]
+
+    [found] = issues(runs).values()
+
+    assert (found["count"], found["sessions_hit"]) == (2, 2)
+    assert found["next_action"].endswith("the largest session used 21002 tokens.")
 
 
 @pytest.mark.parametrize(
@@ -330,6 +427,15 @@ def test_a_cost_that_doubled_by_a_dollar_is_told(
     )
 
     assert list(found) == (["cost_spike on gpt-5"] if fires else [])
+
+
+@pytest.mark.parametrize(("now", "before", "fires"), [(20, 20, True), (19, 200, False), (200, 19, False)])
+def test_a_cost_is_compared_from_twenty_calls_in_each_window_on(now: int, before: int, *, fires: bool) -> None:
+    found = counts(
+        [llm(n, cost_nano=10**10) for n in range(1, 1 + now)], [llm(1000 + n, cost_nano=10**7) for n in range(before)]
+    )
+
+    assert found == ({"cost_spike on gpt-5": now} if fires else {})
 
 
 def test_a_cost_that_was_not_known_before_has_not_risen() -> None:

@@ -1,9 +1,12 @@
 """What people read of an issue: how often, since when, who and what, before they open a record."""
 
+import re
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
+from lifesign.diagnosis.preparation import key_of
 from lifesign.diagnosis.report import of_packet
 from lifesign.diagnosis.texts import counts, part, particulars
 from tests.diagnosis.spans import diagnosed, span, spans
@@ -56,17 +59,22 @@ def test_what_is_counted_in_sessions_is_no_part_of_records() -> None:
     assert counts(found) == "1; the window before: 0"
 
 
-def test_a_report_says_how_to_read_the_evidence_and_no_text_of_senders_is_markup() -> None:
-    packet = diagnosed(spans(1, 3, failing=True, operation=HOSTILE, agent=HOSTILE, version=HOSTILE))
-    packet |= {
+def report_of(packet: dict[str, Any], name: str = "Shop") -> str:  # Any: JSON
+    """The report of a packet whose head is as plain as can be."""
+    head = {
         "project_id": "shop",
         "packet_id": "pkt_1",
         "window": {"since": "then", "until": "now"},
         "created_at": "now",
-        "environment": HOSTILE,
+        "environment": None,
     }
+    return of_packet(name, head | packet, base="http://here")
 
-    report = of_packet(HOSTILE, packet, base="http://here")
+
+def test_a_report_says_how_to_read_the_evidence_and_no_text_of_senders_is_markup() -> None:
+    packet = diagnosed(spans(1, 3, failing=True, operation=HOSTILE, agent=HOSTILE, version=HOSTILE))
+
+    report = report_of(packet | {"environment": HOSTILE}, HOSTILE)
 
     assert "- Count: 3 of 3 (100 %); the window before: 0\n" in report
     first = packet["issues"][0]["evidence_ids"][0]
@@ -77,3 +85,30 @@ def test_a_report_says_how_to_read_the_evidence_and_no_text_of_senders_is_markup
     assert not [
         line for line in report.splitlines() if line.startswith("|") and line.count(" | ") != 4 and "---" not in line
     ]
+
+
+MARKUP = [
+    "<img src=x onerror=alert(1)><script>alert(1)</script>",
+    "[click](http://evil.example) ![x](http://evil.example/x.png) <http://evil.example>",
+    "**bold** __bold__ *soft* _soft_ ~~gone~~ `code` ``code``",
+    "| a | b |\n|---|---|\n| c | d |",
+    "# head\n\n- list\n\n> quote\n\n```\nfence\n```\n\n---\n\n    code",
+    "\\*x\\* \\\\| &lt;b&gt; &#60;b&#62;",
+    "[ref]: http://evil.example 'x'",
+    "\u202etxt.exe\u2066 \x1b[2J\x00\u2028x",
+]
+
+
+@pytest.mark.parametrize("text", MARKUP, ids=range(len(MARKUP)))
+def test_a_reader_of_markdown_finds_the_same_elements_whatever_senders_wrote(text: str) -> None:
+    read = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    def elements(said: str) -> list[str]:
+        failing = spans(1, 6, failing=True, operation=said, agent=said, version=said, error_type=said)
+        packet = diagnosed([*failing, *spans(10, 6, operation=said)], messages={key_of(each): said for each in failing})
+        [issue] = packet["issues"]
+        assert (issue["discriminator"]["field"], len(issue["messages"])) == ("version", 1)
+        shown = read.render(report_of(packet, said))
+        return re.findall(r"</?[a-z][^>]*>", shown)
+
+    assert elements(text) == elements("plain")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.facts import window_facts
 from lifesign.diagnosis.findings import View
-from lifesign.diagnosis.preparation import failures_of
+from lifesign.diagnosis.preparation import clean, failures_of
 from lifesign.diagnosis.verdicts import (
     Judgement,
     Later,
@@ -23,8 +23,8 @@ from lifesign.diagnosis.versions import highest, is_at_least
 from tests.diagnosis.spans import span
 
 
-def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_failed", was_fixed: bool = False) -> Past:
-    return Past("f", "t", signal, "search", count, exposure, was_fixed)
+def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_failed") -> Past:
+    return Past("f", "t", signal, "search", count, exposure)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,21 @@ def past(count: int = 30, exposure: int = 100, *, signal: str = "tool_call_faile
         (past(), Later(0, 0), Judgement("unverified", needed_exposure=9)),
         (past(100, 100), Later(0, 1), Judgement("fixed")),
         (past(100, 100), Later(0, 0), Judgement("unverified", needed_exposure=1)),
-        (past(was_fixed=True), Later(1, 100), Judgement("regressed")),
+        (past(), Later(1, 100, came_back=True), Judgement("regressed")),
         (past(), Later(30, 100), Judgement("ongoing", "same")),
-        (past(signal="latency_regression"), Later(3, 30), Judgement("fixed")),
-        (past(signal="latency_regression"), Later(0, 29), Judgement("unverified", needed_exposure=1)),
+        (past(signal="latency_regression"), Later(3, 30, succeeded=30), Judgement("fixed")),
+        (past(signal="latency_regression"), Later(0, 29, succeeded=29), Judgement("unverified", needed_exposure=1)),
+        (past(signal="latency_regression"), Later(0, 40, succeeded=20), Judgement("unverified", needed_exposure=10)),
+        (
+            past(signal="latency_regression"),
+            Later(0, 40, succeeded=40, doubt="baseline_gone"),
+            Judgement("unverified", doubt="baseline_gone"),
+        ),
+        (
+            past(signal="latency_regression"),
+            Later(30, 100, still_fires=True, doubt="baseline_gone"),
+            Judgement("ongoing", "same"),
+        ),
         (past(signal="latency_regression"), Later(30, 100, still_fires=True), Judgement("ongoing", "same")),
     ],
 )
@@ -75,6 +86,24 @@ def test_exposure_is_of_the_operation_and_of_its_kind() -> None:
     assert exposure_of(past(signal="error"), view, of_operations=True) == 1
     assert exposure_of(past(signal="slow_operation"), view, of_operations=True) == 3
     assert exposure_of(past(signal="refusal"), view, of_operations=False) == 4
+
+
+def test_operations_are_named_once_however_many_issues_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def noted(text: str) -> str:
+        named.append(text)
+        return clean(text)
+
+    monkeypatch.setattr("lifesign.diagnosis.findings.clean", noted)
+    letters = "abcdefghij"
+    facts = window_facts([span(n, operation=f"op-{letters[n // 10]}{letters[n % 10]}") for n in range(1, 100)])
+    view = View(facts, failures_of([], []))
+
+    found = [exposure_of(past(), view, of_operations=True) for _ in range(50)]
+
+    assert found == [0] * 50
+    assert len(named) == 99
 
 
 def test_a_fix_is_not_taken_back_by_an_earlier_window() -> None:

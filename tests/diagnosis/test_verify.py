@@ -1,9 +1,12 @@
 """Whether what was found is over, over HTTP; and what the ledger remembers. Spec "Diagnosis", sections 6 and 7."""
 
+import threading
 from typing import Any
 
 import pytest
 
+from lifesign.clock import parse_timestamp
+from lifesign.diagnosis.verdicts import Judgement, Later, Past, judged
 from tests.diagnosis.runs import Agent, agent
 from tests.harness import Json, Lifesign, MakeLifesign
 
@@ -19,9 +22,11 @@ async def ledger(of: Agent, query: str = "") -> list[Json]:
     return listed
 
 
-async def found(of: Agent, lifesign: Lifesign, *, failing: int = 30, good: int = 70, **fields: Any) -> Json:
+async def found(
+    of: Agent, lifesign: Lifesign, *, failing: int = 30, good: int = 70, tool: str = "search", **fields: Any
+) -> Json:
     """A packet of one issue, and a minute that has passed since."""
-    await of.send(*[of.tool(failing=number < failing, **fields) for number in range(failing + good)])
+    await of.send(*[of.tool(tool, failing=number < failing, **fields) for number in range(failing + good)])
     packet = await of.diagnose()
     assert len(packet["issues"]) == 1
     await lifesign.advance(60)
@@ -121,6 +126,45 @@ async def test_an_older_version_that_fails_still_does_not_undo_a_fix(lifesign: L
     assert regressed["state"] == "regressed"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_came_before_a_fix_does_not_come_back_by_being_looked_at_again(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        await ours.send(ours.tool(failing=True))
+        await lifesign.advance(600)
+        await ours.send(*[ours.tool() for _ in range(100)])
+        fixed = await verified(ours, packet_id=packet["packet_id"], since_minutes=5)
+        longer = await verified(ours, packet_id=packet["packet_id"], since_minutes=60)
+        at_its_end = lifesign.now()
+        await lifesign.advance(0.001)
+        await ours.send(ours.tool(failing=True))
+        back = await verified(ours, packet_id=packet["packet_id"], since_minutes=60)
+
+    [[first], [second], [third]] = (each["results"] for each in (fixed, longer, back))
+    assert (first["verdict"], second["verdict"], second["count"]) == ("fixed", "ongoing", 1)
+    # A window ends before its last millisecond: what arrives in that comes after the fix.
+    assert parse_timestamp(fixed["window"]["until"]) == at_its_end + 1
+    assert (third["verdict"], third["count"]) == ("regressed", 2)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_an_older_version_does_still_is_no_regression_of_a_fix(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign, service__version="1.9.0")
+        await ours.send(*[ours.tool(service__version="1.10.0") for _ in range(100)])
+        await verified(ours, packet_id=packet["packet_id"])
+        await lifesign.advance(60)
+        await ours.send(ours.tool(failing=True, service__version="1.9.0"))
+        older = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        await ours.send(ours.tool(failing=True, service__version="1.10.0"))
+        newer = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+
+    assert [(each["verdict"], each["trend"]) for each in older + newer] == [
+        ("ongoing", "improving"),
+        ("regressed", None),
+    ]
+
+
 async def test_issues_that_nobody_knew_are_told_apart(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         packet = await found(ours, lifesign)
@@ -133,6 +177,28 @@ async def test_issues_that_nobody_knew_are_told_apart(lifesign: Lifesign) -> Non
     assert first == [("tool_call_failed on fetch", "new")]
     assert answer["summary"]["new"] == 1
     assert known == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_of_many_new_issues_the_worst_are_listed_and_all_are_counted(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[bool] = set()
+
+    def judged_in_a_thread(past: Past, later: Later, *, window_records: int) -> Judgement:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return judged(past, later, window_records=window_records)
+
+    monkeypatch.setattr("lifesign.diagnosis.verification.judged", judged_in_a_thread)
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        names = [f"t{first}{second}" for first in "abcdefghijk" for second in "abcdefghijk"]
+        await ours.send(*[ours.tool(name, failing=True) for name in names])
+        answer = await verified(ours, packet_id=packet["packet_id"])
+
+    assert (len(answer["new_issues"]), answer["summary"]["new"]) == (100, 121)
+    # However many there are, nobody else waits for it.
+    assert threads == {False}
 
 
 async def test_issues_are_verified_by_fingerprint(lifesign: Lifesign) -> None:
@@ -179,13 +245,59 @@ async def test_latency_is_judged_by_whether_it_would_still_be_found(lifesign: Li
         slow = await verified(ours, packet_id=packet["packet_id"])
         until = slow["window"]["until"]
         await lifesign.advance(3600)
-        await ours.send(*[ours.tool(seconds=0.1) for _ in range(40)])
+        await ours.send(*[ours.tool(seconds=0.1, failing=number < 20) for number in range(40)])
+        failing = await verified(ours, packet_id=packet["packet_id"], since_minutes=30)
+        await ours.send(*[ours.tool(seconds=0.1) for _ in range(20)])
         quick = await verified(ours, packet_id=packet["packet_id"], since_minutes=30)
 
     assert [each["signal_type"] for each in packet["issues"]] == ["latency_regression"]
     assert [each["verdict"] for each in slow["results"]] == ["ongoing"]
+    # How long a failure took says nothing.
+    assert [(each["verdict"], each["exposure"], each["needed_exposure"]) for each in failing["results"]] == [
+        ("unverified", 40, 10)
+    ]
     assert [each["verdict"] for each in quick["results"]] == ["fixed"]
     assert until < quick["window"]["since"]
+
+
+async def slowed(of: Agent, lifesign: Lifesign, tool: str = "search") -> Json:
+    """A packet of a tool that got slower, and a minute that has passed since."""
+    await of.send(*[of.tool(tool, seconds=0.1) for _ in range(40)])
+    await lifesign.advance(1.5 * 3600)
+    await of.send(*[of.tool(tool, seconds=1) for _ in range(40)])
+    packet = await of.diagnose()
+    await lifesign.advance(60)
+    return packet
+
+
+async def test_silence_for_want_of_anything_to_compare_with_is_no_fix(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(telemetry_retention_days=1) as lifesign, agent(lifesign) as ours:
+        packet = await slowed(ours, lifesign)
+        await lifesign.advance(24 * 3600)
+        await ours.send(*[ours.tool(seconds=1) for _ in range(40)])
+        [result] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        [entry] = await ledger(ours)
+
+    assert packet["issues"][0]["signal_type"] == "latency_regression"
+    assert (result["verdict"], result["needed_exposure"], result["reason"]) == ("unverified", 0, "baseline_gone")
+    assert (entry["state"], entry["fixed_at"]) == ("unverified", None)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_another_packet_compared_with_is_no_measure(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        slow = (await slowed(ours, lifesign))["issues"][0]["fingerprint"]
+        await lifesign.advance(3600)
+        failed = (await found(ours, lifesign, tool="fetch"))["issues"][0]["fingerprint"]
+        await ours.send(*[ours.tool(seconds=1) for _ in range(40)])
+        together = await verified(ours, fingerprints=[slow, failed])
+        alone = await verified(ours, fingerprints=[slow])
+
+    assert [(each["verdict"], each.get("reason")) for each in together["results"]] == [
+        ("unverified", "other_packet"),
+        ("unverified", None),
+    ]
+    assert [(each["verdict"], each.get("reason")) for each in alone["results"]] == [("ongoing", None)]
 
 
 # What is asked ------------------------------------------------------------------------------------------------------
@@ -210,6 +322,7 @@ async def test_a_window_lies_behind_that_of_the_packet(lifesign: Lifesign) -> No
         ({"packet_id": "pkt_0"}, 404, "packet_not_found", "Packet not found"),
         ({"packet_id": "pkt_\x00"}, 404, "packet_not_found", "Packet not found"),
         ({"packet_id": "pkt_0", "environment": "prod"}, 400, "invalid_parameter", "environment must not be given"),
+        ({"fingerprints": ["x"], "environment": ""}, 400, "invalid_parameter", "environment must not be empty"),
         ({"fingerprints": []}, 400, "invalid_parameter", "fingerprints must be a list of 1 to 100 texts"),
         ({"fingerprints": ["x"] * 101}, 400, "invalid_parameter", "fingerprints must be a list of 1 to 100 texts"),
         ({"fingerprints": [7]}, 400, "invalid_parameter", "fingerprints must be a list of 1 to 100 texts"),

@@ -1,7 +1,12 @@
 """Maintenance windows: inside one, silence and bad news open no incident."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lifesign.clock import EpochMs
+from lifesign.maintenance import rules
+from lifesign.maintenance.rules import Window
 from tests.engine.steps import fire, hook, told
 from tests.harness import Json, Lifesign
 from tests.peers.process import LedgerPeer
@@ -88,6 +93,31 @@ async def test_the_end_is_exclusive(lifesign: Lifesign) -> None:
 
     assert (await lifesign.get("early"))["status"] == "active"
     assert (await lifesign.get("late"))["status"] == "firing"
+
+
+async def test_silence_is_judged_by_its_own_moment_however_late_it_is_looked_at(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    channel = await lifesign.webhook(hook(ledger))
+    inside = await lifesign.heartbeat("Inside", interval=599, grace=0)
+    before = await lifesign.heartbeat("Before", interval=599, grace=0, channels=[channel["id"]])
+    await window(lifesign, heartbeats=["inside"])
+    await window(lifesign, heartbeats=["before"], startsAt="2026-01-05T12:10:00Z", endsAt="2026-01-05T12:20:00Z")
+    await lifesign.advance(598)
+
+    # Both fell silent at 12:09:59, and are looked at two seconds later.
+    lifesign.clock.set(EpochMs(lifesign.now() + 3000))
+    await lifesign.advance(0)
+
+    assert (await lifesign.get("inside"))["status"] == "active"
+    newest = (await lifesign.events("inside"))[0]
+    assert (newest["type"], newest["metadata"]["suppressed"]) == ("missed", "maintenance")
+    assert await lifesign.incidents(inside["id"]) == []
+    (incident,) = await lifesign.incidents(before["id"])
+    assert (incident["status"], incident["holds"]) == ("open", ["maintenance"])
+    assert told(ledger) == []
+    await lifesign.advance(600)
+    assert told(ledger) == [(1200, "incident.opened")]
 
 
 async def test_a_one_shot_waits_for_the_end_of_the_window(lifesign: Lifesign) -> None:
@@ -186,7 +216,11 @@ async def test_a_recurring_window_opens_by_its_time_zone(lifesign: Lifesign) -> 
         ({"heartbeats": []}, "heartbeats"),
         ({"heartbeats": ["nope"]}, "heartbeats[0]"),
         ({"all": True, "endsAt": "2026-01-05T12:00:00Z"}, "endsAt"),
-        ({"all": True, "endsAt": "2028-01-05T12:00:00Z"}, "endsAt"),
+        ({"all": True, "endsAt": "2027-01-06T12:00:00.001Z"}, "endsAt"),
+        ({"heartbeats": ["x"] * 1001}, "heartbeats"),
+        ({"namespaces": ["x"] * 101}, "namespaces"),
+        ({"tags": ["x"] * 51}, "tags"),
+        ({"all": True, "schedule": "0 3 * * *", "duration": 604_801}, "duration"),
         ({"all": True, "startsAt": "2026-01-05T12:00:00"}, "startsAt"),
         ({"all": True, "schedule": "0 3 * * *"}, "duration"),
         ({"all": True, "schedule": "0 3 * *", "duration": 60}, "schedule"),
@@ -201,6 +235,16 @@ async def test_what_is_no_window_is_refused(lifesign: Lifesign, fields: Json, fi
 
     assert field in [each["field"] for each in refused["error"]["details"]]
     assert (await lifesign.ask("GET", "/v1/maintenance"))["maintenance"] == []
+
+
+async def test_windows_may_be_as_long_and_as_wide_as_is_said(lifesign: Lifesign) -> None:
+    longest = await window(lifesign, all=True, endsAt="2027-01-06T12:00:00Z")
+    week = await window(lifesign, schedule="0 3 * * *", duration=604_800, tags=[f"t{n}" for n in range(50)])
+    wide = await window(lifesign, namespaces=[f"n{n}" for n in range(100)])
+
+    listed = (await lifesign.ask("GET", "/v1/maintenance?limit=2"))["maintenance"]
+    assert [each["id"] for each in listed] == [longest["id"], week["id"]]
+    assert (len(week["tags"]), len(wide["namespaces"])) == (50, 100)
 
 
 async def test_a_change_that_makes_no_window_is_refused(lifesign: Lifesign) -> None:
@@ -246,3 +290,32 @@ async def test_a_window_can_be_changed_after_one_of_its_heartbeats_is_gone(lifes
 
     assert changed["name"] == "Move"
     assert kept["id"] in changed["heartbeats"]
+
+
+NOON = EpochMs(1_767_614_400_000)
+_windows = st.builds(
+    lambda once, start, minutes: Window(
+        name="w",
+        starts_at=EpochMs(NOON + start * 1000) if once else None,
+        ends_at=EpochMs(NOON + start * 1000 + minutes * 60_000) if once else None,
+        schedule=None if once else "*/7 * * * *",
+        duration_ms=None if once else minutes * 60_000,
+        timezone="UTC",
+        target="all",
+        members=(),
+        id="mw_1",
+        project_id="prj_1",
+        created_at=NOON,
+        updated_at=None,
+    ),
+    st.booleans(),
+    st.integers(-3600, 3600),
+    st.integers(1, 20),
+)
+
+
+@given(_windows, st.lists(st.integers(-7200, 7200).map(lambda second: EpochMs(NOON + second * 1000)), max_size=20))
+def test_of_many_moments_each_is_judged_as_it_would_be_alone(window: Window, moments: list[EpochMs]) -> None:
+    alone = {at: rules.open_until(window, at) for at in moments}
+
+    assert rules.closings(window, moments) == {at: until for at, until in alone.items() if until is not None}

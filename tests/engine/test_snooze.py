@@ -190,6 +190,9 @@ async def test_until_and_the_answer(lifesign: Lifesign) -> None:
 
     shown = await lifesign.get("job")
     assert answer == {"id": shown["id"], "status": "active", "snoozedUntil": until, "reason": "away"}
+    newest = (await lifesign.events("job"))[0]
+    assert (newest["type"], newest["metadata"]["until"], newest["metadata"]["reason"]) == ("snoozed", until, "away")
+    await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 2_592_000})
 
 
 async def test_a_one_shot_that_is_over_is_not_snoozed(lifesign: Lifesign) -> None:

@@ -5,11 +5,15 @@ from collections import Counter
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
+from lifesign.auth.service import operator
 from lifesign.db.schema import incidents, notifications
+from lifesign.heartbeats import service as heartbeats
+from lifesign.incidents.service import tuning_of
+from lifesign.projects import service as projects
 from tests.engine.steps import hook
-from tests.harness import MakeLifesign
+from tests.harness import SETTINGS, MakeLifesign
 from tests.peers.process import LedgerPeer
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -35,6 +39,46 @@ async def test_five_hundred_deadlines_at_once_are_five_hundred_incidents_and_mes
     assert Counter(statuses) == {"sent": 500}
     told = Counter(each.json["data"]["heartbeat"]["id"] for each in ledger.requests("/hook/ops"))
     assert told == Counter(each["id"] for each in made)
+
+
+async def test_nothing_comes_to_depend_on_what_another_node_deletes_meanwhile(
+    start_lifesign: MakeLifesign, database_url: SecretStr
+) -> None:
+    blocked = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with start_lifesign() as first, start_lifesign() as second:
+        made = await first.heartbeat("Router")
+        # What the deletion does first, and then the rest of it, while a creation waits.
+        with second.node.db.engine.begin() as conn:
+            project_id = heartbeats.by_ids(conn, [made["id"]])[made["id"]].project_id
+            projects.lock(conn, project_id)
+            body = {"name": "Shop", "mode": "recurring", "interval": 60, "dependsOn": ["router"]}
+            creation = asyncio.create_task(first.http.post("/v1/heartbeats", json=body))
+            async with asyncio.timeout(10):
+                while not await first.node.db.read(lambda conn: conn.scalar(blocked)):  # noqa: ASYNC110 - no event of it here
+                    await asyncio.sleep(0.01)
+            heartbeats.delete(conn, operator(project_id), made["id"], first.now(), tuning=tuning_of(SETTINGS))
+        answer = await creation
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["field"] == "dependsOn[0]"
+
+
+async def test_a_request_repeated_on_another_node_counts_once(
+    start_lifesign: MakeLifesign, database_url: SecretStr
+) -> None:
+    async with start_lifesign() as first, start_lifesign() as second:
+        await first.heartbeat("Job")
+        again = {"Idempotency-Key": "once"}
+
+        answers = await asyncio.gather(
+            *(node.http.post("/v1/heartbeats/job/checkin", headers=again) for node in (first, second) * 10)
+        )
+
+        assert {each.status_code for each in answers} == {200}
+        assert ["idempotent-replayed" in each.headers for each in answers].count(False) == 1
+        assert await second.event_types("job") == ["checkin", "created"]
 
 
 async def test_a_check_in_on_one_node_stops_the_escalation_on_the_other(

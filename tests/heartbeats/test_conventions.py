@@ -35,7 +35,16 @@ VERBS = {
     f"/v1/heartbeats/{MISSING}/ack": "POST",
     f"/v1/heartbeats/{MISSING}/pause": "POST",
     f"/v1/heartbeats/{MISSING}/resume": "POST",
+    f"/v1/heartbeats/{MISSING}/snooze": "DELETE, POST",
     f"/v1/heartbeats/{MISSING}/events": "GET",
+    f"/v1/heartbeats/{MISSING}/events/import": "POST",
+    f"/v1/heartbeats/{MISSING}/history": "GET",
+    f"/v1/heartbeats/{MISSING}/runs": "GET, POST",
+    f"/v1/heartbeats/{MISSING}/runs/a": "GET",
+    f"/v1/heartbeats/{MISSING}/runs/a/progress": "POST",
+    f"/v1/heartbeats/{MISSING}/runs/a/finish": "POST",
+    "/v1/maintenance": "GET, POST",
+    "/v1/maintenance/mw_1": "DELETE, GET, PATCH",
     "/v1/policies": "GET, POST",
     "/v1/policies/pol_1": "DELETE, GET, PATCH",
     "/v1/channels": "GET, POST",
@@ -56,7 +65,19 @@ OBJECTS = [
     ("POST", f"/v1/heartbeats/{MISSING}/pause"),
     ("POST", f"/v1/heartbeats/{MISSING}/resume"),
     ("GET", f"/v1/heartbeats/{MISSING}/events"),
+    ("POST", f"/v1/heartbeats/{MISSING}/events/import"),
+    ("GET", f"/v1/heartbeats/{MISSING}/history"),
+    ("POST", f"/v1/heartbeats/{MISSING}/snooze"),
+    ("DELETE", f"/v1/heartbeats/{MISSING}/snooze"),
+    ("GET", f"/v1/heartbeats/{MISSING}/runs"),
+    ("POST", f"/v1/heartbeats/{MISSING}/runs"),
+    ("GET", f"/v1/heartbeats/{MISSING}/runs/a"),
+    ("POST", f"/v1/heartbeats/{MISSING}/runs/a/progress"),
+    ("POST", f"/v1/heartbeats/{MISSING}/runs/a/finish"),
     ("GET", "/v1/heartbeats/no-such-slug"),
+    ("GET", "/v1/maintenance/mw_0123456789abcdef0123456789abcdef"),
+    ("PATCH", "/v1/maintenance/mw_0123456789abcdef0123456789abcdef"),
+    ("DELETE", "/v1/maintenance/mw_0123456789abcdef0123456789abcdef"),
     ("GET", "/v1/policies/pol_0123456789abcdef0123456789abcdef"),
     ("PATCH", "/v1/policies/pol_0123456789abcdef0123456789abcdef"),
     ("DELETE", "/v1/policies/pol_0123456789abcdef0123456789abcdef"),
@@ -571,6 +592,9 @@ async def test_an_object_of_another_project_answers_like_a_missing_one(office: L
     policy = (await office.policy({"channels": [channel]}))["id"]
     heartbeat = (await office.heartbeat("Mine", grace=0, interval=1))["id"]
     await office.advance(2)
+    await office.ask("POST", f"/v1/heartbeats/{heartbeat}/runs", {"runId": "a"}, expect=201)
+    once = {"startsAt": "2020-01-01T00:00:00Z", "endsAt": "2020-01-01T01:00:00Z"}
+    window = await office.ask("POST", "/v1/maintenance", {"name": "w", "all": True} | once, expect=201)
     incident = (await office.incidents(heartbeat))[0]["id"]
     key = (await office.ask("POST", "/v1/keys", {"name": "k"}, expect=201))["id"]
     async with new_project(office) as elsewhere:
@@ -585,6 +609,16 @@ async def test_an_object_of_another_project_answers_like_a_missing_one(office: L
             ("POST", f"/v1/heartbeats/{heartbeat}/pause"),
             ("POST", f"/v1/heartbeats/{heartbeat}/resume"),
             ("GET", f"/v1/heartbeats/{heartbeat}/events"),
+            ("GET", f"/v1/heartbeats/{heartbeat}/history"),
+            ("POST", f"/v1/heartbeats/{heartbeat}/snooze"),
+            ("DELETE", f"/v1/heartbeats/{heartbeat}/snooze"),
+            ("POST", f"/v1/heartbeats/{heartbeat}/runs"),
+            ("GET", "/v1/heartbeats/mine/runs/a"),
+            ("POST", f"/v1/heartbeats/{heartbeat}/runs/a/progress"),
+            ("POST", f"/v1/heartbeats/{heartbeat}/runs/a/finish"),
+            ("GET", f"/v1/maintenance/{window['id']}"),
+            ("PATCH", f"/v1/maintenance/{window['id']}"),
+            ("DELETE", f"/v1/maintenance/{window['id']}"),
             ("GET", f"/v1/policies/{policy}"),
             ("PATCH", f"/v1/policies/{policy}"),
             ("DELETE", f"/v1/policies/{policy}?force=true"),
@@ -597,7 +631,7 @@ async def test_an_object_of_another_project_answers_like_a_missing_one(office: L
         ]:
             answer = await elsewhere.http.request(method, path, json={})
             envelope(answer, 404, "NOT_FOUND", "Resource not found")
-        for each in ("heartbeats", "policies", "channels", "incidents", "notifications"):
+        for each in ("heartbeats", "policies", "channels", "incidents", "notifications", "maintenance"):
             assert await elsewhere.ask("GET", f"/v1/{each}") == {each: []}
         assert await elsewhere.ask("GET", f"/v1/incidents?heartbeat={heartbeat}") == {"incidents": []}
         assert len((await elsewhere.ask("GET", "/v1/keys"))["keys"]) == 1
@@ -607,9 +641,15 @@ async def test_an_object_of_another_project_answers_like_a_missing_one(office: L
             await refused(elsewhere, "POST", "/v1/policies", {"name": "p", "steps": [{"channels": [channel]}]})
         ) == [{"field": "steps[0].channels[0]", "message": "unknown channel", "value": channel}]
         body = {"name": "h", "mode": "oneshot", "interval": 5, "policy": policy, "channels": [channel]}
-        assert await refused(elsewhere, "POST", "/v1/heartbeats", body) == [
+        assert await refused(elsewhere, "POST", "/v1/heartbeats", body | {"dependsOn": [heartbeat, "mine"]}) == [
             {"field": "policy", "message": "unknown policy", "value": policy},
             {"field": "channels[0]", "message": "unknown channel", "value": channel},
+            {"field": "dependsOn[0]", "message": "unknown heartbeat", "value": heartbeat},
+            {"field": "dependsOn[1]", "message": "unknown heartbeat", "value": "mine"},
+        ]
+        body = {"name": "w", "heartbeats": [heartbeat]} | once
+        assert await refused(elsewhere, "POST", "/v1/maintenance", body) == [
+            {"field": "heartbeats[0]", "message": "unknown heartbeat", "value": heartbeat}
         ]
         # The same slug is free there.
         assert (await elsewhere.heartbeat("Mine"))["slug"] == "mine"

@@ -185,7 +185,8 @@ class Life(RuleBasedStateMachine):
         outcome = rules.after_check_in(before, healthy=healthy, stamp=stamp, metadata=None)
         self.heartbeat = outcome.heartbeat
         assert self.heartbeat.checkin_count == before.checkin_count + 1
-        if self.is_over() or (self.status == "paused" and before.is_sticky_pause):
+        stays_paused = self.status == "paused" and (before.is_sticky_pause or before.is_suspended)
+        if self.is_over() or stays_paused:
             assert (outcome.fires, outcome.recovers, outcome.resumes) == (False, False, False)
             return
         assert outcome.resumes is (self.status == "paused")
@@ -217,12 +218,21 @@ class Life(RuleBasedStateMachine):
         assert self.heartbeat.paused_at == self.now
 
     @rule()
-    def resume(self) -> None:
-        if self.status != "paused":
+    def suspend(self) -> None:
+        if self.is_over():
             with pytest.raises(StateRefused):
-                rules.resumed(self.heartbeat, self.now)
+                rules.suspended(self.heartbeat, self.now)
             return
-        self.heartbeat, self.status = rules.resumed(self.heartbeat, self.now), "active"
+        self.heartbeat, self.status = rules.suspended(self.heartbeat, self.now), "paused"
+        assert self.heartbeat.is_suspended
+
+    @rule(by_owner=st.booleans())
+    def resume(self, by_owner: bool) -> None:
+        if self.status != "paused" or (self.heartbeat.is_suspended and not by_owner):
+            with pytest.raises(StateRefused):
+                rules.resumed(self.heartbeat, self.now, by_owner=by_owner)
+            return
+        self.heartbeat, self.status = rules.resumed(self.heartbeat, self.now, by_owner=by_owner), "active"
         assert self.heartbeat.next_deadline == rules.next_deadline(self.heartbeat.timing, self.now)
 
     @rule(interval_ms=intervals, grace_ms=graces, mode=modes, schedule=schedules)
@@ -274,6 +284,7 @@ class Life(RuleBasedStateMachine):
     def an_incident_is_named_only_while_firing(self) -> None:
         assert (self.heartbeat.incident_id is not None) is (self.status == "firing")
         assert (self.heartbeat.paused_at is not None) is (self.status == "paused")
+        assert self.status == "paused" or not self.heartbeat.is_suspended
 
     @invariant()
     def the_database_would_not_be_asked_to_hold_a_half_set_heartbeat(self) -> None:

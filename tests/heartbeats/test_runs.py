@@ -1,14 +1,17 @@
 """Runs with progress leases: watched each for itself, on both databases."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
+from lifesign.heartbeats import running
+from lifesign.heartbeats import store as heartbeats
+from lifesign.heartbeats.running import Progress, Reporter
 from lifesign.ids import new_id
 from lifesign.runs import store as runs
+from lifesign.runs.rules import Report
 from tests.harness import Json, Lifesign, MakeLifesign
 
 
@@ -131,7 +134,13 @@ async def test_the_end_of_a_stalled_run_recovers(lifesign: Lifesign) -> None:
     shown = await lifesign.get("export")
     assert shown["status"] == "active"
     assert shown["nextDeadline"] == "2026-01-05T12:00:05.000Z"
-    assert (await lifesign.event_types("export"))[:3] == ["resolved", "checkin", "run_finished"]
+    resolved, checkin, finished = (await lifesign.events("export"))[:3]
+    assert [each["type"] for each in (resolved, checkin, finished)] == ["resolved", "checkin", "run_finished"]
+    (incident,) = await lifesign.incidents(shown["id"])
+    key = finished["metadata"]["key"]
+    assert resolved["metadata"] == {"incident": incident["id"], "duration": 0, "key": key}
+    assert checkin["metadata"] == {"via": "run", "key": key, "runId": "a"}
+    assert finished["metadata"] == {"key": key, "runId": "a", "durationMs": 2000}
 
 
 async def test_progress_of_a_stalled_run_resolves_what_it_caused(lifesign: Lifesign) -> None:
@@ -247,6 +256,36 @@ async def test_a_lease_lifts_the_deadline(lifesign: Lifesign) -> None:
     assert shown["firesAt"] == "2026-01-05T12:01:00.000Z"
 
 
+async def test_an_edit_leaves_the_deadline_where_a_lease_lifted_it(lifesign: Lifesign) -> None:
+    await lifesign.heartbeat("Export", interval=10, grace=0)
+    await start(lifesign, "export", runId="a", lease=60)
+    await lifesign.advance(20)
+
+    edited = await lifesign.ask("PATCH", "/v1/heartbeats/export", {"interval": 20, "grace": 5})
+    await lifesign.advance(39)
+
+    assert (edited["nextDeadline"], edited["firesAt"]) == ("2026-01-05T12:01:00.000Z", "2026-01-05T12:01:00.000Z")
+    assert (await lifesign.get("export"))["status"] == "active"
+    longer = await lifesign.ask("PATCH", "/v1/heartbeats/export", {"interval": 600})
+    assert longer["nextDeadline"] == "2026-01-05T12:10:00.000Z"
+
+
+async def test_a_report_of_progress_that_is_written_late_takes_no_time_back(lifesign: Lifesign) -> None:
+    made = await lifesign.heartbeat("Export")
+    await start(lifesign, "export", runId="a", lease=60)
+    project = await lifesign.node.db.read(lambda conn: heartbeats.by_ids(conn, [made["id"]])[made["id"]].project_id)
+    who, earlier = Reporter(project, "key_1", made["id"]), lifesign.now()
+    await lifesign.advance(30)
+    await progress(lifesign, "export", "a")
+
+    late = await lifesign.node.db.write_batched(running.progress, Progress(who, "a", Report(), earlier))
+
+    assert late.lease_until == lifesign.now() + 60_000
+    shown = await run_of(lifesign, "export", "a")
+    assert shown["lastProgressAt"] == "2026-01-05T12:00:30.000Z"
+    assert shown["leaseExpiresAt"] == "2026-01-05T12:01:30.000Z"
+
+
 async def test_a_check_in_meanwhile_does_not_end_the_watch_of_a_run(lifesign: Lifesign) -> None:
     await lifesign.heartbeat("Export")
     await start(lifesign, "export", runId="a", lease=60)
@@ -358,6 +397,10 @@ async def test_unknown_runs_and_bad_input_are_told(lifesign: Lifesign) -> None:
     for body, field in (
         ({"runId": "a b"}, "runId"),
         ({"runId": ""}, "runId"),
+        ({"runId": "x" * 65}, "runId"),
+        ({"runId": "a/b"}, "runId"),
+        ({"maxDuration": 0}, "maxDuration"),
+        ({"maxDuration": 31_536_001}, "maxDuration"),
         ({"lease": 0}, "lease"),
         ({"lease": 86_401}, "lease"),
         ({"maxDuration": "60"}, "maxDuration"),
@@ -374,6 +417,15 @@ async def test_unknown_runs_and_bad_input_are_told(lifesign: Lifesign) -> None:
     assert await lifesign.event_types("export") == ["created"]
 
 
+@pytest.mark.parametrize("run_id", ["x" * 64, "A.b_c:9-z"])
+async def test_a_run_is_reported_on_by_whatever_it_is_called(lifesign: Lifesign, run_id: str) -> None:
+    await lifesign.heartbeat("Export")
+    begun = await start(lifesign, "export", runId=run_id, lease=86_400, maxDuration=31_536_000)
+
+    assert (await progress(lifesign, "export", run_id))["leaseExpiresAt"] == "2026-01-06T12:00:00.000Z"
+    assert (await finish(lifesign, "export", run_id))["runId"] == begun["runId"] == run_id
+
+
 async def test_a_run_from_which_nothing_is_heard_for_a_week_is_abandoned(lifesign: Lifesign) -> None:
     await lifesign.heartbeat("Export", armed=False)
     await start(lifesign, "export", runId="silent")
@@ -388,6 +440,9 @@ async def test_a_run_from_which_nothing_is_heard_for_a_week_is_abandoned(lifesig
     assert (await run_of(lifesign, "export", "silent"))["status"] == "abandoned"
     for open_one in ("limited", "touched", "younger"):
         assert (await run_of(lifesign, "export", open_one))["status"] == "running"
+    for act in (progress, finish):
+        refused = await act(lifesign, "export", "silent", expect=400)
+        assert (refused["error"]["code"], refused["error"]["details"]) == ("INVALID_STATE", {"status": "abandoned"})
 
 
 async def test_the_newest_thousand_runs_are_kept(lifesign: Lifesign) -> None:
@@ -409,7 +464,7 @@ def _a_thousand_like_r0(conn: Connection, heartbeat_id: str, now: EpochMs) -> No
     r0 = runs.by_run_id(conn, heartbeat_id, "r0")
     assert r0 is not None
     for position in range(1, 1001):
-        runs.insert_if_new(conn, replace(r0, id=new_id("hbr", now), run_id=f"r{position}"))
+        runs.insert_if_new(conn, r0._replace(id=new_id("hbr", now), run_id=f"r{position}"))
 
 
 async def test_a_run_whose_lease_ended_while_nobody_listened_is_given_time(start_lifesign: MakeLifesign) -> None:

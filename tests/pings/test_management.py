@@ -11,6 +11,7 @@ from tests.engine.steps import hook
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
 from tests.pings.pinging import api, check, of_heartbeat, ping_key, pings, read, send
+from tests.shared import new_project
 
 UNKNOWN = "0b6b7f3e-0000-4b0e-9d0f-3a1c2b4d5e6f"
 REFUSED = "json validation error: "
@@ -251,6 +252,18 @@ async def test_pausing_twice_is_as_once_and_resuming_makes_it_new(lifesign: Life
     assert (await read(lifesign, made))["status"] == "new"
 
 
+async def test_pausing_what_was_paused_elsewhere_drops_its_open_run(lifesign: Lifesign) -> None:
+    made, ping_id = await of_heartbeat(lifesign)
+    await send(lifesign, f"{ping_id}/start")
+    await lifesign.ask("POST", f"/v1/heartbeats/{made['id']}/pause")
+
+    paused = (await api(lifesign, "POST", f"checks/{ping_id}/pause")).json()
+
+    assert (paused["status"], paused["started"]) == ("paused", False)
+    (run,) = (await lifesign.ask("GET", f"/v1/heartbeats/{made['id']}/runs"))["runs"]
+    assert run["status"] == "superseded"
+
+
 async def test_a_deleted_check_is_gone_with_all_that_was_kept_of_it(lifesign: Lifesign) -> None:
     made = await check(lifesign, name="A")
     await send(lifesign, made["ping_url"], "POST", content=b"x")
@@ -348,6 +361,33 @@ async def test_what_is_not_there_is_told_as_json(
     assert ("allow" in answer.headers) == (status == 405)
 
 
+async def test_a_check_of_another_project_is_nobody_elses(lifesign: Lifesign) -> None:
+    made = await check(lifesign, name="Mine")
+    unique_key = (await api(lifesign, "GET", "checks/", key=await ping_key(lifesign, "heartbeats:read"))).json()
+    async with new_project(lifesign) as elsewhere:
+        key = elsewhere.http.headers["authorization"].removeprefix("Bearer ")
+        path = f"checks/{made['uuid']}"
+        answers = [
+            await api(lifesign, method, f"{path}{tail}", {} if method == "POST" else None, key=key)
+            for method, tail in (
+                ("GET", ""),
+                ("POST", ""),
+                ("DELETE", ""),
+                ("POST", "/pause"),
+                ("POST", "/resume"),
+                ("GET", "/pings/"),
+                ("GET", "/pings/1/body"),
+                ("GET", "/flips/"),
+            )
+        ]
+        hidden = await api(lifesign, "GET", f"checks/{unique_key['checks'][0]['unique_key']}", key=key)
+        listed = (await api(lifesign, "GET", "checks/", key=key)).json()
+
+    assert [(each.status_code, each.json()) for each in answers] == [(403, {"error": "forbidden"})] * 8
+    assert (hidden.status_code, listed) == (404, {"checks": []})
+    assert await read(lifesign, made) == made
+
+
 async def test_what_browsers_ask_first_is_answered(lifesign: Lifesign) -> None:
     answer = await api(lifesign, "OPTIONS", "checks/")
 
@@ -364,6 +404,7 @@ async def test_the_server_tells_of_itself(start_lifesign: MakeLifesign) -> None:
         wrong = await lifesign.client(None).get("/api/v3/metrics/", headers={"X-Metrics-Key": "other"})
 
     assert (status.status_code, status.text) == (200, "OK")
+    assert set(metrics.json()) == {"ts", "max_ping_id", "max_notification_id", "num_unprocessed_flips"}
     assert metrics.json()["ts"] == 1_767_614_400
     assert wrong.status_code == 403
 

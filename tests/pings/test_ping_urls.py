@@ -143,6 +143,38 @@ async def test_which_end_ends_which_start(lifesign: Lifesign, end: str, is_open:
     assert (await pings(lifesign, made))[0].get("duration") == duration
 
 
+@pytest.mark.parametrize("meanwhile", ["pause", "overdue"])
+async def test_a_success_ends_a_run_of_which_nothing_is_expected_any_more(lifesign: Lifesign, meanwhile: str) -> None:
+    made, ping_id = await of_heartbeat(lifesign)
+    await send(lifesign, f"{ping_id}/start")
+    if meanwhile == "pause":
+        await lifesign.ask("POST", f"/v1/heartbeats/{made['id']}/pause")
+        await lifesign.ask("POST", f"/v1/heartbeats/{made['id']}/resume")
+        await lifesign.advance(60)
+    else:
+        await lifesign.advance(60)
+        assert (await lifesign.get(made["id"]))["status"] == "firing"
+        await lifesign.check_in(made["id"])
+
+    await send(lifesign, ping_id)
+
+    shown = (await api(lifesign, "GET", f"checks/{ping_id}")).json()
+    assert (shown["started"], shown["last_duration"]) == (False, 60)
+    (run,) = (await lifesign.ask("GET", f"/v1/heartbeats/{made['id']}/runs"))["runs"]
+    assert run["status"] == "finished"
+
+
+async def test_a_run_that_a_ping_began_may_end_elsewhere(lifesign: Lifesign) -> None:
+    made, ping_id = await of_heartbeat(lifesign)
+    await send(lifesign, f"{ping_id}/start?rid={RID}")
+    await lifesign.advance(30)
+
+    await lifesign.ask("POST", f"/v1/heartbeats/{made['id']}/runs/{RID}/finish")
+
+    shown = (await api(lifesign, "GET", f"checks/{ping_id}")).json()
+    assert (shown["started"], shown["status"], shown["last_duration"]) == (False, "up", 30)
+
+
 async def test_a_new_start_takes_the_place_of_the_older_one(lifesign: Lifesign) -> None:
     made, ping_id = await of_heartbeat(lifesign)
     for rid in (RID, OTHER_RID):

@@ -1,13 +1,18 @@
 """Systems as people and their programs make, find, change and remove them."""
 
 import asyncio
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from lifesign.projects import service as projects
 from tests.harness import Json, Lifesign, MakeLifesign
-from tests.systems.machines import asked, machine, refused
+from tests.shared import new_project
+from tests.systems.machines import asked, basic, machine, refused
 
 BROUGHT_ID = "4CF3053F-D0D5-4B10-B752-FF8F7B63C2F7"
 BROUGHT_SECRET = "s" * 32
@@ -165,10 +170,31 @@ async def test_one_system_too_many_is_refused(start_lifesign: MakeLifesign) -> N
     assert answer == {"code": 403, "message": "heartbeat limit reached", "data": None}
 
 
-async def test_a_secret_is_nowhere_afterwards(lifesign: Lifesign, tmp_path: Path) -> None:
+@pytest.fixture
+def logged() -> Iterator[list[structlog.typing.EventDict]]:
+    """What is logged, down to the least of it."""
+    found: list[structlog.typing.EventDict] = []
+
+    def capture(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        found.append(event)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
+    try:
+        yield found
+    finally:
+        structlog.configure(**before)
+
+
+async def test_a_secret_is_nowhere_afterwards(
+    lifesign: Lifesign, tmp_path: Path, logged: list[structlog.typing.EventDict]
+) -> None:
     db1 = await machine(lifesign)
     await db1.beat()
     await db1.send(auth="Bearer " + db1.secret)
+    await db1.send(auth=basic("x" * 100, db1.secret))
+    await lifesign.http.patch(f"/api/systems/{db1.id}", json={"secret": db1.secret})
 
     shown = [
         (await lifesign.http.get(path)).text
@@ -178,6 +204,12 @@ async def test_a_secret_is_nowhere_afterwards(lifesign: Lifesign, tmp_path: Path
 
     assert all(db1.id in text or "checkin" in text for text in shown)
     assert not any(db1.secret in text for text in shown)
+    assert db1.secret not in repr(logged)
+    refused = [each for each in logged if each["event"] == "system.refused"]
+    assert [(each["username"], each["reason"]) for each in refused] == [
+        ("", "invalid authentication format"),
+        ("x" * 64, "invalid system credentials"),
+    ]
     assert db1.secret.encode() not in stored
 
 
@@ -197,6 +229,16 @@ async def test_systems_are_listed_newest_first_page_by_page(lifesign: Lifesign) 
         ["a"],
     ]
     assert "next_cursor" not in third
+
+
+async def test_without_a_limit_a_page_has_fifty_systems(lifesign: Lifesign) -> None:
+    for n in range(51):
+        await machine(lifesign, f"m{n}")
+
+    page = await asked(lifesign, "GET", "")
+
+    assert len(page["systems"]) == 50
+    assert "next_cursor" in page
 
 
 async def test_systems_made_in_one_moment_are_each_on_one_page(lifesign: Lifesign) -> None:
@@ -428,6 +470,48 @@ async def test_a_key_may_do_what_its_scopes_say(lifesign: Lifesign) -> None:
         answer = await client.request(method, "/api/systems", json={})
         assert answer.status_code == 403
         assert answer.json() == {"code": 403, "message": "insufficient permissions", "data": None}
+
+
+async def test_systems_of_another_project_are_none(lifesign: Lifesign) -> None:
+    db1 = await machine(lifesign)
+    await db1.beat()
+    async with new_project(lifesign) as elsewhere:
+        for method, path in (
+            ("GET", ""),
+            ("PATCH", ""),
+            ("DELETE", ""),
+            ("POST", "/suspend"),
+            ("POST", "/reactivate"),
+            ("POST", "/regenerate-secret"),
+            ("GET", "/inventory"),
+            ("GET", "/inventory/latest"),
+            ("GET", "/inventory/changes"),
+        ):
+            for ref in (db1.id, db1.key):
+                gone = await elsewhere.http.request(method, f"/api/systems/{ref}{path}", json={})
+                assert gone.json() == {"code": 404, "message": "system not found", "data": None}
+        totals = await asked(elsewhere, "GET", "/totals")
+        trend = await asked(elsewhere, "GET", "/trend")
+        listed = await asked(elsewhere, "GET", "")
+        await elsewhere.ask("POST", "/api/systems", {"name": "mine", "id": db1.id}, expect=409)
+
+    assert (totals["total_systems"], trend["current_total"], listed) == (0, 0, {"systems": []})
+    assert (await db1.send()).status_code == 200
+
+
+async def test_a_machine_of_a_deleted_project_is_refused_at_once(lifesign: Lifesign) -> None:
+    async with new_project(lifesign) as elsewhere:
+        db1 = await machine(elsewhere)
+        await db1.beat()
+        project_id = (await elsewhere.ask("GET", "/v1/whoami"))["projectId"]
+        await lifesign.node.db.write(projects.delete, project_id, lifesign.now())
+
+    remembered = await db1.send()
+    anew = await db1.send(auth=basic(db1.key, db1.secret))
+
+    for answer in (remembered, anew):
+        assert answer.status_code == 401
+        assert answer.json() == {"code": 401, "message": "invalid system credentials", "data": None}
 
 
 async def test_info_tells_a_machine_of_itself_and_is_no_beat(lifesign: Lifesign) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable, WriterBusy
 from lifesign.db.patience import Patience
+from lifesign.systems.beats import Beat
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.systems.machines import asked, basic, machine
 
@@ -86,6 +88,20 @@ async def test_many_beats_make_one_row_and_all_at_once_are_all_acknowledged(life
     assert (totals["total_systems"], totals["alive_systems"]) == (2, 2)
     beaten = await lifesign.events(db1.heartbeat_id)
     assert [each["type"] for each in beaten].count("checkin") == 100
+
+
+async def test_beats_that_are_written_out_of_order_leave_the_newest_time(lifesign: Lifesign) -> None:
+    db1 = await machine(lifesign)
+    beats, machines = lifesign.node.api.state.beats, lifesign.node.api.state.machines
+    known = await machines.recognized(db1.auth.encode())
+    stamps = [EpochMs(lifesign.now() + each) for each in (5000, 1000, 9000, 3000)]
+
+    together = await lifesign.node.db.write(beats.record, [Beat(known, stamp) for stamp in stamps])
+    late = await lifesign.node.db.write_batched(beats.record, Beat(known, stamps[1]))
+
+    assert [*together, late] == [stamps[0], stamps[0], stamps[2], stamps[2], stamps[2]]
+    read = await db1.read()
+    assert (read["last_heartbeat"], read["first_heartbeat"]) == ("2026-01-05T12:00:09.000Z", "2026-01-05T12:00:05.000Z")
 
 
 async def test_a_clock_that_steps_back_moves_nothing_backwards(lifesign: Lifesign) -> None:

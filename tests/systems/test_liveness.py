@@ -1,5 +1,7 @@
 """Machines that fall silent: what is read of them, when somebody is told, and how many there are and were."""
 
+import asyncio
+
 import pytest
 
 from lifesign.clock import EpochMs
@@ -130,6 +132,48 @@ async def test_one_that_never_reported_is_not_waited_for_after_a_pause_either(
 
     assert (await db1.read())["heartbeat_status"] == "active"
     assert told(ledger) == []
+
+
+@pytest.mark.parametrize("was_paused", [False, True])
+async def test_only_reactivating_a_suspended_system_resumes_its_heartbeat(
+    lifesign: Lifesign, ledger: LedgerPeer, was_paused: bool
+) -> None:
+    db1 = await _watched(lifesign, ledger)
+    await db1.beat()
+    path = f"/v1/heartbeats/{db1.heartbeat_id}"
+    if was_paused:
+        await lifesign.ask("POST", f"{path}/pause")
+    await asked(lifesign, "POST", f"/{db1.id}/suspend")
+
+    refused = (await lifesign.ask("POST", f"{path}/resume", expect=400))["error"]
+    await lifesign.ask("POST", f"{path}/pause", expect=400)
+    await lifesign.advance(_DAY)
+    quiet = await db1.read()
+    back = await asked(lifesign, "POST", f"/{db1.id}/reactivate")
+
+    assert (refused["code"], refused["message"]) == ("INVALID_STATE", f"system {db1.id} is suspended")
+    assert refused["details"] == {"status": "paused"}
+    assert (quiet["heartbeat_status"], back["heartbeat_status"]) == ("paused", "active")
+    assert await lifesign.event_types(db1.heartbeat_id) == ["resumed", "paused", "checkin", "created"]
+    assert told(ledger) == []
+    # What is paused by hand from now on is resumed by hand.
+    await lifesign.ask("POST", f"{path}/pause")
+    await lifesign.ask("POST", f"{path}/resume")
+
+
+async def test_a_system_that_was_suspended_while_its_heartbeat_was_resumed_is_not_waited_for(
+    lifesign: Lifesign,
+) -> None:
+    db1 = await machine(lifesign)
+    await db1.beat()
+    await lifesign.ask("POST", f"/v1/heartbeats/{db1.heartbeat_id}/pause")
+
+    await asyncio.gather(
+        asked(lifesign, "POST", f"/{db1.id}/suspend"),
+        *(lifesign.http.post(f"/v1/heartbeats/{db1.heartbeat_id}/resume") for _ in range(5)),
+    )
+
+    assert (await db1.read())["heartbeat_status"] == "paused"
 
 
 async def test_a_deleted_system_tells_nobody_any_more(lifesign: Lifesign, ledger: LedgerPeer) -> None:

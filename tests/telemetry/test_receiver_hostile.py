@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it c
 from pydantic import SecretStr
 
 from lifesign.settings import Settings
+from tests.diagnosis.shapes import assert_packet_fits
 from tests.harness import Json, Lifesign
 from tests.telemetry.requests import USUAL
 from tests.telemetry.senders import JSON, PROTOBUF, Sender, json_of, protobuf_of, sender
@@ -128,7 +129,11 @@ async def assert_told_everywhere(ours: Sender) -> None:
         assert found.status_code == 200, found.text
     key = {"Authorization": f"Bearer {ours.agent_key}"}
     diagnosed = await ours.http.post("/v1/runs/diagnose", headers=key, json={})
-    assert diagnosed.status_code in {200, 201}, diagnosed.text
+    assert diagnosed.status_code == 200, diagnosed.text
+    packet = diagnosed.json()["packet"]
+    assert_packet_fits(packet)
+    assert (packet["telemetry_read"], len(packet["issues"]) > 0) == (21, True)
+    assert "rule_failed" not in {each["code"] for each in packet["notices"]}
     for path in PATHS:
         assert (await asked(ours, path)).status_code == 200, path
 

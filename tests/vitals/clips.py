@@ -13,6 +13,8 @@ import skimage.data
 
 Image = npt.NDArray[np.uint8]
 SIDE = 320
+CLIP_FPS = 10.0
+"""Of the clip that several tests share."""
 _SHARE = np.array([0.002, 0.006, 0.0035], np.float32)
 
 

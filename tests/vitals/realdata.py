@@ -12,9 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from lifesign.vitals.video.analyze import read_faces
-from lifesign.vitals.video.files import opened
-from tests.vitals.derived import sensor_of, write_derived
+from lifesign.vitals.video import datasets
+from tests.vitals.derived import write_derived
 
 PACKAGE = "vitallens==0.1.2"
 DERIVED = Path(__file__).parents[1] / "data" / "vitals"
@@ -45,10 +44,7 @@ def main() -> int:
             if not _is_it(folder / wanted, begin):
                 return _refused(f"{wanted} is missing, or another than it was")
         DERIVED.mkdir(parents=True, exist_ok=True)
-        for number in (1, 2):
-            with opened(folder / f"sample_video_{number}.mp4") as video:
-                samples = read_faces(video.frames())
-            ppg = sensor_of(folder / f"sample_vitals_{number}.csv", samples.t_ms)
+        for number, (samples, ppg) in enumerate(datasets.LAYOUTS["vitallens"](folder), 1):
             write_derived(DERIVED / f"clip_{number}.csv", samples, ppg)
             sys.stdout.write(f"clip_{number}.csv: {len(ppg)} frames\n")
     return 0

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gzip
 import os
+import random
 import re
 import struct
 import zlib
@@ -21,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
-from lifesign.vitals import Stream, analyze_traces
-from lifesign.vitals.rules import InvalidTraces, image_side
+from lifesign.vitals import Stream, analyze_traces, jobs, stream
+from lifesign.vitals.rules import InvalidTraces, VideoError, image_side
 from lifesign.vitals.signal.synth import Scene, synthetic
 from lifesign.vitals.uploads import path_of
 from lifesign.vitals.workers import Workers
@@ -45,6 +47,14 @@ async def shared_node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     settings = SETTINGS.model_copy(update={"data_dir": tmp_path_factory.mktemp("node")})
     async with Lifesign.started(settings, at="2026-01-05T12:00:00.000Z") as started:
         yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker() -> AsyncIterator[Workers]:
+    """A process that analyses, for all who leave it alive."""
+    workers = Workers(1)
+    yield workers
+    await workers.close()
 
 
 # Multipart ----------------------------------------------------------------------------------------------------------
@@ -159,16 +169,92 @@ def _decoded_side(image: bytes) -> int | None:
     return None if decoded is None else max(decoded.shape[:2])
 
 
-async def test_a_worker_decodes_no_image_that_is_larger_whatever_its_header_hides() -> None:
+async def test_a_worker_decodes_no_image_that_is_larger_whatever_its_header_hides(worker: Workers) -> None:
     hidden = _WIDE_JPEG[:2] + b"\xff\xe0\x00\x02" * 1000 + _WIDE_JPEG[2:]
     assert image_side(hidden) is None
     assert _decoded_side(hidden) == 4097
-    workers = Workers(1)
+    assert await worker.run(_decoded_side, hidden) is None
+    assert await worker.run(_decoded_side, _JPEG) == 8
+
+
+def _turned(image: bytes, orientation: int) -> bytes:
+    """A JPEG that says how it was held (Exif, tag 274)."""
+    entry = struct.pack("<HHIHH", 274, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return image[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + image[2:]
+
+
+async def test_an_image_that_was_taken_sideways_is_read_upright() -> None:
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20] = 200
+    lying = bytes(cv2.imencode(".png", np.rot90(upright))[1]), bytes(cv2.imencode(".jpg", np.rot90(upright))[1])
+    assert image_side(_turned(lying[1], 6)) == 60
+
+    plain, turned = jobs.decoded([lying[1], _turned(lying[1], 6)], [0, 1])
+
+    assert (plain.image.shape, turned.image.shape) == ((60, 40, 3), (40, 60, 3))
+    assert np.abs(turned.image.astype(int) - upright).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GIF89a",
+        b"RIFF\x24\0\0\0WEBPVP8 ",
+        b"BM",
+        b"II*\0",
+        b"\0\0\0\x1cftypheic",
+        b"<svg xmlns=",
+        b"%PDF-1.7",
+        b"\0\0\1\0",
+    ],
+    ids=["gif", "webp", "bmp", "tiff", "heic", "svg", "pdf", "ico"],
+)
+async def test_only_two_kinds_of_images_are_taken(api: httpx2.AsyncClient, begin: bytes) -> None:
+    answer = await api.post(_MEASURE, files=[("frame", ("a.jpg", begin + b"\0" * 60, "image/jpeg"))] * 2)
+
+    assert (answer.status_code, answer.json()["message"]) == (415, "Unsupported media type")
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GIF89a", b"RIFF\x24\0\0\0WEBPVP8 ", b"RIFF\x24\0\0\0WAVEfmt ", b"FLV\1", b"\x00\x00\x01\xba"]
+)
+async def test_pictures_that_move_are_no_videos(api: httpx2.AsyncClient, begin: bytes) -> None:
+    for path in (_MEASURE, _ANALYZE):
+        answer = await api.post(path, files={"video": ("a.mp4", begin + b"\0" * 60, "video/mp4")})
+        assert (answer.status_code, answer.json()["message"]) == (415, "Unsupported media type")
+
+
+def _outcome(path: str) -> str:
+    """What becomes of a file: the code of its refusal, or that a report was made."""
     try:
-        assert await workers.run(_decoded_side, hidden) is None
-        assert await workers.run(_decoded_side, _JPEG) == 8
-    finally:
-        await workers.close()
+        told = jobs.analyze_file(path, {}, jobs.Gate(1.0, 0.5))
+    except VideoError as error:
+        return error.code
+    rate = told["report"]["vitals"]["heart_rate"]
+    return "report" if rate["value"] is None else f"made up: {rate['value']}"
+
+
+async def test_however_a_video_is_damaged_it_is_told_and_no_worker_dies(tmp_path: Path, worker: Workers) -> None:
+    choose = random.Random(4)
+    times = np.arange(3) / 10
+    damaged: list[Path] = []
+    for name, codec in (("a.mp4", "libx264"), ("a.mkv", "ffv1"), ("a.avi", "mpeg4"), ("a.webm", "libvpx")):
+        whole = write_clip(tmp_path / name, pulsing(times), times, codec=codec).read_bytes()
+        for number in range(6):
+            content = bytearray(whole)
+            if number < 3:
+                del content[choose.randrange(12, len(content)) :]
+            else:
+                for _ in range(20):
+                    # Its first bytes say what it is: others would be refused for what they are not.
+                    content[choose.randrange(12, len(content))] = choose.randrange(256)
+            damaged.append(tmp_path / f"{number}{name}")
+            damaged[-1].write_bytes(content)
+
+    outcomes = [await worker.run(_outcome, str(each)) for each in damaged]
+
+    assert {"report", "decode_failed"} <= set(outcomes) <= {"report", "decode_failed", "empty", "unsupported"}
 
 
 def _grey_video(path: Path, wide: int, high: int, count: int, codec: str = "ffv1") -> bytes:
@@ -245,22 +331,18 @@ def _size_of(path: str) -> int:
 
 
 async def test_an_upload_has_no_name_that_could_stay_when_the_server_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Workers
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    workers = Workers(1)
-    try:
-        for size in (10, 3 << 20):
-            with SpooledTemporaryFile(max_size=1 << 20) as file:
-                upload = UploadFile(file)  # type: ignore[arg-type]  # binary, as it is used
-                await upload.write(b"x" * size)
-                path = await path_of(upload)
-                assert await workers.run(_size_of, path) == size
-                assert _names_in(tmp_path) == []
-            with pytest.raises(FileNotFoundError):
-                _size_of(path)
-    finally:
-        await workers.close()
+    for size in (10, 3 << 20):
+        with SpooledTemporaryFile(max_size=1 << 20) as file:
+            upload = UploadFile(file)  # type: ignore[arg-type]  # binary, as it is used
+            await upload.write(b"x" * size)
+            path = await path_of(upload)
+            assert await worker.run(_size_of, path) == size
+            assert _names_in(tmp_path) == []
+        with pytest.raises(FileNotFoundError):
+            _size_of(path)
 
 
 def _open_files() -> list[str]:
@@ -357,7 +439,181 @@ async def test_a_deep_body_is_no_object(api: httpx2.AsyncClient, content: str) -
     assert (answer.status_code, answer.json()["message"]) == (400, "Request body must be a JSON object")
 
 
+@pytest.mark.parametrize(
+    ("times", "status"),
+    [
+        # So many instants next to nothing that the usual step is nothing, too.
+        ([n * 5e-324 for n in range(200)] + [400.0 * n for n in range(1, 40)], 400),
+        ([n * 1e-4 for n in range(20)], 400),
+        ([n * 0.001 for n in range(20)], 200),
+        ([-10_000 + 33.3 * n for n in range(400)], 200),
+        ([1e15 + 40 * n for n in range(400)], 200),
+    ],
+    ids=["nothing", "too near", "near enough", "negative", "late"],
+)
+async def test_instants_are_apart_and_may_be_any(api: httpx2.AsyncClient, times: list[float], status: int) -> None:
+    rgb = [[100, 90, 80 + n % 7] for n in range(len(times))]
+
+    answer = await api.post(_ANALYZE, json={"rgb": rgb, "t_ms": times})
+
+    assert answer.status_code == status, answer.text
+    if status == 400:
+        assert answer.json()["message"] == "t_ms must be strictly increasing"
+    else:
+        assert answer.json()["report"]["samples"] == len(times)
+        assert isinstance(answer.json()["report"]["fps"], float)
+    with contextlib.suppress(InvalidTraces) if status == 400 else contextlib.nullcontext():
+        Stream().push_rgb(rgb, times)
+        assert status == 200
+
+
+async def test_a_gzip_that_is_not_whole_or_more_than_one_is_refused(api: httpx2.AsyncClient) -> None:
+    packed = gzip.compress(b'{"fps":30,"rgb":[]}')
+    fits = gzip.compress(b" " * (16 << 20))
+
+    async def told(content: bytes) -> tuple[int, str]:
+        answer = await api.post(_ANALYZE, content=content, headers={"Content-Encoding": "gzip"})
+        return answer.status_code, answer.json()["message"]
+
+    broken = (400, "Request body is not one whole gzip file")
+    assert await told(packed) == (400, "Too few samples")
+    assert await told(packed[:-1]) == broken
+    assert await told(packed + packed) == broken
+    assert await told(packed[:9]) == broken
+    assert await told(b"") == broken
+    # As much as there may be, and a byte more.
+    assert await told(fits) == (400, "Request body must be a JSON object")
+    assert await told(gzip.compress(b" " * ((16 << 20) + 1))) == (413, "Request body too large")
+
+
 # Streams ------------------------------------------------------------------------------------------------------------
+_WRONG = {
+    "a word": '"x"',
+    "nothing": "null",
+    "yes": "true",
+    "a number": "5",
+    "a fraction": "0.5",
+    "an object": "{}",
+    "a list": "[[[[1]]]]",
+    "of words": '["x"]',
+    "of nothing": "[null]",
+    "half a word": '"\\ud800"',
+}
+_ABSENT = {("face", "nothing"), ("box", "nothing"), ("clipped", "nothing")}
+_FITTING = {("seq", "a number"), ("dropped", "a number"), ("rgb", "of nothing")}
+
+
+@pytest.mark.parametrize("member", ["seq", "t", "rgb", "face", "box", "clipped", "dropped", "type"])
+async def test_a_member_of_a_wrong_kind_closes_the_stream_and_says_which(
+    shared_node: Lifesign, api: httpx2.AsyncClient, member: str
+) -> None:
+    fields = {"type": '"frames"', "seq": "0", "t": "[0]", "rgb": "[[[1,2,3]]]"}
+    values = [value for kind, value in _WRONG.items() if (member, kind) not in _ABSENT | _FITTING]
+    assert len(values) >= 8
+    for value in values:
+        session = await session_of(api)
+        async with connected(shared_node) as socket:
+            socket.start(session["token"])
+            await socket.hear("ready")
+            socket.say_text(
+                "{" + ",".join(f'"{name}":{each}' for name, each in (fields | {member: value}).items()) + "}"
+            )
+            code, said = await socket.end()
+
+        [error] = said
+        is_of_values = member not in {"seq", "dropped", "type"} and value != _WRONG["half a word"]
+        wanted = (1007, "bad_value") if is_of_values else (1003, "bad_message")
+        assert (code, error["code"]) == wanted, f"{member}: {value}: {error}"
+
+
+@pytest.mark.parametrize("missing", ["seq", "t", "rgb"])
+async def test_frames_without_what_they_are_made_of_are_no_message(
+    shared_node: Lifesign, api: httpx2.AsyncClient, missing: str
+) -> None:
+    message = {"type": "frames", "seq": 0, "t": [0], "rgb": [[[1, 2, 3]]]}
+    session = await session_of(api)
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        socket.say({name: each for name, each in message.items() if name != missing})
+        code, said = await socket.end()
+
+    assert (code, said[-1]["code"]) == (1003, "bad_message")
+    assert missing in said[-1]["message"]
+
+
+async def test_frames_of_nothing_are_no_message_and_hold_no_place(
+    shared_node: Lifesign, api: httpx2.AsyncClient
+) -> None:
+    session = await session_of(api)
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        socket.say({"type": "frames", "seq": 0, "t": [], "rgb": []})
+        code, said = await socket.end()
+
+    assert (code, said[-1]["code"], said[-1]["message"]) == (1003, "bad_message", "frames has 1 to 300 frames")
+
+
+async def test_who_sends_less_than_a_camera_does_keeps_no_place_for_ever(
+    shared_node: Lifesign, api: httpx2.AsyncClient
+) -> None:
+    session = await session_of(api, {"max_s": 10})
+    slow = synthetic(Scene(seconds=1, fps=15))
+
+    async with connected(shared_node) as socket:
+        socket.start(session["token"])
+        await socket.hear("ready")
+        # A frame in ten seconds, of a fifteenth of a second each: so there would be hours of them.
+        for number in range(4):
+            socket.frames(slow, number, number + 1)
+            told = (await api.get(f"/api/vitals/sessions/{session['id']}")).json()["session"]
+            assert told["state"] == "open"
+            await shared_node.advance(10)
+        socket.frames(slow, 4, 5)
+        code, said = await socket.end()
+
+    assert (code, [each["type"] for each in said]) == (1000, ["final"])
+    assert said[-1]["report"]["samples"] == 5
+
+
+async def test_who_never_reads_is_let_go_without_taking_the_farewell(
+    shared_node: Lifesign, api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_SEND_S", 0.0)
+    monkeypatch.setattr(stream, "_CLOSE_S", 0.0)
+    session = await session_of(api)
+
+    # There is room for the handshake and nothing else; the block ends once the server is through with it.
+    async with connected(shared_node, room=1) as socket:
+        socket.start(session["token"])
+
+    told = (await api.get(f"/api/vitals/sessions/{session['id']}")).json()["session"]
+    assert (told["state"], told["report"]) == ("finished", None)
+
+
+async def test_hundreds_who_open_a_stream_and_say_nothing_are_sent_away_and_others_are_served(
+    shared_node: Lifesign, api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_START_S", 1.0)
+    made = synthetic(Scene(seconds=12, fps=15))
+    session = await session_of(api)
+    before = len(asyncio.all_tasks())
+    async with contextlib.AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connected(shared_node)) for _ in range(300)]
+        socket = await stack.enter_async_context(connected(shared_node))
+        socket.start(session["token"])
+        socket.frames(made, 0, len(made.t_ms))
+        socket.say({"type": "stop"})
+        report = (await socket.hear("final"))["report"]
+        assert report["vitals"]["heart_rate"]["value"] == pytest.approx(72, abs=1)
+        # They hold none of the places that streams have.
+        assert shared_node.node.api.state.vitals.sessions.open_streams == 0
+        assert [await each.end() for each in silent] == [(1008, [])] * 300
+
+    assert len(asyncio.all_tasks()) <= before + 1
+
+
 async def test_a_stream_whose_time_leaps_ends_with_what_it_had(shared_node: Lifesign, api: httpx2.AsyncClient) -> None:
     session = await session_of(api, {"max_s": 30})
     made = synthetic(Scene(seconds=12, fps=15))

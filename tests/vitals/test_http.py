@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from lifesign.clock import rfc3339
-from lifesign.vitals import extras, service
+from lifesign.vitals import extras, service, uploads
 from lifesign.vitals.rules import VIDEO_MISSING, VITALS_MISSING, AnalysisDied, ServerBusy, image_side
 from lifesign.vitals.signal.params import DISCLAIMER
 from lifesign.vitals.signal.synth import Scene, noise_trace, synthetic
@@ -342,6 +343,44 @@ async def test_bad_uploads_are_refused_in_order(
 
     assert told[0] == status
     assert told[1].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "most"),
+    [
+        (_MEASURE, "multipart/form-data; boundary=b", 128 << 20),
+        (_ANALYZE, "multipart/form-data; boundary=b", 256 << 20),
+        (_ANALYZE, "application/json", 16 << 20),
+    ],
+)
+async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(
+    api: httpx2.AsyncClient, path: str, content_type: str, most: int
+) -> None:
+    def announced(size: int) -> dict[str, str]:
+        return {"Content-Type": content_type, "Content-Length": str(size)}
+
+    too_large = await api.post(path, content=b"--b--\r\n", headers=announced(most + 1))
+    assert await refusal(too_large) == (413, "Request body too large", None)
+    assert (await refusal(await api.post(path, content=b"--b--\r\n", headers=announced(most))))[0] == 400
+
+
+async def test_a_body_that_grows_too_large_is_refused_whatever_else_is_wrong_with_it(
+    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MEASURE_BYTES", 1000)
+
+    async def growing() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="duration_ms"\r\n\r\n1\r\n'
+        for _ in range(20):
+            yield b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n'
+
+    answer = await api.post(_MEASURE, content=growing(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+
+    assert await refusal(answer) == (413, "Request body too large", None)
+    large = [("frame", ("a.txt", b"x" * ((4 << 20) + 1), "text/plain"))]
+    monkeypatch.undo()
+    wrong = await api.post(_MEASURE, files=large, data={"duration_ms": "1", "include_raw": "?"})
+    assert (await refusal(wrong))[0] == 413
 
 
 async def test_images_that_are_too_large_are_told_before_they_are_decoded(api: httpx2.AsyncClient) -> None:

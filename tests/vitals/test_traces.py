@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lifesign.vitals import Stream, analyze_traces
+from lifesign.vitals.bodies import calibration_in
 from lifesign.vitals.jobs import Gate, analyze_body
 from lifesign.vitals.rules import InvalidTraces, TooManySamples
 
@@ -79,6 +80,46 @@ def test_whole_numbers_beyond_every_float_are_refused(members: str, message: str
 
     with pytest.raises(InvalidTraces, match=f"^{message}"):
         analyze_body(f'{{"rgb":[{rgb}],{members}}}'.encode(), Gate(1.0, 0.5), is_trial=is_trial)
+
+
+def _pairs(*pairs: tuple[Any, Any]) -> list[dict[str, Any]]:
+    return [{"ratio": ratio, "spo2": spo2} for ratio, spo2 in pairs]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        {},
+        "x",
+        _pairs((1, 90)),
+        _pairs(*((n / 10, 90 + n % 5) for n in range(51))),
+        _pairs((0.5, 95), (0.8, 97.9)),
+        _pairs((0.5, 69.9), (0.8, 90)),
+        _pairs((0.5, 90), (0.8, 100.1)),
+        _pairs((0.5, 90), (0.5, 95)),
+        _pairs((0, 90), (5e-324, 95)),
+        _pairs((-0.1, 90), (0.8, 95)),
+        _pairs((0.5, 90), (101, 95)),
+        _pairs((1e308, 90), (-1e308, 95)),
+        _pairs((True, 90), (0.8, 95)),
+        _pairs((None, 90), (0.8, 95)),
+        _pairs(("0.5", 90), (0.8, 95)),
+        [[0.5, 90], [0.8, 95]],
+        [None, None],
+    ],
+)
+def test_a_calibration_is_pairs_through_which_there_is_a_line(pairs: object) -> None:
+    with pytest.raises(
+        InvalidTraces, match=r"^calibration must be 2 to 50 pairs of ratio and spo2, with ratio from 0 to"
+    ):
+        calibration_in(pairs)
+
+
+def test_the_widest_calibrations_are_taken() -> None:
+    for pairs in (_pairs((0, 70), (100, 100)), _pairs(*((n / 10, 90 + n % 5) for n in range(50)))):
+        assert calibration_in(pairs) is not None
+    assert calibration_in(None) is None
 
 
 def test_a_stream_keeps_its_regions() -> None:

@@ -1,5 +1,6 @@
 """Pulse rate variability: the bare formulas against tables and another library, then the gates before them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,10 @@ def _by_neurokit(times: FloatArray) -> dict[str, float]:
     [
         ([0.0, 1.0], "Too few beats"),
         ([0.0, 1.0, 1.0], "times must be strictly increasing"),
+        ([0.0, 5e-324, 1e-323, 1.0, 2.0, 3.0], "times must be strictly increasing"),
+        ([3.0, 2.0, 1.0], "times must be strictly increasing"),
+        ([0.0, 1.0, 1e9], "times must span at most 1000000 s"),
+        ([-1.7e308, 0.0, 1.7e308], "times must span at most 1000000 s"),
         ([0.0, 1.0, float("nan")], "times must be finite numbers"),
         (["a", "b", "c"], "times must be finite numbers"),
     ],
@@ -152,6 +157,56 @@ def test_a_noisy_pulse_has_a_rate_but_no_variability() -> None:
     assert report["beats"]["jitter_ms"] > 25
     found = {name: report["vitals"][name]["reason"] for name in ("rmssd", "sdnn", "pnn50", "stress_index")}
     assert found == {"rmssd": "jitter", "sdnn": "jitter", "pnn50": "jitter", "stress_index": "jitter"}
+
+
+# Seconds and a little more, and what is given from there on.
+_FROM = {
+    31: {"rmssd", "pnn50", "respiration_rate"},
+    61: {"sdnn", "stress_index", "stress_sqrt"},
+    121: {"lf", "hf", "lf_hf"},
+}
+
+
+def test_each_vital_is_given_once_there_is_as_much_as_it_takes() -> None:
+    made = synthetic(Scene(seconds=122, fps=15, noise=0.02, interval_sd_ms=12, breath_per_minute=15, seed=2))
+    needed: set[str] = set()
+    for seconds, names in _FROM.items():
+        for until_s, expected in ((seconds - 2.5, needed), (seconds, needed | names)):
+            part = slice(0, round(until_s * 15))
+            report = analyze_traces(made.rgb[part], made.t_ms[part]).to_dict()
+            found = {
+                name: each["reason"] for name, each in report["vitals"].items() if name not in {"heart_rate", "spo2"}
+            }
+            assert {name for name, reason in found.items() if reason is None} == expected, until_s
+            assert {reason for reason in found.values() if reason is not None} <= {"too_short"}
+        needed |= names
+
+
+def test_stress_takes_fifty_beats_and_variability_twenty_five() -> None:
+    slow = _vitals(Scene(seconds=62, bpm=45, noise=0.02, interval_sd_ms=12))["vitals"]
+    slower = _vitals(Scene(seconds=31.5, bpm=45, noise=0.02, interval_sd_ms=12))["vitals"]
+
+    # 46 beats, and 23.
+    assert (slow["sdnn"]["reason"], slow["rmssd"]["reason"]) == (None, None)
+    assert (slow["stress_index"]["reason"], slow["stress_sqrt"]["reason"]) == ("too_short", "too_short")
+    assert (slower["rmssd"]["reason"], slower["pnn50"]["reason"]) == ("too_short", "too_short")
+    assert slower["heart_rate"]["reason"] is None
+
+
+def test_counting_large_differences_takes_beat_times_that_are_surer_than_their_spread_does() -> None:
+    report = _vitals(Scene(seconds=70, noise=0.2, interval_sd_ms=12))
+
+    assert 10 < report["beats"]["jitter_ms"] < 25
+    assert report["vitals"]["pnn50"]["reason"] == "jitter"
+    for name in ("rmssd", "sdnn", "stress_index"):
+        assert report["vitals"][name]["value"] is not None
+
+
+def test_a_long_recording_is_no_longer_ultra_short() -> None:
+    scene = Scene(seconds=302, fps=10, noise=0.02, interval_sd_ms=12)
+
+    assert "ultra_short" in _vitals(replace(scene, seconds=290))["warnings"]
+    assert "ultra_short" not in _vitals(scene)["warnings"]
 
 
 def test_a_heart_that_beats_anyhow_has_no_variability() -> None:

@@ -14,16 +14,9 @@ from lifesign.vitals.rules import ModelError, VideoError
 from lifesign.vitals.video import models
 from lifesign.vitals.video.detector import Detector
 from lifesign.vitals.video.files import opened
-from tests.vitals.clips import photo, pulsing, write_clip
+from tests.vitals.clips import CLIP_FPS, photo, pulsing, write_clip
 
-_FPS = 10.0
 _MODELS = Path(models.__file__).parents[1] / "models"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    times = np.arange(round(12 * _FPS)) / _FPS
-    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mkv", pulsing(times), times)
 
 
 def test_a_planted_pulse_is_found_in_a_video(clip: Path) -> None:
@@ -33,7 +26,7 @@ def test_a_planted_pulse_is_found_in_a_video(clip: Path) -> None:
     assert found["value"] == pytest.approx(72, abs=1)
     assert found["confidence"] >= 0.7
     assert report["vitals"]["spo2"]["reason"] == "not_calibrated"
-    assert report["fps"] == pytest.approx(_FPS, abs=0.2)
+    assert report["fps"] == pytest.approx(CLIP_FPS, abs=0.2)
     assert report["warnings"] == []
 
 
@@ -103,7 +96,7 @@ def _silence() -> bytes:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"", "unsupported"), (b"This is a text.\n" * 100, "unsupported"), (_silence(), "decode_failed")],
+    [(b"", "empty"), (b"This is a text.\n" * 100, "unsupported"), (_silence(), "decode_failed")],
 )
 def test_what_is_no_video_is_told_by_a_code(tmp_path: Path, content: bytes, code: str) -> None:
     path = tmp_path / "file.mp4"
@@ -116,10 +109,10 @@ def test_what_is_no_video_is_told_by_a_code(tmp_path: Path, content: bytes, code
 
 
 def test_a_file_that_is_not_there_is_told_by_a_code(tmp_path: Path) -> None:
-    with pytest.raises(VideoError) as refusal:
-        analyze_video(tmp_path / "nothing.mp4")
-
-    assert refusal.value.code == "not_found"
+    for path, code in ((tmp_path / "nothing.mp4", "not_found"), (tmp_path, "unsupported")):
+        with pytest.raises(VideoError) as refusal:
+            analyze_video(path)
+        assert refusal.value.code == code
 
 
 def test_a_broken_video_gives_what_can_be_read_or_a_code(tmp_path: Path, clip: Path) -> None:

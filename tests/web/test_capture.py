@@ -1,5 +1,6 @@
 """The page with the camera in a real browser: a clip of a known pulse stands before a fake camera."""
 
+import json
 import os
 import re
 import shutil
@@ -72,7 +73,11 @@ def heard_of(page: Page) -> list[str]:
         def sent(payload: str | bytes) -> None:
             told.append(f"SENT {payload!s}")
 
+        def heard(payload: str | bytes) -> None:
+            told.append(f"HEARD {payload!s}")
+
         socket.on("framesent", sent)
+        socket.on("framereceived", heard)
 
     page.on("websocket", opened)
     return told
@@ -110,7 +115,7 @@ def test_anybody_sees_their_pulse_and_only_numbers_leave_the_page(server: Server
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
     host = server.url.partition("://")[2]
-    asked = [urlsplit(each.split(" ")[1]) for each in told if not each.startswith("SENT ")]
+    asked = [urlsplit(each.split(" ")[1]) for each in told if not each.startswith(("SENT ", "HEARD "))]
     assert {each.netloc for each in asked} == {host}
     sent = [each for each in told if each.startswith("SENT ")]
     frames = [each for each in sent if '"frames"' in each]
@@ -119,6 +124,11 @@ def test_anybody_sees_their_pulse_and_only_numbers_leave_the_page(server: Server
     assert all(re.fullmatch(r"[\w\s{}\[\]\":,.+-]*", each) for each in sent[1:])
     assert '"face":[0.' in frames[-1]
     assert complaints == []
+    heard = [json.loads(each.removeprefix("HEARD ")) for each in told if each.startswith("HEARD ")]
+    updates = [each for each in heard if each["type"] == "update"]
+    first = next(each for each in updates if each["vitals"]["heart_rate"]["value"] is not None)
+    assert 8 <= first["elapsed_s"] <= 15
+    assert first["vitals"]["heart_rate"]["value"] == pytest.approx(_BPM, abs=2)
 
 
 def test_whoever_refuses_the_camera_is_told_and_no_session_is_made(server: Server, clip: Path) -> None:

@@ -71,6 +71,9 @@ async def test_suspending_renewing_and_deleting(lifesign: Lifesign) -> None:
 
     await owner.post(f"{path}/suspend")
     assert "db1 suspended" in said(await owner.get(path))
+    below = (await lifesign.ask("GET", f"/api/systems/{system_id}"))["data"]["heartbeat_id"]
+    resumed = await owner.post(f"/heartbeats/{below}/resume", expect=400, accept="text/html")
+    assert f"system {system_id} is suspended" in said(resumed)
     await report(lifesign, system_id, secret, expect=401)
     await owner.post(f"{path}/reactivate")
     renewed = re.search(r"lss_[0-9a-f]{64}", await owner.post(f"{path}/secret", expect=200))

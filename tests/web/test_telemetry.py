@@ -214,7 +214,9 @@ async def diagnosed(owner: Browser, **fields: str) -> str:
 
 async def test_a_diagnosis_is_run_and_shows_issues_with_evidence(lifesign: Lifesign) -> None:
     owner = await signed_up(lifesign)
-    assert "Nothing was diagnosed yet" in said(await owner.get("/diagnosis"))
+    empty = said(await owner.get("/diagnosis"))
+    assert "Nothing was diagnosed yet" in empty
+    assert "lifesign diagnose --since-minutes 60" in empty
     await failing(lifesign)
 
     place = await diagnosed(owner)
@@ -241,6 +243,16 @@ async def test_a_decision_has_the_name_of_whoever_made_it(lifesign: Lifesign) ->
     back = await owner.post(f"{place}/decisions", {"fingerprint": found[1], "decision": "dismissed"})
 
     assert "dismissed by ada@example.org" in said(await owner.get(back.partition("#")[0]))
+    before = await lifesign.ask("GET", f"/v1/runs/{place.removeprefix('/packets/')}")
+    ledger = await lifesign.ask("GET", "/v1/issues")
+    await owner.post(f"{place}/decisions", {"fingerprint": found[1], "decision": "approved"})
+    page = said(await owner.get(place))
+    assert "approved by ada@example.org" in page
+    assert "dismissed by ada@example.org" not in page
+    # It is said beside the issue, and changes nothing of it.
+    assert await lifesign.ask("GET", f"/v1/runs/{place.removeprefix('/packets/')}") == before
+    assert await lifesign.ask("GET", "/v1/issues") == ledger
+    assert before["packet"]["approval_required"] is True
     await owner.post(f"{place}/decisions", {"fingerprint": "none:1", "decision": "approved"}, expect=404)
 
 
@@ -252,6 +264,8 @@ async def test_what_no_form_offers_is_refused_by_its_name(lifesign: Lifesign) ->
 
     for path, field in (("/diagnosis", "minutes"), (f"{place}/verify", "minutes"), (f"{place}/decisions", "decision")):
         assert f"{field} must be one of" in said(await owner.post(path, {field: "x", "fingerprint": "y"}, expect=400))
+    long = {"minutes": "60", "environment": "x" * 257}
+    assert "environment must be at most 256 characters long" in said(await owner.post("/diagnosis", long, expect=400))
 
 
 async def test_verifying_says_what_became_of_each_issue(lifesign: Lifesign) -> None:

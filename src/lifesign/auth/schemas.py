@@ -10,7 +10,7 @@ from lifesign.auth.service import Keyring, Own
 from lifesign.auth.store import Key
 from lifesign.clock import rfc3339
 from lifesign.http.answers import without_absent
-from lifesign.http.fields import Body, Name, Timestamp, optional
+from lifesign.http.fields import Body, Name, Timestamp, example_id, optional
 
 MAX_SCOPES = 50
 
@@ -81,6 +81,7 @@ def shown_own(own: Own) -> dict[str, Any]:  # Any: JSON
             "name": own.caller.key_name,
             "scopes": sorted(own.caller.scopes),
             "project": own.project,
+            "projectId": own.caller.project_id,
             "prefix": key and key.prefix,
             "createdAt": key and rfc3339(key.created_at),
             "expiresAt": key and key.expires_at and rfc3339(key.expires_at),
@@ -133,7 +134,8 @@ class OwnKey(Body):
     id: str
     name: str
     scopes: list[str]
-    project: str = Field(description="Name of its project.", examples=["default"])
+    project: str = Field(description="Name of its project, as people call it.", examples=["default"])
+    projectId: str = Field(description="Id of its project.", examples=[example_id("prj")])
     prefix: str = optional("The first characters of the token.")
     createdAt: datetime = optional()
     expiresAt: datetime = optional("Absent: never.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from lifesign.auth.rules import Kind
 from lifesign.clock import EpochMs
@@ -76,7 +76,8 @@ def key_by_id(conn: Connection, project_id: str, key_id: str) -> Key | None:
 
 def project_name(conn: Connection, project_id: str) -> str:
     """What people call the project of a key."""
-    return conn.scalar(select(projects.c.name).where(projects.c.id == project_id)) or ""
+    name = func.coalesce(projects.c.title, projects.c.name)
+    return conn.scalar(select(name).where(projects.c.id == project_id)) or ""
 
 
 def key_by_hash(conn: Connection, token_hash: bytes) -> Key | None:

@@ -1,7 +1,8 @@
 """Heartbeats that watch schedules: a run that ends well checks in, one that does not come is missed.
 
 Spec "Bots", section 14. The heartbeat is the bot's: it alone checks in, and its deadline is always that of the
-schedule. What people do with any heartbeat they do with it, too; who deletes it ends the watching.
+schedule. What people do with any heartbeat they do with it, too, but for resuming it while the schedule does not run;
+who deletes it ends the watching.
 """
 
 from collections.abc import Iterable, Mapping
@@ -151,11 +152,11 @@ def _switch(
     conn: Connection, watchers: Watchers, schedule: Schedule, present: Heartbeat, now: EpochMs, *, is_live: bool
 ) -> None:
     if is_live and present.status == "paused":
-        heartbeats.resume(conn, watchers.caller, present.id, now)
+        heartbeats.resume(conn, watchers.caller, present.id, now, by_owner=True)
     elif is_live and present.status != "firing":
         heartbeats.rearm(conn, present.id, now)
-    elif not is_live and present.status != "paused" and schedule.paused_by != "system":
-        heartbeats.pause(conn, watchers.caller, present.id, now)
+    elif not is_live and schedule.paused_by != "system":
+        heartbeats.suspend(conn, watchers.caller, present.id, now)
 
 
 def expect(conn: Connection, schedules: Mapping[str, Schedule]) -> None:

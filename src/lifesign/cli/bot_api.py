@@ -6,23 +6,33 @@ from typing import Annotated
 import typer
 
 from lifesign.cli import options
+from lifesign.cli.errors import Refused
 from lifesign.cli.output import print_fields, print_json, relative
 from lifesign.cli.values import Json
 
 PATH = "/v1/bot"
 MAX_PAGE = 100
 MAX_SCHEDULES = 1000
+_FORBIDDEN = 403
 
-Project = Annotated[str, typer.Option("--project", metavar="ID", help="Id of the project; the key must be of it.")]
+Project = Annotated[
+    str | None,
+    typer.Option("--project", metavar="PROJECT", help="Id or name of the project, which the key must be of."),
+]
 Reference = Annotated[str, typer.Argument(metavar="BOT", help="Id or number of the bot.")]
 
 
 class BotsApi:
-    """The Bots API, for one project. Every method raises as `Api`."""
+    """The Bots API, for the project of the key. Every method raises as `Api`; Refused when it is not `project`."""
 
-    def __init__(self, url: str, key: str | None, project: str) -> None:
+    def __init__(self, url: str, key: str | None, project: str | None) -> None:
         self._api = options.api(url, key)
-        self._project = project
+        own = self._api.get("/v1/whoami")
+        self._project: str = own["projectId"]
+        self.project_name: str = own["project"]
+        if project not in {None, self._project, self.project_name}:
+            told = f"the key belongs to the project {self.project_name} ({self._project}), not to {project}"
+            raise Refused(told, status=_FORBIDDEN)
 
     def get(self, path: str, **query: Json) -> dict[str, Json]:
         return self._api.get(PATH + path, **{"project_id": self._project} | query)

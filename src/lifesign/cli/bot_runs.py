@@ -27,7 +27,7 @@ def trigger(
     bot: Reference,
     schedule: ScheduleId,
     is_followed: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -80,7 +80,7 @@ def list_runs(
         str | None, typer.Option("--status", help="success, error, skipped, cancelled, queued, running, ...")
     ] = None,
     limit: options.NewestLimit = 20,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -111,7 +111,7 @@ def show_run(
     *,
     run: RunId,
     is_followed: Annotated[bool, typer.Option("--follow", help="Print what is said until it ends.")] = False,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -150,7 +150,7 @@ def _print_run(run: dict[str, Json]) -> None:
 def cancel_run(
     *,
     run: RunId,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -166,7 +166,7 @@ def approve_run(
     is_approved: Annotated[
         bool, typer.Option("--approve/--decline", help="Let the tool be called, or refuse that.")
     ] = True,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -180,7 +180,7 @@ def approve_run(
 def show_transcript(
     *,
     run: RunId,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,

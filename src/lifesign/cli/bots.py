@@ -34,7 +34,7 @@ def create_bot(
     max_reply_tokens: MaxReplyTokens = None,
     is_on: Annotated[bool, typer.Option("--on/--off", help="Whether its schedules run.")] = True,
     more: Options = None,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -61,7 +61,7 @@ def _fields(
 def list_bots(
     *,
     limit: options.Limit = None,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -89,7 +89,7 @@ def list_bots(
 def show_bot(
     *,
     reference: Reference,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -111,7 +111,7 @@ def update_bot(
         bool | None, typer.Option("--online/--offline", help="Offline: slots are logged, and nothing runs.")
     ] = None,
     more: Options = None,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -134,7 +134,7 @@ def delete_bot(
     *,
     reference: Reference,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this nothing is deleted.")] = False,
-    project: Project = "default",
+    project: Project = None,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
 ) -> None:
@@ -151,7 +151,7 @@ def bot_settings(
     change: Annotated[
         str | None, typer.Option("--set", metavar="JSON", help="Change these settings; @FILE reads a file.")
     ] = None,
-    project: Project = "default",
+    project: Project = None,
     as_json: options.AsJson = False,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -173,7 +173,7 @@ def stop_bots(
     is_for_all: Annotated[
         bool, typer.Option("--all", help="All projects, by the operator: needs no key, but the data directory.")
     ] = False,
-    project: Project = "default",
+    project: Project = None,
     data_dir: options.DataDir = None,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
@@ -181,10 +181,10 @@ def stop_bots(
     """Let no run begin, and cancel those that go on."""
     body = given(reason=reason, cancel_running=not keep_running)
     if is_for_all:
-        told = Operator(data_dir).call("POST", "/admin/bots/stop", body)
+        told, whose = Operator(data_dir).call("POST", "/admin/bots/stop", body), "all bots"
     else:
-        told = BotsApi(url, key, project).post("/stop", body)
-    whose = "all bots" if is_for_all else f"the bots of {project}"
+        api = BotsApi(url, key, project)
+        told, whose = api.post("/stop", body), f"the bots of {api.project_name}"
     print(f"stopped {whose}; {told['cancelled']} runs cancelled")
 
 
@@ -192,16 +192,17 @@ def stop_bots(
 def resume_bots(
     *,
     is_for_all: Annotated[bool, typer.Option("--all", help="All projects, by the operator.")] = False,
-    project: Project = "default",
+    project: Project = None,
     data_dir: options.DataDir = None,
     url: options.Url = options.DEFAULT_URL,
     key: options.Key = None,
 ) -> None:
     """Let runs begin again; slots that passed are not caught up."""
     if is_for_all:
-        told = Operator(data_dir).call("POST", "/admin/bots/resume")
+        told, whose = Operator(data_dir).call("POST", "/admin/bots/resume"), "all bots"
     else:
-        told = BotsApi(url, key, project).post("/resume", {})
+        api = BotsApi(url, key, project)
+        told, whose = api.post("/resume", {}), f"the bots of {api.project_name}"
     if told.get("stopped") != 0:
         raise CommandFailed("the server did not say that runs may begin again")
-    print("resumed all bots" if is_for_all else f"resumed the bots of {project}")
+    print(f"resumed {whose}")

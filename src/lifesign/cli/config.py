@@ -107,7 +107,7 @@ def _applied(
     from lifesign.config.rules import plan_of
 
     own = applying.own(server)
-    if wanted.project is not None and wanted.project != own.project:
+    if wanted.project not in {None, own.project, own.project_id}:
         flaw = document.flaw("project", f"is {wanted.project!r}, but the key belongs to {own.project!r}")
         raise WrongUsage(str(flaw))
     kinds = applying.kinds_of(wanted, prune=prune)

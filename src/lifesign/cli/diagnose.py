@@ -1,5 +1,6 @@
 """`lifesign diagnose`: what stands out in a window of telemetry, on the terminal."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -10,16 +11,19 @@ from typing import Annotated
 import typer
 
 from lifesign.cli import options
-from lifesign.cli.errors import CommandFailed, Refused, Unreachable
+from lifesign.cli.errors import CommandFailed, Refused, Unreachable, WrongUsage
 from lifesign.cli.output import now, print_bytes, print_fields, print_json, print_rows, safe, whole_file
 from lifesign.cli.remote import Api
 from lifesign.cli.values import Json
 
 _MAX_MINUTES = 43_200
+_LONGEST_PAUSE_S = 86_400
 _OBSERVE_MORE = 3
 _ROUTE = "/v1/runs/diagnose"
 _TOLD_AT_LENGTH = 5
 _SHOWN_IDS = 3
+# The server waits for the diagnosis before for up to 30 s, and takes up to 60 s for this one.
+PATIENCE_S = 100.0
 # To the upper left, and nothing below.
 _REDRAW = "\x1b[H\x1b[2J"
 
@@ -45,7 +49,13 @@ def diagnose(
     ] = Format.table,
     watch_s: Annotated[
         float | None,
-        typer.Option("--watch", metavar="SECONDS", min=1, help="Diagnose again at this pace, until interrupted."),
+        typer.Option(
+            "--watch",
+            metavar="SECONDS",
+            min=1,
+            max=_LONGEST_PAUSE_S,
+            help="Diagnose again at this pace, until interrupted.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -55,8 +65,10 @@ def diagnose(
     key: options.Key = None,
 ) -> int:
     """Diagnose a window of telemetry. Exit codes: 0 ready to be acted on, 3 observe more, 1 failed, 2 wrong usage."""
+    if watch_s is not None and math.isnan(watch_s):
+        raise WrongUsage("--watch must be a number of seconds")
     body: dict[str, Json] = {"since_minutes": since_minutes, "environment": environment}
-    with options.kept_api(url, key) as api:
+    with options.kept_api(url, key, timeout_s=PATIENCE_S) as api:
         packet = _diagnosed(api, body)
         _show(packet, shape, out, url.rstrip("/"))
         while watch_s is not None:

@@ -4,6 +4,7 @@ import http.client
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from lifesign.cli.environment import read_settings, storage_failure
 from lifesign.cli.errors import CommandFailed, Refused, Unreachable
@@ -72,7 +73,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 def _headers(project: str | None) -> dict[str, str]:
-    return {} if project is None else {"X-Lifesign-Project": project}
+    return {} if project is None else {"X-Lifesign-Project": quote(project, safe="")}
 
 
 def _over_socket(path: str, project: str | None) -> Send:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lifesign.cli import remote
-from lifesign.cli.remote import Api, over_kept_network, over_network, required_key
+from lifesign.cli.remote import TIMEOUT_S, Api, over_kept_network, over_network, required_key
 
 DEFAULT_URL = remote.DEFAULT_URL
 
@@ -38,7 +38,7 @@ def api(url: str, key: str | None) -> Api:
 
 
 @contextmanager
-def kept_api(url: str, key: str | None) -> Iterator[Api]:
-    """As `api`, over one connection for all calls. Raises WrongUsage."""
-    with over_kept_network(url, required_key(key)) as send:
+def kept_api(url: str, key: str | None, *, timeout_s: float = TIMEOUT_S) -> Iterator[Api]:
+    """As `api`, over one connection for all calls. timeout_s: of each read and write. Raises WrongUsage."""
+    with over_kept_network(url, required_key(key), timeout_s=timeout_s) as send:
         yield Api(send)

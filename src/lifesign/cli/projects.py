@@ -17,7 +17,7 @@ app = typer.Typer(
 
 _PATH = "/admin/projects"
 
-ProjectId = Annotated[str, typer.Argument(metavar="ID", help="Id of the project.")]
+Project = Annotated[str, typer.Argument(metavar="PROJECT", help="Id or name of the project.")]
 
 
 @app.command("list")
@@ -72,7 +72,7 @@ def create_project(
 @app.command("extend")
 def extend_project(
     *,
-    project: ProjectId,
+    project: Project,
     days: Annotated[int, typer.Option("--days", min=1, max=3650, metavar="N", help="For how many days more.")],
     as_json: options.AsJson = False,
     data_dir: options.DataDir = None,
@@ -86,7 +86,7 @@ def extend_project(
 
 
 @app.command("upgrade-code")
-def upgrade_code(*, project: ProjectId, as_json: options.AsJson = False, data_dir: options.DataDir = None) -> None:
+def upgrade_code(*, project: Project, as_json: options.AsJson = False, data_dir: options.DataDir = None) -> None:
     """Print the code with which the owner of a sandbox lets it stay for good."""
     told: dict[str, Json] = Operator(data_dir).call("GET", f"{_PATH}/{segment(project)}/upgrade-code")
     if as_json:
@@ -96,7 +96,7 @@ def upgrade_code(*, project: ProjectId, as_json: options.AsJson = False, data_di
 
 
 @app.command("delete")
-def delete_project(*, project: ProjectId, data_dir: options.DataDir = None) -> None:
+def delete_project(*, project: Project, data_dir: options.DataDir = None) -> None:
     """Delete a project, its keys and everything it has."""
     Operator(data_dir).call("DELETE", f"{_PATH}/{segment(project)}")
     print(f"deleted project {project}")

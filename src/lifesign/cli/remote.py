@@ -128,7 +128,7 @@ def over_kept_network(url: str, key: str | None, *, timeout_s: float = TIMEOUT_S
     with httpx2.Client(
         # The roots of this machine, as the other commands trust them.
         verify=ssl.create_default_context(),
-        timeout=timeout_s,
+        timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, TIMEOUT_S)),
         trust_env=host not in _LOOPBACK,
         follow_redirects=False,
     ) as client:

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +14,22 @@ from lifesign.cli.errors import CommandFailed, WrongUsage
 from lifesign.cli.output import Column, print_bytes, print_fields, print_json, print_rows, whole_file
 
 if TYPE_CHECKING:
+    from lifesign.vitals.bench import Case
     from lifesign.vitals.signal.report import Analysis
 
 app = typer.Typer(help="A pulse from a camera, or the reason why there is none.", no_args_is_help=True)
 
 _STDIN = "-"
 _MODES, _METHODS = "rest or exercise", "pos, chrom, lgi, omit, pbv or green"
+_LAYOUTS = "synthetic, traces, vitallens, ubfc or pure"
 _MAX_SECONDS = 300.0
+
+
+def _number(value: float) -> float:
+    """A number that is one: to the parser, `nan` lies within every range."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number")
+    return value
 
 
 class NotMeasurable(CommandFailed):
@@ -41,9 +51,11 @@ def analyze(
     ] = None,
     *,
     camera: Annotated[
-        int | None, typer.Option("--camera", metavar="N", help="Look through a camera of this machine instead.")
+        int | None, typer.Option("--camera", metavar="N", min=0, help="Look through a camera of this machine instead.")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=8, max=_MAX_SECONDS, help="How long to look.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=8, max=_MAX_SECONDS, callback=_number, help="How long to look.")
+    ] = 30.0,
     mode: Annotated[str | None, typer.Option("--mode", help=f"{_MODES}.")] = None,
     method: Annotated[str | None, typer.Option("--method", help=f"{_METHODS}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report.")] = False,
@@ -185,10 +197,14 @@ def _draw(analysis: "Analysis", path: Path) -> None:
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON file to write; `lifesign vitals analyze` reads it.")],
     *,
-    bpm: Annotated[float, typer.Option("--bpm", min=30, max=240, help="Heart rate.")] = 72.0,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, max=_MAX_SECONDS, help="How long.")] = 30.0,
-    fps: Annotated[float, typer.Option("--fps", min=5, max=120, help="Frames per second.")] = 30.0,
-    noise: Annotated[float, typer.Option("--noise", min=0, max=100, help="Of the camera, of 255.")] = 0.25,
+    bpm: Annotated[float, typer.Option("--bpm", min=30, max=240, callback=_number, help="Heart rate.")] = 72.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, max=_MAX_SECONDS, callback=_number, help="How long.")
+    ] = 30.0,
+    fps: Annotated[float, typer.Option("--fps", min=5, max=120, callback=_number, help="Frames per second.")] = 30.0,
+    noise: Annotated[
+        float, typer.Option("--noise", min=0, max=100, callback=_number, help="Of the camera, of 255.")
+    ] = 0.25,
     skin: Annotated[str, typer.Option("--skin", help="light, medium or dark.")] = "light",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another one makes other noise.")] = 1,
 ) -> None:
@@ -216,7 +232,9 @@ def synth(
 def hrv(
     file: Annotated[Path, typer.Argument(metavar="BEATS", help="One time per line, in seconds.")],
     *,
-    jitter_ms: Annotated[float, typer.Option("--jitter-ms", min=0, help="How uncertain the times are.")] = 0.0,
+    jitter_ms: Annotated[
+        float, typer.Option("--jitter-ms", min=0, callback=_number, help="How uncertain the times are.")
+    ] = 0.0,
 ) -> None:
     """Print the variability of given beats as JSON, without asking whether they are enough."""
     _require_vitals()
@@ -253,12 +271,14 @@ def _require_vitals() -> None:
 @app.command("bench")
 def bench(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Folder of traces with a contact sensor; for --layout traces.")
+        Path | None, typer.Argument(metavar="DIR", help="Folder of recordings with a contact sensor.")
     ] = None,
     *,
-    layout: Annotated[str, typer.Option("--layout", help="synthetic or traces.")] = "synthetic",
+    layout: Annotated[str, typer.Option("--layout", help=f"{_LAYOUTS}.")] = "synthetic",
     methods: Annotated[str, typer.Option("--methods", help=f"Comma-separated: {_METHODS}.")] = "pos",
-    window: Annotated[float, typer.Option("--window", min=8, max=30, help="Seconds of a window.")] = 10.0,
+    window: Annotated[
+        float, typer.Option("--window", min=8, max=30, callback=_number, help="Seconds of a window.")
+    ] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     check: Annotated[bool, typer.Option("--check", help="End with 1 when a goal is missed; for synthetic.")] = False,
 ) -> None:
@@ -266,10 +286,10 @@ def bench(
 
     Made-up faces say whether the arithmetic is right, not whether people are measured well.
     """
-    if layout not in {"synthetic", "traces"}:
-        raise WrongUsage("--layout must be synthetic or traces")
-    if (layout == "traces") != (folder is not None):
-        raise WrongUsage("DIR goes with --layout traces, and only with it")
+    if layout not in _LAYOUTS.replace(" or ", ", ").split(", "):
+        raise WrongUsage(f"--layout must be {_LAYOUTS}")
+    if (layout == "synthetic") != (folder is None):
+        raise WrongUsage("DIR goes with every --layout but synthetic, and not with that")
     if check and layout != "synthetic":
         raise WrongUsage("--check goes with --layout synthetic")
     _require_vitals()
@@ -277,7 +297,7 @@ def bench(
 
     from lifesign.vitals import bench as benching
     from lifesign.vitals.analyze import require_method
-    from lifesign.vitals.rules import InvalidTraces
+    from lifesign.vitals.rules import ExtraMissing, InvalidTraces, ModelError
     from lifesign.vitals.signal.params import DEFAULTS
 
     params = replace(DEFAULTS, window_s=window)
@@ -286,8 +306,8 @@ def bench(
         if folder is None:
             report = benching.synthetic_report(wanted, params)
         else:
-            report = {"recorded": benching.bench(benching.recorded_cases(folder), wanted, params)}
-    except InvalidTraces as error:
+            report = {"recorded": benching.bench(_recorded(folder, layout), wanted, params)}
+    except (ExtraMissing, InvalidTraces, ModelError) as error:
         raise CommandFailed(str(error)) from None
     if as_json:
         print_json(report)
@@ -296,6 +316,20 @@ def bench(
     missed = benching.missed_goals(report, wanted[0]) if check else []
     if missed:
         raise CommandFailed("\n  ".join(["goals are missed:", *missed]))
+
+
+def _recorded(folder: Path, layout: str) -> "Iterator[Case]":
+    """The recordings in a folder. Raises ExtraMissing, InvalidTraces, ModelError."""
+    if layout == "traces":
+        from lifesign.vitals.bench import recorded_cases
+
+        return recorded_cases(folder)
+    from lifesign.vitals.extras import require_video
+
+    require_video()
+    from lifesign.vitals.video.datasets import cases_in
+
+    return cases_in(folder, layout)
 
 
 def _tell_bench(report: dict[str, Any]) -> None:

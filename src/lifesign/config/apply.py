@@ -63,6 +63,7 @@ class Own(NamedTuple):
     """The key that is used: its project, and what it may do."""
 
     project: str
+    project_id: str
     scopes: frozenset[str]
 
     def lacks(self, wanted: set[str]) -> list[str]:
@@ -73,7 +74,7 @@ class Own(NamedTuple):
 def own(server: Server) -> Own:
     """What the server says of the key."""
     told = server.get("/v1/whoami")
-    return Own(told["project"], frozenset(told["scopes"]))
+    return Own(told["project"], told["projectId"], frozenset(told["scopes"]))
 
 
 def scopes_to_read(kinds: set[Kind]) -> set[str]:

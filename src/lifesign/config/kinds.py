@@ -36,10 +36,10 @@ def wanted_of(document: Document, environment: Mapping[str, str]) -> Wanted:
     flaws = [flaw for flaw in flaws if flaw.path not in _SECTIONS]
     project = document.content.get("project")
     if project is not None and not isinstance(project, str):
-        flaws.append(document.flaw("project", "must be the name of a project"))
+        flaws.append(document.flaw("project", "must be the name or the id of a project"))
     bots = document.content.get("bots")
     if bots not in (None, {}):
-        flaws.append(document.flaw("bots", "this server has no bots"))
+        flaws.append(document.flaw("bots", "cannot stand in a file; `lifesign bots` makes and changes them"))
     items: dict[Kind, dict[str, Item]] = {kind: {} for kind in KINDS}
     warnings: list[str] = []
     for kind in KINDS:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     TableValuedAlias,
     Text,
     Update,
+    any_,
     bindparam,
     case,
     cast,
@@ -153,6 +154,33 @@ def update_many(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) 
         conn.execute(_update_from_records(table, names), {"rows": orjson.dumps(list(rows)).decode()})
 
 
+class Rows(NamedTuple):
+    """Rows of a table, to be changed as `update_many` does."""
+
+    table: Table
+    rows: Sequence[dict[str, Any]]
+
+
+def update_together(conn: Connection, changes: Iterable[Rows]) -> None:
+    """`update_many` of each. PostgreSQL gets all of them in one statement, and is spared the messages of the others.
+
+    No row may be in two of them.
+    """
+    told = [each for each in changes if each.rows]
+    if conn.dialect.name == "sqlite" or len(told) == 1:
+        for each in told:
+            update_many(conn, each.table, each.rows)
+    elif told:
+        statement = _update_together(tuple((each.table, tuple(each.rows[0])) for each in told))
+        conn.execute(statement, {f"rows_{n}": orjson.dumps(list(each.rows)).decode() for n, each in enumerate(told)})
+
+
+@lru_cache
+def _update_together(parts: tuple[tuple[Table, tuple[str, ...]], ...]) -> Update:
+    *others, last = (_update_from_records(table, names, f"rows_{n}") for n, (table, names) in enumerate(parts))
+    return last.add_cte(*(each.cte(f"part_{n}") for n, each in enumerate(others)))
+
+
 @dataclass(frozen=True, slots=True)
 class _ByDriver:
     """A statement run by the driver for many rows; what SQLAlchemy does for each costs more than SQLite itself."""
@@ -190,14 +218,14 @@ def _update_by_id(table: Table, names: tuple[str, ...]) -> Update:
 
 
 @lru_cache
-def _update_from_records(table: Table, names: tuple[str, ...]) -> Update:
-    rows = _records(table, names)
+def _update_from_records(table: Table, names: tuple[str, ...], parameter: str = "rows") -> Update:
+    rows = _records(table, names, parameter)
     return update(table).where(table.c.id == rows.c.id).values({name: rows.c[name] for name in names if name != "id"})
 
 
-def _records(table: Table, names: Sequence[str]) -> TableValuedAlias:
-    """PostgreSQL's table of the members of the JSON array that is bound to `rows`, typed like columns of `table`."""
-    records = func.json_to_recordset(cast(bindparam("rows", type_=Text), postgresql.JSON))
+def _records(table: Table, names: Sequence[str], parameter: str = "rows") -> TableValuedAlias:
+    """PostgreSQL's table of the members of the JSON array bound to a parameter, typed like columns of `table`."""
+    records = func.json_to_recordset(cast(bindparam(parameter, type_=Text), postgresql.JSON))
     typed = (column(name, table.c[name].type) for name in names)
     return records.table_valued(*typed, name="records").render_derived(with_types=True)
 
@@ -218,6 +246,15 @@ def each_text(conn: Connection, parameter: str) -> TableValuedAlias:
         return json_each(parameter)
     array = cast(bindparam(parameter, type_=Text), postgresql.JSON)
     return func.json_array_elements_text(array).table_valued("value", name=f"each_{parameter}").render_derived()
+
+
+def among(texts: "Column[str]", parameter: str) -> ColumnElement[bool]:
+    """On PostgreSQL: whether a column is one of the texts that are bound to `parameter`.
+
+    As one array: with a parameter for each, as IN has them, the statement would be written, parsed and planned anew for
+    every number of them.
+    """
+    return texts == any_(bindparam(parameter, type_=postgresql.ARRAY(Text)))
 
 
 def behind_last(owner: "Column[str]", order: "Column[Any]", each: ColumnElement[str], limit: int) -> ColumnElement[Any]:

@@ -13,13 +13,15 @@ from lifesign.http.ok import Json, MalformedParameter, integer_of, read_object
 from lifesign.telemetry.asked import MAX_MINUTES, storable
 
 MAX_FINGERPRINTS: Final = 100
+MAX_ENVIRONMENT: Final = 256
+"""As long as a filter may be: it is part of the ledger's key, and PostgreSQL bounds those."""
 _DEFAULT_MINUTES: Final = 60
 
 
 async def order_of(request: Request) -> Order:
     """What is to be diagnosed; nothing said: the last hour. Raises InvalidJson, InvalidParameter, BodyTooLarge."""
     body = await read_object(request, is_required=False)
-    return Order(_minutes(body), _until(request, body), _text(body, "environment"))
+    return Order(_minutes(body), _until(request, body), _environment(body))
 
 
 async def question_of(request: Request) -> Question:
@@ -34,7 +36,7 @@ async def question_of(request: Request) -> Question:
         _text(body, "packet_id"),
         _fingerprints(body),
         _until(request, body),
-        _text(body, "environment"),
+        _environment(body),
     )
 
 
@@ -70,6 +72,16 @@ def _text(body: Json, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise MalformedParameter(name, "must be a text")
     return None if value is None else storable(value)
+
+
+def _environment(body: Json) -> str | None:
+    environment = _text(body, "environment")
+    # No record has an empty one, and the ledger's entries without a filter have it for their key.
+    if environment == "":
+        raise MalformedParameter("environment", "must not be empty; leave it out for records of any")
+    if environment is not None and len(environment) > MAX_ENVIRONMENT:
+        raise MalformedParameter("environment", f"must be at most {MAX_ENVIRONMENT} characters long")
+    return environment
 
 
 def _fingerprints(body: Json) -> tuple[str, ...]:

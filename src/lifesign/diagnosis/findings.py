@@ -7,10 +7,11 @@ findings itself. Spec "Diagnosis", section 5.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from lifesign.diagnosis.facts import ModelFacts, OperationFacts, WindowFacts
-from lifesign.diagnosis.preparation import UNKNOWN, Failures, Key, Placed, in_order, key_of
+from lifesign.diagnosis.preparation import UNKNOWN, Failures, Key, Placed, clean, in_order, key_of
 from lifesign.telemetry.masks import masked_operation
 
 Field = Literal["version", "environment", "agent", "model", "tool"]
@@ -77,7 +78,17 @@ class View:
         self.facts = facts
         self.failures = failures
         self.operations: dict[int, OperationFacts] = {each.op_hash: each for each in facts.operations}
-        self.models: dict[str, ModelFacts] = {each.model or UNKNOWN: each for each in facts.models}
+        # In order: one may be called `unknown`, and stores tell of models in any order.
+        in_order_of_names = sorted(facts.models, key=lambda each: each.model)
+        self.models: dict[str, ModelFacts] = {each.model or UNKNOWN: each for each in in_order_of_names}
+
+    @cached_property
+    def called(self) -> Mapping[str, Sequence[OperationFacts]]:
+        """The operations by their names as issues have them; there may be a hundred thousand."""
+        found: dict[str, list[OperationFacts]] = defaultdict(list)
+        for each in self.facts.operations:
+            found[clean(each.operation)].append(each)
+        return found
 
     def operation(self, placed: Placed) -> str:
         """The masked operation of a record."""

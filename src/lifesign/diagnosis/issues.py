@@ -280,12 +280,13 @@ def _state(finding: Finding, records: Selected, scene: Scene, fingerprint: str) 
 
 
 def _came_back(finding: Finding, records: Selected, known: Known) -> bool:
+    # The window that proved the fix ends before this very millisecond.
     fixed_at = known.fixed_at or 0
     if finding.selector is None:
         return any(
-            placed.record.received_at > fixed_at and is_at_least(placed.record.version, known.fixed_version)
+            placed.record.received_at >= fixed_at and is_at_least(placed.record.version, known.fixed_version)
             for placed in finding.records
         )
     # All of them: `versions` are the first few by alphabet, where the newest may be missing.
     versions: Iterable[str | None] = records.values.get("version") or (None,)
-    return records.last_seen > fixed_at and any(is_at_least(each, known.fixed_version) for each in versions)
+    return records.last_seen >= fixed_at and any(is_at_least(each, known.fixed_version) for each in versions)

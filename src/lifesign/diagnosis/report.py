@@ -12,7 +12,7 @@ from lifesign.telemetry.store import Stats
 Json = dict[str, Any]
 
 LONGEST: Final = 200
-_MARKUP = re.compile(r"[\\|*_\[\]#`]")
+_MARKUP = re.compile(r"[\\|*_\[\]#`~]")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # Marks that turn the direction of what follows.
 _BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

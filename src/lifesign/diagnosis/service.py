@@ -132,7 +132,8 @@ class Diagnoses:
 
     def _is_complete(self, project: Project, windows: Windows) -> bool:
         """Whether all that ever arrived in the baseline is there still."""
-        kept_since = windows.current[1] - self._settings.telemetry_retention_days * _DAY_MS
+        # Of now, not of the window's end: what is past its time is gone, whichever window is asked for.
+        kept_since = self._clock.now() - self._settings.telemetry_retention_days * _DAY_MS
         return windows.baseline[0] >= max(kept_since, project.created_at)
 
     async def _diagnose(self, project_id: str, order: Order) -> StoredPacket:

@@ -8,7 +8,7 @@ from lifesign.diagnosis.findings import Field as FieldName
 from lifesign.diagnosis.findings import Level
 from lifesign.diagnosis.issues import State
 from lifesign.diagnosis.ledger import LedgerState
-from lifesign.diagnosis.verdicts import Trend, Verdict
+from lifesign.diagnosis.verdicts import Doubt, Trend, Verdict
 from lifesign.http.ok import OkBody
 from lifesign.telemetry.sessions import Outcome
 from lifesign.telemetry.shown import Count, Session, Time, Tokens, Window
@@ -142,7 +142,10 @@ class Order(BaseModel):
 
     since_minutes: Annotated[int, Field(ge=1, le=43_200)] | None = 60
     until: Annotated[Time | None, Field(description="The end of the window; now when absent.")] = None
-    environment: Annotated[str | None, Field(description="Only records of exactly this environment.")] = None
+    environment: Annotated[
+        Annotated[str, Field(min_length=1, max_length=256)] | None,
+        Field(description="Only records of exactly this environment."),
+    ] = None
 
 
 # The ledger ---------------------------------------------------------------------------------------------------------
@@ -182,7 +185,10 @@ class Question(BaseModel):
     fingerprints: Annotated[list[str], Field(min_length=1, max_length=100)] | None = None
     since_minutes: Annotated[int, Field(ge=1, le=43_200)] | None = 60
     until: Annotated[Time | None, Field(description="The end of the window; now when absent.")] = None
-    environment: Annotated[str | None, Field(description="With fingerprints only; a packet brings its own.")] = None
+    environment: Annotated[
+        Annotated[str, Field(min_length=1, max_length=256)] | None,
+        Field(description="With fingerprints only; a packet brings its own."),
+    ] = None
 
 
 class VerifiedIssue(BaseModel):
@@ -199,7 +205,7 @@ class VerifiedIssue(BaseModel):
     needed_exposure: Annotated[Count, Field(description="Records without the issue that are missing to call it fixed.")]
     evidence_ids: RecordIds
     reason: Annotated[
-        Literal["unknown_fingerprint", "packet_gone", "other_ruleset"] | None,
+        Doubt | None,
         Field(description="Why nothing can be said; absent otherwise."),
     ] = None
 
@@ -234,7 +240,7 @@ class Verification(OkBody):
     window: Window
     baseline: BaselineWindow
     results: list[VerifiedIssue]
-    new_issues: list[NewIssue]
+    new_issues: Annotated[list[NewIssue], Field(description="The worst 100; `summary` counts all.")]
     summary: VerdictCounts
 
 

@@ -9,23 +9,26 @@ from lifesign.clock import EpochMs
 from lifesign.diagnosis.facts import OperationFacts
 from lifesign.diagnosis.findings import View
 from lifesign.diagnosis.issues import Issue, fingerprint_of
-from lifesign.diagnosis.preparation import clean
 from lifesign.diagnosis.statistics import wilson
 from lifesign.diagnosis.versions import highest
 
 Verdict = Literal["fixed", "unverified", "regressed", "ongoing"]
 Trend = Literal["improving", "worse", "same"]
+Doubt = Literal["unknown_fingerprint", "packet_gone", "other_ruleset", "other_packet", "baseline_gone"]
+"""Why nothing can be said of an issue."""
 
 CHANCE_OF_SILENCE: Final = 0.05
 """How likely an issue that is still there may stay silent by luck and be called fixed."""
 LEAST_FOR_LATENCY: Final = 30
 _LATENCY: Final = "latency_regression"
 _OF_ONE_KEY: Final = frozenset({"error_rate_regression", _LATENCY})
+COMPARING: Final = frozenset({_LATENCY, "token_runaway", "cost_spike"})
+"""Their silence means something only while there is what they compare with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """An issue as its packet told it. was_fixed: the ledger says that it was fixed since."""
+    """An issue as its packet told it."""
 
     fingerprint: str
     title: str
@@ -33,16 +36,22 @@ class Past:
     operation: str
     count: int
     exposure: int
-    was_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The same group in the new window. still_fires: by the rule that told it, against the packet's baseline."""
+    """The same group in the new window. still_fires: by the rule that told it, against the packet's baseline.
+
+    succeeded: records among the exposure that did not fail. came_back: it occurred after the ledger's fix, in a
+    version that should have it. doubt: why the rule cannot be asked again.
+    """
 
     count: int
     exposure: int
     still_fires: bool = False
+    succeeded: int = 0
+    came_back: bool = False
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Judgement:
     verdict: Verdict
     trend: Trend | None = None
     needed_exposure: int = 0
+    doubt: Doubt | None = None
 
 
 def judged(past: Past, later: Later, *, window_records: int) -> Judgement:
@@ -59,9 +69,13 @@ def judged(past: Past, later: Later, *, window_records: int) -> Judgement:
     needed = needed_exposure(past)
     is_silent = not later.still_fires if past.signal_type == _LATENCY else later.count == 0
     if not is_silent:
-        return Judgement("regressed" if past.was_fixed else "ongoing", None if past.was_fixed else trend(past, later))
-    if window_records == 0 or later.exposure < needed:
-        return Judgement("unverified", needed_exposure=max(1, needed - later.exposure))
+        return Judgement("regressed") if later.came_back else Judgement("ongoing", trend(past, later))
+    if later.doubt is not None:
+        return Judgement("unverified", doubt=later.doubt)
+    # Of latency only what does not fail tells anything.
+    heard = later.succeeded if past.signal_type == _LATENCY else later.exposure
+    if window_records == 0 or heard < needed:
+        return Judgement("unverified", needed_exposure=max(1, needed - heard))
     return Judgement("fixed")
 
 
@@ -86,7 +100,7 @@ def trend(past: Past, later: Later) -> Trend:
 
 def operations_of(past: Past, now: View) -> list[OperationFacts]:
     """The operation keys of the new window that the issue is measured against, when its rule knows any."""
-    return [each for each in now.facts.operations if clean(each.operation) == past.operation and _fits(past, each)]
+    return [each for each in now.called.get(past.operation, ()) if _fits(past, each)]
 
 
 def exposure_of(past: Past, now: View, *, of_operations: bool) -> int:

@@ -1,10 +1,12 @@
 """Whether what a packet told is over: the same rules over a later window. Spec "Diagnosis", section 7."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+import orjson
 from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs, parse_timestamp, rfc3339
@@ -16,12 +18,23 @@ from lifesign.diagnosis.findings import Finding, Rule
 from lifesign.diagnosis.folding import Kept
 from lifesign.diagnosis.issues import Issue, fingerprint_of
 from lifesign.diagnosis.ledger import Entry, judged_again
-from lifesign.diagnosis.packet import Examined, Json, issue_json, issues_in
+from lifesign.diagnosis.packet import MOST_ISSUES, Examined, Json, issue_json, issues_in
 from lifesign.diagnosis.refusals import WindowOverlapsPacket
 from lifesign.diagnosis.rules import RULESET, all_rules
 from lifesign.diagnosis.service import MINUTE_MS, Diagnoses
 from lifesign.diagnosis.store import StoredPacket
-from lifesign.diagnosis.verdicts import Judgement, Later, Past, exposure_of, judged, new_issues, operations_of
+from lifesign.diagnosis.verdicts import (
+    COMPARING,
+    Doubt,
+    Judgement,
+    Later,
+    Past,
+    exposure_of,
+    judged,
+    new_issues,
+    operations_of,
+)
+from lifesign.diagnosis.versions import is_at_least
 from lifesign.projects import service as projects
 
 _SUMMARY: Final = ("fixed", "regressed", "ongoing", "unverified")
@@ -44,13 +57,15 @@ class Question:
 class Asked:
     """The issues to judge, by fingerprint, in order; None: nobody has told of it, or the packet that did is gone.
 
-    packet: the newest that told one of them. entries: what the ledger knows.
+    packet: the newest that told one of them. entries: what the ledger knows. of_others: those that the packet did not
+    tell, but an older one, whose baseline is not that of the packet.
     """
 
     packet: StoredPacket | None
     environment: str | None
     issues: Mapping[str, Json | None]
     entries: Mapping[str, Entry]
+    of_others: frozenset[str] = frozenset()
 
 
 class Judged(NamedTuple):
@@ -91,13 +106,19 @@ async def verify(diagnoses: Diagnoses, db: Database, project_id: str, question: 
             [fingerprint_of(each.finding.rule.signal_type, each.finding.parts) for each in seen.kept],
         )
         ledger = {key: each.known for key, each in asked.entries.items()}
-        told = issues_in(seen, details, ledger=ledger, window_start=window[0], kept=[Kept(each) for each in fetched])
-        issues = {each.fingerprint: each for each in told}
-        results = {key: _judged(past, seen, details, issues.get(key)) for key, past in pasts.items()}
+
+        def judge() -> tuple[dict[str, Judged], list[Issue]]:
+            kept = [Kept(each) for each in fetched]
+            told = issues_in(seen, details, ledger=ledger, window_start=window[0], kept=kept)
+            issues = {each.fingerprint: each for each in told}
+            all_issues = issues_in(seen, details, ledger=ledger, window_start=window[0])
+            return (
+                {key: _judged(past, asked, seen, details, issues.get(key)) for key, past in pasts.items()},
+                new_issues(all_issues, frozenset({*known, *asked.issues})),
+            )
+
+        results, fresh = await asyncio.to_thread(judge)
         await db.write(_keep, project_id, asked, results, window)
-        fresh = new_issues(
-            issues_in(seen, details, ledger=ledger, window_start=window[0]), frozenset({*known, *asked.issues})
-        )
     return _answer(asked, window, results, fresh, windows)
 
 
@@ -113,7 +134,9 @@ def _asked(conn: Connection, project_id: str, question: Question) -> Asked:
     told = {packet_id: _told(packet) for packet_id, packet in packets.items()}
     last = {key: told.get(each.last_packet_id, {}).get(key) for key, each in entries.items()}
     newest = max(packets.values(), key=lambda each: (each.until, each.id), default=None)
-    return Asked(newest, question.environment, {key: last.get(key) for key in question.fingerprints}, entries)
+    of_others = (key for key, each in entries.items() if newest is None or each.last_packet_id != newest.id)
+    issues = {key: last.get(key) for key in question.fingerprints}
+    return Asked(newest, question.environment, issues, entries, frozenset(of_others))
 
 
 def _told(packet: StoredPacket) -> dict[str, Json | None]:
@@ -150,22 +173,27 @@ def _pasts(asked: Asked) -> dict[str, Past]:
             issue["operation"],
             issue["count"],
             issue["exposure"]["current"],
-            was_fixed=key in asked.entries and asked.entries[key].fixed_at is not None,
         )
         for key, issue in asked.issues.items()
         if issue is not None
     }
 
 
-def _judged(past: Past, seen: Examined, details: Details, issue: Issue | None) -> Judged:
+def _judged(past: Past, asked: Asked, seen: Examined, details: Details, issue: Issue | None) -> Judged:
     rule = _rule(past.signal_type)
+    operations = operations_of(past, seen.now)
     later = Later(
-        _count(past, seen, issue), exposure_of(past, seen.now, of_operations=rule.of_operations), issue is not None
+        _count(past, seen, issue),
+        exposure_of(past, seen.now, of_operations=rule.of_operations),
+        still_fires=issue is not None,
+        succeeded=sum(each.succeeded for each in operations),
+        came_back=_came_back(past, seen, issue, asked.entries.get(past.fingerprint)),
+        doubt=_doubt(past, asked, seen),
     )
     judgement = judged(past, later, window_records=seen.facts.current.records)
     keys: Sequence[int | None] = [None]
     if rule.of_operations:
-        keys = [each.op_hash for each in operations_of(past, seen.now)]
+        keys = [each.op_hash for each in operations]
     versions = {version for key in keys for version in details.values.get(key, {}).get("version", {})}
     return Judged(past, later, judgement, issue, tuple(sorted(versions)))
 
@@ -176,6 +204,30 @@ def _count(past: Past, seen: Examined, issue: Issue | None) -> int:
         hashes = {each.op_hash for each in operations_of(past, seen.now)}
         return sum(leaf.record.op_hash in hashes for leaf in seen.now.failures.leaves)
     return 0 if issue is None else issue.count
+
+
+def _came_back(past: Past, seen: Examined, issue: Issue | None, entry: Entry | None) -> bool:
+    """Whether it occurred after the fix that the ledger knows, as a diagnosis would say."""
+    if entry is None or entry.fixed_at is None:
+        return False
+    if issue is not None or past.signal_type != _RATE:
+        return issue is not None and issue.state == "regressed"
+    hashes = {each.op_hash for each in operations_of(past, seen.now)}
+    return any(
+        leaf.record.received_at >= entry.fixed_at and is_at_least(leaf.record.version, entry.fixed_version)
+        for leaf in seen.now.failures.leaves
+        if leaf.record.op_hash in hashes
+    )
+
+
+def _doubt(past: Past, asked: Asked, seen: Examined) -> Doubt | None:
+    """Why the silence of a rule that compares means nothing."""
+    if past.signal_type not in COMPARING or asked.packet is None:
+        return None
+    if past.fingerprint in asked.of_others:
+        return "other_packet"
+    told = orjson.loads(asked.packet.head)["baseline"]["records"]
+    return "baseline_gone" if seen.facts.baseline.records < told else None
 
 
 def _rule(signal_type: str) -> Rule:
@@ -212,7 +264,7 @@ def _answer(
         "results": [
             _result(results[key]) if key in results else _no_result(key, asked.entries.get(key)) for key in asked.issues
         ],
-        "new_issues": [{"verdict": "new", **issue_json(each)} for each in fresh],
+        "new_issues": [{"verdict": "new", **issue_json(each)} for each in fresh[:MOST_ISSUES]],
         "summary": {**{verdict: counts[verdict] for verdict in _SUMMARY}, "new": len(fresh)},
     }
 
@@ -230,6 +282,7 @@ def _result(result: Judged) -> Json:
         "baseline_exposure": past.exposure,
         "needed_exposure": judgement.needed_exposure,
         "evidence_ids": [] if issue is None else list(issue.evidence_ids),
+        **({} if judgement.doubt is None else {"reason": judgement.doubt}),
     }
 
 
@@ -251,7 +304,7 @@ def _no_result(fingerprint: str, entry: Entry | None) -> Json:
     return empty | {"reason": _why_unverified(entry)}
 
 
-def _why_unverified(entry: Entry | None) -> str:
+def _why_unverified(entry: Entry | None) -> Doubt:
     if entry is None:
         return "unknown_fingerprint"
     return "packet_gone" if entry.ruleset == RULESET else "other_ruleset"

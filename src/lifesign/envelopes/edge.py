@@ -11,7 +11,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifesign.audit import service as audit
@@ -209,7 +209,8 @@ def _allowed(request: Request) -> list[str]:
     """Every verb that some route of this path takes; the framework names those of one route only."""
     found: set[str] = set()
     # FastAPI keeps included routers whole; theirs are listed besides, its own (`/docs`) stand in the app.
-    routes: list[BaseRoute] = [*request.app.state.known_routes, *request.app.router.routes]
+    own = [each for each in request.app.router.routes if isinstance(each, Route)]
+    routes: list[BaseRoute] = [*request.app.state.known_routes, *own]
     for route in routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:

@@ -59,7 +59,7 @@ from lifesign.diagnosis.refusals import (
     WindowOverlapsPacket,
 )
 from lifesign.faults import Fault, InvalidInput
-from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused
+from lifesign.heartbeats.rules import HeartbeatLimitReached, HeartbeatNotFound, Managed, StateRefused, Suspended
 from lifesign.http.body import BodyTooLarge
 from lifesign.http.ok import InvalidJson, InvalidParameter
 from lifesign.http.protocol import RequestBroken
@@ -76,6 +76,7 @@ from lifesign.projects.rules import (
     NameRequired,
     NotProjectKey,
     NotSandbox,
+    ProjectAmbiguous,
     ProjectNotFound,
     ProjectProtected,
     RateLimited,
@@ -234,6 +235,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     InvalidInput: _invalid,
     StateRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     Managed: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
+    Suspended: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     RunRefused: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     NotRetryable: lambda error: Failure(400, "INVALID_STATE", str(error), {"status": error.status}),
     Unauthorized: _no_key,
@@ -376,6 +378,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     UploadTooSlow: lambda error: Failure(408, "REQUEST_TIMEOUT", str(error), headers={"Connection": "close"}),
     ServerBusy: lambda error: Failure(503, "UNAVAILABLE", str(error), headers={"Retry-After": "5"}),
     ProjectProtected: lambda error: Failure(409, "CONFLICT", str(error)),
+    ProjectAmbiguous: lambda error: Failure(409, "CONFLICT", str(error)),
     # Of pages, and of the operator's commands about people.
     NotSignedIn: lambda error: Failure(401, "UNAUTHORIZED", str(error)),
     FormForged: lambda error: Failure(403, "FORBIDDEN", str(error)),

@@ -42,6 +42,14 @@ class Managed(StateRefused):
         super().__init__(status, f"managed by {owner}")
 
 
+class Suspended(StateRefused):
+    """The heartbeat is paused because what it belongs to may not report; only that ends the pause."""
+
+    def __init__(self, status: Status, owner: str) -> None:
+        why = "does not run this schedule" if owner.startswith(BOT_OWNER) else "is suspended"
+        super().__init__(status, f"{owner} {why}")
+
+
 BOT_OWNER = "bot "
 """How owners begin whose heartbeats are told when to expect what, and may be deleted like those of nobody."""
 
@@ -117,6 +125,8 @@ class Heartbeat:
     origin: str | None = None
     expected_at: EpochMs | None = None
     """When its owner expects the next check-in, in place of what its interval says."""
+    is_suspended: bool = False
+    """While it is paused: whether only its owner may resume it."""
 
     @property
     def timing(self) -> Timing:
@@ -422,7 +432,7 @@ def after_check_in(
     }
     if metadata is not None:
         seen["metadata"] = metadata
-    resumes = heartbeat.status == "paused" and not heartbeat.is_sticky_pause
+    resumes = heartbeat.status == "paused" and not (heartbeat.is_sticky_pause or heartbeat.is_suspended)
     if (heartbeat.status == "paused" and not resumes) or heartbeat.is_final:
         return CheckInOutcome(replace(heartbeat, **seen))
     if resumes:
@@ -565,14 +575,22 @@ def paused(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
         raise StateRefused(heartbeat.status, "Heartbeat is already paused")
     if heartbeat.is_final:
         raise StateRefused(heartbeat.status, "Heartbeat is resolved for good, there is nothing to pause")
-    return replace(unwatched(heartbeat), status="paused", paused_at=now, incident_id=None, results=None)
+    quiet = replace(unwatched(heartbeat), status="paused", paused_at=now, incident_id=None, results=None)
+    return replace(quiet, is_suspended=False)
 
 
-def resumed(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+def suspended(heartbeat: Heartbeat, now: EpochMs) -> Heartbeat:
+    """Paused until its owner resumes it, since when it may have been already. Raises StateRefused."""
+    return replace(heartbeat if heartbeat.status == "paused" else paused(heartbeat, now), is_suspended=True)
+
+
+def resumed(heartbeat: Heartbeat, now: EpochMs, *, by_owner: bool = False) -> Heartbeat:
     """Watched again, from now. Raises StateRefused."""
     if heartbeat.status != "paused":
         raise StateRefused(heartbeat.status, f"Heartbeat is {heartbeat.status}, not paused")
-    active = replace(heartbeat, status="active", paused_at=None, results=None)
+    if heartbeat.is_suspended and not by_owner:
+        raise Suspended(heartbeat.status, heartbeat.managed_by or "its owner")
+    active = replace(heartbeat, status="active", paused_at=None, is_suspended=False, results=None)
     # What belongs to something else is expected to report only once it has reported at all.
     is_told = heartbeat.expected_at is not None
     is_expected = heartbeat.managed_by is None or heartbeat.last_checkin_at is not None or is_told
@@ -615,7 +633,17 @@ def after_edit(before: Heartbeat, after: Heartbeat, now: EpochMs) -> Heartbeat:
     waiting = replace(after, status="active") if after.mode == "oneshot" else after
     fresh = armed(waiting, before.anchor_at, now)
     is_to_come = fresh.next_deadline is not None and fresh.next_deadline + fresh.grace_ms > now
-    return fresh if is_to_come else armed(waiting, now, now)
+    return _lifted_as(before, fresh if is_to_come else armed(waiting, now, now), now)
+
+
+def _lifted_as(before: Heartbeat, after: Heartbeat, now: EpochMs) -> Heartbeat:
+    """`after` with its deadline where that of `before` was lifted to, by a lease still promised, or a window."""
+    floor, deadline = before.next_deadline, after.next_deadline
+    if before.expected_at is not None or floor is None or deadline is None or deadline >= floor:
+        return after
+    if floor <= next_deadline(before.timing, before.anchor_at):
+        return after
+    return replace(after, next_deadline=floor, **_bounds(EpochMs(floor + after.grace_ms), after.run_due_at, now))
 
 
 def _tolerance(heartbeat: Heartbeat) -> tuple[int | None, int | None]:

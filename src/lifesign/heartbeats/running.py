@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
+from lifesign.db.sql import update_together
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.events.rules import EventType
 from lifesign.heartbeats import checkins, rules, service, store
@@ -94,8 +95,9 @@ class _Batch:
         self._runs: dict[str, dict[str, Run]] = {key: {} for key in self._heartbeats}
         for run in runs.open_of(conn, self._heartbeats):
             self._runs[run.heartbeat_id][run.run_id] = run
-        self._changed_runs: dict[str, Run] = {}
-        self._changed: dict[str, Minded] = {}
+        # Before and after.
+        self._changed_runs: dict[str, tuple[Run, Run]] = {}
+        self._changed: dict[str, tuple[Minded, Minded]] = {}
 
     def take(self, item: Progress) -> Run | Exception:
         """Apply one report; what it writes may wait until `flush`."""
@@ -111,13 +113,15 @@ class _Batch:
             after = progressed(before, item.report, item.stamp, is_watched=is_watched)
         except (RunNotFound, RunRefused) as refusal:
             return refusal
-        known[after.run_id] = self._changed_runs[after.id] = after
+        known[after.run_id] = after
+        self._changed_runs[after.id] = (self._changed_runs.get(after.id, (before, after))[0], after)
         if before.status == "stalled" and incidents.cause_of(self._conn, heartbeat.incident_id) == after.run_id:
             heartbeat = self._recovered(heartbeat, item)
         lease_until = after.lease_until if after.status == "running" else None
         minding = rules.minded(heartbeat.minded, earliest_due(known.values()), lease_until, item.stamp)
         if minding != heartbeat.minded:
-            self._changed[heartbeat.id] = minding
+            first, _ = self._changed.get(heartbeat.id, (heartbeat.minded, minding))
+            self._changed[heartbeat.id] = (first, minding)
         if minding.check_at != heartbeat.minded.check_at:
             wake_after_commit(self._conn, "sweep")
         self._heartbeats[heartbeat.id] = heartbeat._replace(minded=minding)
@@ -133,8 +137,8 @@ class _Batch:
 
     def flush(self) -> None:
         """Write what is waiting."""
-        runs.save(self._conn, self._changed_runs.values())
-        store.save_minded(self._conn, self._changed)
+        changes = [*runs.progressed(self._changed_runs.values()), *store.minded(self._changed)]
+        update_together(self._conn, changes)
         self._changed_runs, self._changed = {}, {}
 
 
@@ -147,6 +151,8 @@ def finish(
     after = runs.finish(conn, before, report, ok=ok, now=now)
     if after is None:
         return before
+    if heartbeat.ping_run_id == after.run_id:  # a ping began what ends here
+        heartbeat = replace(heartbeat, ping_run_id=None, ping_started_at=None, last_duration_ms=after.duration_ms)
     heartbeat = _mind(conn, heartbeat, None, now)
     event: EventType = "run_finished" if ok else "run_failed"
     record(conn, heartbeat, now, event, key=who.key_id, runId=after.run_id, durationMs=after.duration_ms)
@@ -201,7 +207,7 @@ def _closed_by_ping(conn: Connection, heartbeat: Heartbeat, status: RunStatus, n
         return heartbeat
     run = runs.get(conn, heartbeat.id, heartbeat.ping_run_id)
     if run.is_open:
-        runs.save(conn, [replace(run, status=status, finished_at=now)])
+        runs.save(conn, [run._replace(status=status, finished_at=now)])
     started_at = heartbeat.ping_started_at if status == "superseded" else None
     return replace(_mind(conn, heartbeat, None, now), ping_run_id=None, ping_started_at=started_at)
 

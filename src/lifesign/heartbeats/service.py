@@ -79,8 +79,9 @@ def create(
     managed_by: what it belongs to, which alone may check it in and change it.
     ping_id: a UUID it had elsewhere; another one is made when None.
     """
+    # Or two creations at once would both see room for the last one, and what it depends on could be deleted meanwhile.
+    projects.lock(conn, caller.project_id)
     definition = _with_references(conn, caller.project_id, definition, itself=None)
-    projects.lock(conn, caller.project_id)  # or two creations at once would both see room for the last one
     if store.count_of(conn, caller.project_id) >= max_heartbeats:
         raise HeartbeatLimitReached(max_heartbeats)
     blank = Heartbeat(
@@ -373,7 +374,21 @@ def _ack(conn: Connection, before: Heartbeat, who: Ack, now: EpochMs, *, key_id:
 def pause(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat:
     """Stop watching; an open incident closes. Raises HeartbeatNotFound, StateRefused."""
     before = _locked(conn, caller.project_id, ref)
-    after, _ = holds.close(conn, before, rules.paused(before, now), "pause", now)
+    return _paused(conn, caller, before, rules.paused(before, now), now)
+
+
+def suspend(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat:
+    """Stop watching until what the heartbeat belongs to resumes it: people cannot. Raises HeartbeatNotFound."""
+    before = _locked(conn, caller.project_id, ref)
+    after = rules.suspended(before, now)
+    if before.status != "paused":
+        return _paused(conn, caller, before, after, now)
+    store.save(conn, after)
+    return after
+
+
+def _paused(conn: Connection, caller: Caller, before: Heartbeat, after: Heartbeat, now: EpochMs) -> Heartbeat:
+    after, _ = holds.close(conn, before, after, "pause", now)
     store.save(conn, after)
     if before.run_due_at is not None:
         runs.unwatch(conn, after.id)
@@ -381,9 +396,12 @@ def pause(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat
     return after
 
 
-def resume(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Heartbeat:
-    """Watch again, from now. Raises HeartbeatNotFound, StateRefused."""
-    after = rules.resumed(_locked(conn, caller.project_id, ref), now)
+def resume(conn: Connection, caller: Caller, ref: str, now: EpochMs, *, by_owner: bool = False) -> Heartbeat:
+    """Watch again, from now. Raises HeartbeatNotFound, StateRefused.
+
+    by_owner: it is what the heartbeat belongs to that resumes it, which alone may do so while it is suspended.
+    """
+    after = rules.resumed(_locked(conn, caller.project_id, ref), now, by_owner=by_owner)
     store.save(conn, after)
     record(conn, after, now, "resumed", key=caller.key_id)
     wake_after_commit(conn, "sweep")

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
-from lifesign.db.sql import contains, insert_many, insert_new, json_each, json_rows, update_many
+from lifesign.db.sql import Rows, among, contains, insert_many, insert_new, json_each, json_rows, update_many
 from lifesign.heartbeats.rules import BOT_OWNER, Heartbeat, Minded, Timing, Waiting
 
 H = heartbeats.c
@@ -23,6 +23,7 @@ _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
 _STICKY = list(Heartbeat.__dataclass_fields__).index("is_sticky_pause")
 _ARMED = list(Heartbeat.__dataclass_fields__).index("is_armed")
 _FLAPPING = list(Heartbeat.__dataclass_fields__).index("is_flapping")
+_SUSPENDED = list(Heartbeat.__dataclass_fields__).index("is_suspended")
 
 
 def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose columns mypy does not know
@@ -33,6 +34,7 @@ def _heartbeat(row: Sequence[Any]) -> Heartbeat:  # Any: a row of a table whose 
     values[_STICKY] = bool(values[_STICKY])
     values[_ARMED] = bool(values[_ARMED])
     values[_FLAPPING] = bool(values[_FLAPPING])
+    values[_SUSPENDED] = bool(values[_SUSPENDED])
     return Heartbeat(*values)
 
 
@@ -46,6 +48,7 @@ def _row(heartbeat: Heartbeat) -> dict[str, Any]:
         "is_sticky_pause": int(heartbeat.is_sticky_pause),
         "is_armed": int(heartbeat.is_armed),
         "is_flapping": int(heartbeat.is_flapping),
+        "is_suspended": int(heartbeat.is_suspended),
         "search": f"{heartbeat.name.casefold()}\n{heartbeat.slug or ''}",
         "unique_key": None if heartbeat.ping_id is None else unique_key(heartbeat.ping_id),
     }
@@ -130,7 +133,7 @@ _WAITING = (
     H.ping_id,
     H.ping_rules,
     H.ping_extras,
-    H.last_duration_ms,
+    or_(H.last_duration_ms.is_not(None), H.ping_run_id.is_not(None)),
     H.run_due_at,
     H.results,
     H.status,
@@ -146,11 +149,11 @@ _WAITING = (
     H.fires_at,
     H.check_at,
 )
-_IDS_BY_SLUG = select(H.id).where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
+_IDS_BY_SLUG = select(H.id).where(H.project_id == bindparam("project"), among(H.slug, "slugs"))
 _LOCKED = select(*_WAITING).order_by(H.id).with_for_update()
-_WAITING_BY_ID = _LOCKED.where(H.id.in_(bindparam("ids", expanding=True)))
-_WAITING_BY_SLUG = _LOCKED.where(H.project_id == bindparam("project"), H.slug.in_(bindparam("slugs", expanding=True)))
-_WAITING_BY_PING_ID = _LOCKED.where(H.ping_id.in_(bindparam("ping_ids", expanding=True)))
+_WAITING_BY_ID = _LOCKED.where(among(H.id, "ids"))
+_WAITING_BY_SLUG = _LOCKED.where(H.project_id == bindparam("project"), among(H.slug, "slugs"))
+_WAITING_BY_PING_ID = _LOCKED.where(among(H.ping_id, "ping_ids"))
 # SQLite: all rows in one step, because its driver takes Python's lock back after each; one writer needs no row locks.
 _ALL_WAITING = func.json_group_array(func.json_array(*_WAITING))
 _WAITING_BY_ID_AS_JSON = select(_ALL_WAITING).where(H.id.in_(select(json_each("ids").c.value)))
@@ -159,11 +162,14 @@ _WAITING_BY_SLUG_AS_JSON = select(_ALL_WAITING).where(
 )
 
 _WAITING_BY_PING_ID_AS_JSON = select(_ALL_WAITING).where(H.ping_id.in_(select(json_each("ping_ids").c.value)))
-_IDS_BY_PING_ID = select(H.id).where(H.ping_id.in_(bindparam("ping_ids", expanding=True)))
+_IDS_BY_PING_ID = select(H.id).where(among(H.ping_id, "ping_ids"))
 
 
 class Found(NamedTuple):
-    """A heartbeat that somebody checks in: its id and slug, and what it waits for, if it is an ordinary one."""
+    """A heartbeat that somebody checks in: its id and slug, and what it waits for, if it is an ordinary one.
+
+    is_timed: whether a run that a ping began is open, or it is told how long the last one took.
+    """
 
     id: str
     project_id: str
@@ -172,7 +178,7 @@ class Found(NamedTuple):
     ping_id: str | None
     ping_rules: str | None
     ping_extras: int
-    last_duration_ms: int | None
+    is_timed: bool
     waiting: Waiting | None
 
 
@@ -213,15 +219,15 @@ def lock_waiting(
 
 
 def _found(row: Sequence[Any]) -> Found:  # Any: a row of a table whose columns mypy does not know
-    key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, run_due_at, results, status = row[:11]
+    key, project_id, slug, managed_by, ping_id, ping_rules, extras, is_timed, run_due_at, results, status = row[:11]
     timing, rest = row[11:16], row[16:]
     is_ordinary = status == "active" and timing[0] != "oneshot" and run_due_at is None and results is None
     if managed_by is not None and managed_by.startswith(BOT_OWNER):
         is_ordinary = False
     if not is_ordinary or None in rest[3:]:
-        return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, None)
+        return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, bool(is_timed), None)
     waiting = Waiting(key, project_id, Timing(*timing), *rest)
-    return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, duration_ms, waiting)
+    return Found(key, project_id, slug, managed_by, ping_id, ping_rules, extras, bool(is_timed), waiting)
 
 
 def by_ids(conn: Connection, ids: Iterable[str], *, lock: bool = False) -> dict[str, Heartbeat]:
@@ -248,7 +254,7 @@ class Running(NamedTuple):
 
 
 _RUNNING = (H.id, H.project_id, H.slug, H.managed_by, H.incident_id, *(H[name] for name in Minded._fields))
-_RUNNING_BY_ID = select(*_RUNNING).where(H.id.in_(bindparam("ids", expanding=True))).order_by(H.id).with_for_update()
+_RUNNING_BY_ID = select(*_RUNNING).where(among(H.id, "ids")).order_by(H.id).with_for_update()
 _RUNNING_AS_JSON = select(func.json_group_array(func.json_array(*_RUNNING))).where(
     H.id.in_(select(json_each("ids").c.value))
 )
@@ -263,20 +269,20 @@ def lock_running(conn: Connection, ids: Collection[str]) -> dict[str, Running]:
     return {row[0]: Running(row[0], row[1], row[2], row[3], row[4], Minded(*row[5:])) for row in rows}
 
 
-def save_minded(conn: Connection, changed: Mapping[str, Minded]) -> None:
-    """What runs changed of heartbeats, by id, in id order."""
-    rows = [
-        {
+def minded(changed: Mapping[str, tuple[Minded, Minded]]) -> list[Rows]:
+    """What runs changed of heartbeats, by id, each before and after, to be written; mostly nothing in an index."""
+    told: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for key, (before, after) in changed.items():
+        is_bound_kept = before.check_at == after.check_at
+        row = {
             "id": key,
-            "next_deadline": each.next_deadline,
-            "fires_at": each.fires_at,
-            "armed_at": each.armed_at,
-            "check_at": each.check_at,
-            "run_due_at": each.run_due_at,
+            "next_deadline": after.next_deadline,
+            "fires_at": after.fires_at,
+            "armed_at": after.armed_at,
+            "run_due_at": after.run_due_at,
         }
-        for key, each in sorted(changed.items())
-    ]
-    update_many(conn, heartbeats, rows)
+        told[is_bound_kept].append(row if is_bound_kept else row | {"check_at": after.check_at})
+    return [Rows(heartbeats, rows) for rows in told.values()]
 
 
 def save_check_ins(conn: Connection, checked_in: Iterable[Waiting], metadata: Mapping[str, str]) -> None:
@@ -556,9 +562,7 @@ _PAIR = json_each("pairs").c.value
 _KEPT_OF_PAIRS = _ANSWER.where(
     K.heartbeat_id == func.json_extract(_PAIR, "$[0]"), K.key == func.json_extract(_PAIR, "$[1]")
 )
-_KEPT = _ANSWER.where(
-    K.heartbeat_id.in_(bindparam("heartbeats", expanding=True)), K.key.in_(bindparam("keys", expanding=True))
-)
+_KEPT = _ANSWER.where(among(K.heartbeat_id, "heartbeats"), among(K.key, "keys"))
 
 
 def keep_answers(conn: Connection, rows: Sequence[dict[str, Any]], stale: Iterable[tuple[str, str]]) -> None:

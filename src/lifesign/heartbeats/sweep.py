@@ -95,7 +95,8 @@ def _judged(conn: Connection, silent: Sequence[Heartbeat], now: EpochMs) -> dict
         return {}
     watching = [each.id for each in silent if each.run_due_at is not None]
     passed = runs.pass_due(conn, watching, now) if watching else {}
-    covered = maintenance.covered_until(conn, silent, now)
+    # At the moment that passed: it is looked at a little later, and long after it where nobody looked for a while.
+    covered = maintenance.covered_at(conn, [(each, _bound(each) or now) for each in silent])
     outcomes: dict[str, SilenceOutcome] = {}
     for each in silent:
         late, run_due_at = passed.get(each.id, ([], None))
@@ -124,13 +125,15 @@ def fire(
 ) -> dict[str, Heartbeat]:
     """Open an incident for each heartbeat; the heartbeats afterwards, by id, which the caller saves.
 
-    It opens under a hold when the heartbeat fires again and again, is snoozed, or depends on another that fires.
+    It opens under a hold when the heartbeat fires again and again, is snoozed, depends on another that fires, or is in
+    a maintenance window by now, which had not opened yet when it fell silent.
     """
     if not firings:
         return {}
     after = {each.id: rules.fired(each, now, tuning.flap_limit) for each, _ in firings}
     causes = holds.firing_dependencies(conn, list(after), besides=after)
-    held = {key: _holds(each, now, is_quiet=key in causes) for key, each in after.items()}
+    covered = maintenance.covered_until(conn, after.values(), now)
+    held = {key: _holds(each, now, is_quiet=key in causes, is_covered=key in covered) for key, each in after.items()}
     opened = incidents.open_incidents(
         conn,
         [replace(firing, holds=held[each.id], suppressed_by=causes.get(each.id)) for each, firing in firings],
@@ -148,11 +151,12 @@ def fire(
     return after
 
 
-def _holds(heartbeat: Heartbeat, now: EpochMs, *, is_quiet: bool) -> tuple[Hold, ...]:
+def _holds(heartbeat: Heartbeat, now: EpochMs, *, is_quiet: bool, is_covered: bool) -> tuple[Hold, ...]:
     words: tuple[tuple[Hold, bool], ...] = (
         ("flap", heartbeat.is_flapping),
         ("snooze", heartbeat.is_snoozed(now)),
         ("dependency", is_quiet),
+        ("maintenance", is_covered),
     )
     return tuple(word for word, is_so in words if is_so)
 

@@ -1,6 +1,6 @@
 """What is true of maintenance windows: when one is open, and whom it covers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +64,22 @@ def open_until(window: Window, now: EpochMs) -> EpochMs | None:
     if start is None or start > now:
         return None
     return _end(window, start)
+
+
+def closings(window: Window, moments: Iterable[EpochMs]) -> dict[EpochMs, EpochMs]:
+    """When the window closes that is open at each of these moments, as `open_until`; without those at which none is."""
+    found: dict[EpochMs, EpochMs] = {}
+    start: EpochMs | None = None
+    end = EpochMs(0)
+    for at in sorted(set(moments)):
+        if start is None or at >= end:
+            start = _start(window, at)
+            if start is None:
+                break
+            end = _end(window, start)
+        if start <= at:
+            found[at] = end
+    return found
 
 
 def next_edge(window: Window, now: EpochMs) -> EpochMs | None:

@@ -35,20 +35,30 @@ class Covered(Protocol):
 
 def covered_until(conn: Connection, heartbeats: Collection[Covered], now: EpochMs) -> dict[str, EpochMs]:
     """Those of the heartbeats that are in a window now, and when the last of the windows that are open closes."""
-    if not heartbeats:
+    return covered_at(conn, [(each, now) for each in heartbeats])
+
+
+def covered_at(conn: Connection, moments: Collection[tuple[Covered, EpochMs]]) -> dict[str, EpochMs]:
+    """The same, each heartbeat at a moment of its own."""
+    if not moments:
         return {}
-    windows = store.current_of(conn, sorted({each.project_id for each in heartbeats}), now)
-    opened = [(each, until) for each in windows if (until := rules.open_until(each, now)) is not None]
-    return {} if not opened else _covered(heartbeats, opened)
+    instants = {at for _, at in moments}
+    project_ids = sorted({each.project_id for each, _ in moments})
+    windows = store.current_of(conn, project_ids, min(instants), max(instants))
+    opened = [(each, closings) for each in windows if (closings := rules.closings(each, instants))]
+    return {} if not opened else _covered(moments, opened)
 
 
-def _covered(heartbeats: Iterable[Covered], opened: Sequence[tuple[Window, EpochMs]]) -> dict[str, EpochMs]:
+def _covered(
+    moments: Iterable[tuple[Covered, EpochMs]], opened: Sequence[tuple[Window, Mapping[EpochMs, EpochMs]]]
+) -> dict[str, EpochMs]:
     found: dict[str, EpochMs] = {}
-    for heartbeat in heartbeats:
+    for heartbeat, at in moments:
         ends = [
-            until
-            for window, until in opened
-            if window.project_id == heartbeat.project_id
+            closings[at]
+            for window, closings in opened
+            if at in closings
+            and window.project_id == heartbeat.project_id
             and window.covers(heartbeat.id, heartbeat.namespace, heartbeat.tags)
         ]
         if ends:

@@ -61,7 +61,10 @@ def windows_of(conn: Connection, project_id: str, *, limit: int, after: str | No
     return [_window(row) for row in conn.execute(query.order_by(M.id).limit(limit))]
 
 
-def current_of(conn: Connection, project_ids: Sequence[str], now: EpochMs) -> list[Window]:
-    """Windows of projects that may be open now: once and not over, or recurring. Index: ix_maintenance_project."""
-    is_current = or_(M.schedule.is_not(None), (M.starts_at <= now) & (M.ends_at > now))
+def current_of(conn: Connection, project_ids: Sequence[str], first: EpochMs, last: EpochMs) -> list[Window]:
+    """Windows of projects that may be open at some moment between these, both included. Index: ix_maintenance_project.
+
+    Once and not over by the first nor to come after the last, or recurring.
+    """
+    is_current = or_(M.schedule.is_not(None), (M.starts_at <= last) & (M.ends_at > first))
     return [_window(row) for row in conn.execute(select(*_COLUMNS).where(M.project_id.in_(project_ids), is_current))]

@@ -221,8 +221,10 @@ def pause(conn: Connection, editing: Editing, ping_id: str) -> Heartbeat:
     before = by_uuid(conn, editing.caller, ping_id)
     try:
         after = heartbeats.pause(conn, editing.caller, before.id, editing.now)
-    except StateRefused:
-        return before  # paused already, or over for good
+    except StateRefused:  # paused already, or over for good
+        after = heartbeats.lock_unowned(conn, before.project_id, before.id)
+    if after.ping_run_id is None:
+        return after
     after = running.drop_ping_run(conn, after, editing.now)
     heartbeats.save(conn, after)
     return after

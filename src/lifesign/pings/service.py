@@ -122,8 +122,8 @@ class _Batch:
         self._by_ping_id = {each.ping_id: each.id for each in found if each.ping_id is not None}
         self._rules = {each.id: each.ping_rules for each in found}
         self._extras = {each.id: each.ping_extras for each in found}
-        # How long the last run took is told until the next end of one, which has to take it away.
-        self._timed = {each.id for each in found if each.last_duration_ms is not None}
+        # How long the last run took is told until the next end of one, which has to take it away; an open one ends.
+        self._timed = {each.id for each in found if each.is_timed}
         self._projects = {each.id: each.project_id for each in found}
         self._bodies: list[store.Body] = []
         self._managed = {each.id for each in found if each.managed_by is not None}
@@ -178,7 +178,7 @@ class _Batch:
             self._remember(item, before, signal)
         after = self._done(item, before, signal, came)
         self._batch.put(after)
-        if after.last_duration_ms is None:
+        if after.last_duration_ms is None and after.ping_run_id is None:
             self._timed.discard(after.id)
         else:
             self._timed.add(after.id)

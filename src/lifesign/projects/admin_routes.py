@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import structlog
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,10 +21,9 @@ from lifesign.projects.rules import (
     SANDBOX,
     CodesSwitchedOff,
     NameInvalid,
-    ProjectNotFound,
     ProjectProtected,
 )
-from lifesign.projects.service import Order
+from lifesign.projects.service import Order, Project
 
 log = structlog.get_logger("lifesign.projects")
 
@@ -65,15 +65,17 @@ async def extend_project(request: Request) -> Response:
 
 async def show_upgrade_code(request: Request) -> Response:
     """What lets a sandbox stay for good."""
-    project = await context_of(request).db.read(service.find, _ref(request))
-    if project is None:
-        raise ProjectNotFound(_ref(request))
+    project = await context_of(request).db.read(_found, _ref(request))
     if project.tenant_id != SANDBOX:
         raise ProjectProtected(f"only projects of the tenant {SANDBOX} have codes")
     codes = codes_of(request)
     if codes is None:
         raise CodesSwitchedOff("upgrade")
     return json_answer({"id": project.id, "upgradeCode": codes.upgrade(project.id)})
+
+
+def _found(conn: Connection, ref: str) -> Project:
+    return service.project(conn, service.id_of(conn, ref))
 
 
 async def delete_project(request: Request) -> Response:
@@ -93,10 +95,11 @@ def _route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Respo
     return Route(path, endpoint, methods=[method])
 
 
+# An id or a name, which may hold a slash.
 routes = [
     _route("GET", "/admin/projects", list_projects),
     _route("POST", "/admin/projects", create_project),
-    _route("DELETE", "/admin/projects/{id}", delete_project),
-    _route("POST", "/admin/projects/{id}/extend", extend_project),
-    _route("GET", "/admin/projects/{id}/upgrade-code", show_upgrade_code),
+    _route("DELETE", "/admin/projects/{id:path}", delete_project),
+    _route("POST", "/admin/projects/{id:path}/extend", extend_project),
+    _route("GET", "/admin/projects/{id:path}/upgrade-code", show_upgrade_code),
 ]

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -43,6 +44,15 @@ class ProjectNotFound(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(f"project {name} does not exist")
         self.name = name
+
+
+class ProjectAmbiguous(Exception):
+    """Several projects have this name."""
+
+    def __init__(self, name: str, project_ids: Sequence[str]) -> None:
+        super().__init__(f"several projects are called {name}; name one by its id: {', '.join(project_ids)}")
+        self.name = name
+        self.project_ids = project_ids
 
 
 class NameRequired(Exception):

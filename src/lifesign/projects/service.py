@@ -24,6 +24,7 @@ from lifesign.projects.rules import (
     Limiter,
     NameClaimed,
     NotSandbox,
+    ProjectAmbiguous,
     ProjectNotFound,
     ProjectProtected,
     RateLimited,
@@ -33,6 +34,8 @@ from lifesign.projects.store import Project as Project  # noqa: PLC0414 - what i
 from lifesign.secretfile import kept_secret
 from lifesign.settings import Settings
 
+# Of those with one name, when somebody has to choose.
+_NAMED_AT_MOST = 10
 _SECRET_FILE = "signup_upgrade_secret"  # noqa: S105 - the name of a file
 _MIN_SECRET = 32
 _TRIES = 8
@@ -41,7 +44,6 @@ names = store.project_names_of
 lock = store.lock_project
 fallback_channels = store.fallback_channels
 set_fallback_channel = store.set_fallback_channel
-find = store.project
 list_all = store.list_projects
 
 
@@ -73,11 +75,18 @@ def is_first_start(conn: Connection, project_id: str, now: EpochMs) -> bool:
 
 
 def id_of(conn: Connection, ref: str) -> str:
-    """The id of the project with this id or name. Raises ProjectNotFound."""
-    found = store.project_id(conn, ref)
-    if found is None:
+    """The id of the project with this id, or else this name. Raises ProjectNotFound, ProjectAmbiguous."""
+    if "\x00" in ref:  # No project is called so, and PostgreSQL cannot even be asked for it.
         raise ProjectNotFound(ref)
-    return found
+    found = store.project_id(conn, ref)
+    if found is not None:
+        return found
+    called_so = store.ids_of_title(conn, ref, _NAMED_AT_MOST)
+    if len(called_so) > 1:
+        raise ProjectAmbiguous(ref, called_so)
+    if not called_so:
+        raise ProjectNotFound(ref)
+    return called_so[0]
 
 
 def project(conn: Connection, project_id: str) -> Project:
@@ -213,9 +222,9 @@ def recover(conn: Connection, project_id: str, now: EpochMs) -> tuple[Project, K
     return project, auth.create_pair(conn, project_id, plan=project.plan, expires_at=project.expires_at, now=now)
 
 
-def extend(conn: Connection, project_id: str, days: int, now: EpochMs) -> Project:
-    """Let a sandbox stay for longer. Raises ProjectNotFound, ProjectProtected."""
-    project = _locked(conn, project_id)
+def extend(conn: Connection, ref: str, days: int, now: EpochMs) -> Project:
+    """Let a sandbox stay for longer. Raises ProjectNotFound, ProjectAmbiguous, ProjectProtected."""
+    project = _locked(conn, id_of(conn, ref))
     if project.expires_at is None:
         raise ProjectProtected("this project is permanent: it does not expire")
     return _set_life(conn, project, project.plan, rules.extended(project.expires_at, days, now))[0]
@@ -238,7 +247,7 @@ def _set_life(conn: Connection, project: Project, plan: str | None, expires_at: 
 def delete(conn: Connection, ref: str, now: EpochMs) -> str:
     """End a project and all its keys, for everybody at once; the loop `prune` erases what it had. Its id.
 
-    The caller of this tells its Keyring to `forget`. Raises ProjectNotFound, ProjectProtected.
+    The caller of this tells its Keyring to `forget`. Raises ProjectNotFound, ProjectAmbiguous, ProjectProtected.
     """
     project_id = id_of(conn, ref)
     if project_id == store.project_id(conn, DEFAULT_PROJECT):

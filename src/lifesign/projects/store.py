@@ -43,8 +43,14 @@ def _project(row: Sequence[Any] | None) -> Project | None:  # Any: a row of a ta
 
 # Finding ------------------------------------------------------------------------------------------------------------
 def project_id(conn: Connection, ref: str) -> str | None:
-    """The id of the project with this id or name."""
+    """The id of the project that alone can be asked for so: by its id, or as `default`."""
     return conn.scalar(select(P.id).where(or_(P.id == ref, P.name == ref), _EXISTS))
+
+
+def ids_of_title(conn: Connection, title: str, limit: int) -> list[str]:
+    """Ids of the projects that people call so, oldest first."""
+    query = select(P.id).where(P.title == title, _EXISTS)
+    return list(conn.scalars(query.order_by(P.created_at, P.id).limit(limit)))
 
 
 def project_names_of(conn: Connection, ids: set[str]) -> dict[str, str]:

@@ -105,6 +105,7 @@ def durations(conn: Connection, heartbeat_id: str) -> Durations | None:
 unwatch = store.unwatch
 open_of = store.open_of
 save = store.save
+progressed = store.progressed
 list_runs = store.runs_of
 forget = store.delete_of
 abandon = store.abandon

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import runs
-from lifesign.db.sql import insert_new, json_each, json_rows, update_many
+from lifesign.db.sql import Rows, among, insert_new, json_each, json_rows, update_many
 from lifesign.runs.rules import ABANDONED_AFTER_MS, KEPT, Run
 
 R = runs.c
-_COLUMNS = tuple(R[name] for name in Run.__dataclass_fields__)
-_WATCHED = list(Run.__dataclass_fields__).index("is_watched")
+_COLUMNS = tuple(R[name] for name in Run._fields)
+_WATCHED = Run._fields.index("is_watched")
 _IS_OPEN = R.finished_at.is_(None)
-_OPEN = select(*_COLUMNS).where(R.heartbeat_id.in_(bindparam("ids", expanding=True)), _IS_OPEN).order_by(R.id)
+_OPEN = select(*_COLUMNS).where(among(R.heartbeat_id, "ids"), _IS_OPEN).order_by(R.id)
 _OPEN_AS_JSON = select(func.json_group_array(func.json_array(*_COLUMNS))).where(
     R.heartbeat_id.in_(select(json_each("ids").c.value)), _IS_OPEN
 )
@@ -23,24 +23,33 @@ _CHANGING = ("status", "progress_at", "lease_ms", "lease_until", "limit_at", "fi
 
 
 def _run(row: Sequence[Any]) -> Run:  # Any: a row of a table whose columns mypy does not know
-    values = list(row)
-    values[_WATCHED] = bool(values[_WATCHED])
-    return Run(*values)
+    return Run._make((*row[:_WATCHED], bool(row[_WATCHED]), *row[_WATCHED + 1 :]))
 
 
 def insert_if_new(conn: Connection, run: Run) -> None:
     """A new run, unless the heartbeat has one with this run id."""
-    row = {name: getattr(run, name) for name in Run.__dataclass_fields__} | {"is_watched": int(run.is_watched)}
+    row = run._asdict() | {"is_watched": int(run.is_watched)}
     insert_new(conn, runs, [row], unique=["heartbeat_id", "run_id"])
 
 
 def save(conn: Connection, changed: Iterable[Run]) -> None:
     """Write what may change of runs, in id order."""
-    rows = [
-        {"id": run.id, "is_watched": int(run.is_watched)} | {name: getattr(run, name) for name in _CHANGING}
-        for run in sorted(changed, key=lambda run: run.id)
-    ]
+    rows = [{"id": run.id} | _changes(run) for run in sorted(changed, key=lambda run: run.id)]
     update_many(conn, runs, rows)
+
+
+def progressed(changed: Iterable[tuple[Run, Run]]) -> list[Rows]:
+    """What reports changed of runs, each before and after, to be written. Mostly nothing but times, which are short."""
+    told: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for before, after in changed:
+        times = {"progress_at": after.progress_at, "lease_until": after.lease_until}
+        is_short = before._replace(progress_at=after.progress_at, lease_until=after.lease_until) == after
+        told[is_short].append({"id": after.id} | (times if is_short else _changes(after)))
+    return [Rows(runs, rows) for rows in told.values()]
+
+
+def _changes(run: Run) -> dict[str, Any]:
+    return {"is_watched": int(run.is_watched)} | {name: getattr(run, name) for name in _CHANGING}
 
 
 def by_run_id(conn: Connection, heartbeat_id: str, run_id: str) -> Run | None:
@@ -98,7 +107,7 @@ def abandon(conn: Connection, now: EpochMs, limit: int) -> int:
     before = now - ABANDONED_AFTER_MS
     silent = (
         select(R.id)
-        .where(_IS_OPEN, R.lease_until.is_(None), R.limit_at.is_(None), R.started_at < before)
+        .where(_IS_OPEN, R.lease_ms.is_(None), R.limit_at.is_(None), R.started_at < before)
         .where(R.progress_at.is_(None) | (R.progress_at < before))
         .limit(limit)
     )

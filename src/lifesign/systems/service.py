@@ -204,9 +204,7 @@ def suspend(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Watched
         return before
     after = replace(before.system, suspended_at=now, updated_at=now)
     store.save(conn, after)
-    if before.heartbeat.status == "paused":
-        return Watched(after, before.heartbeat)
-    return Watched(after, heartbeats.pause(conn, caller, after.heartbeat_id, now))
+    return Watched(after, heartbeats.suspend(conn, caller, after.heartbeat_id, now))
 
 
 def reactivate(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Watched:
@@ -218,7 +216,7 @@ def reactivate(conn: Connection, caller: Caller, ref: str, now: EpochMs) -> Watc
     store.save(conn, after)
     if before.heartbeat.status != "paused":
         return Watched(after, before.heartbeat)
-    return Watched(after, heartbeats.resume(conn, caller, after.heartbeat_id, now))
+    return Watched(after, heartbeats.resume(conn, caller, after.heartbeat_id, now, by_owner=True))
 
 
 def delete(conn: Connection, caller: Caller, ref: str, *, tuning: Tuning, now: EpochMs) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, case, exists, func, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import heartbeats, systems
-from lifesign.db.sql import contains, json_each, json_rows, update_many
+from lifesign.db.schema import heartbeats, projects, systems
+from lifesign.db.sql import among, contains, json_each, json_rows, update_many
 from lifesign.systems.rules import Liveness, System
 
 S = systems.c
@@ -89,7 +89,8 @@ class Known(NamedTuple):
     version: int
 
 
-_MAY_REPORT = and_(S.deleted_at.is_(None), S.suspended_at.is_(None))
+_PROJECT_EXISTS = exists().where(projects.c.id == S.project_id, projects.c.deleted_at.is_(None)).correlate(systems)
+_MAY_REPORT = and_(S.deleted_at.is_(None), S.suspended_at.is_(None), _PROJECT_EXISTS)
 _KNOWN = select(S.id, S.project_id, S.heartbeat_id, S.secret_hash, S.credential_version).where(
     or_(S.id == bindparam("ref"), S.key == bindparam("ref")), _MAY_REPORT
 )
@@ -117,9 +118,7 @@ class Beating(NamedTuple):
 
 
 _BEATING = (S.id, S.credential_version, S.first_heartbeat)
-_BEATING_BY_ID = (
-    select(*_BEATING).where(S.id.in_(bindparam("ids", expanding=True)), _MAY_REPORT).order_by(S.id).with_for_update()
-)
+_BEATING_BY_ID = select(*_BEATING).where(among(S.id, "ids"), _MAY_REPORT).order_by(S.id).with_for_update()
 # SQLite: all rows in one step, because its driver takes Python's lock back after each; one writer needs no row locks.
 _BEATING_AS_JSON = select(func.json_group_array(func.json_array(*_BEATING))).where(
     S.id.in_(select(json_each("ids").c.value)), _MAY_REPORT

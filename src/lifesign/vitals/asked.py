@@ -25,6 +25,7 @@ from lifesign.vitals.sessions import Wish
 from lifesign.vitals.uploads import Upload
 
 Json = dict[str, Any]  # Any: JSON
+_LEAST_STEP_MS = 0.0009
 
 
 # Fields -------------------------------------------------------------------------------------------------------------
@@ -62,7 +63,8 @@ def frame_times(upload: Upload, lasts_ms: int) -> list[float]:
         raise bad
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in times):
         raise bad
-    if any(later <= earlier for earlier, later in pairwise(times)):
+    # As of traces: what is nearer to the one before than a millionth of a second is not later.
+    if any(not later - earlier >= _LEAST_STEP_MS for earlier, later in pairwise(map(float, times))):
         raise bad
     return [float(each) for each in times]
 

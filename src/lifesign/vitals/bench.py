@@ -177,14 +177,14 @@ def _column(text: str, name: str) -> FloatArray:
 
 
 def rate_of_sensor(t_ms: FloatArray, ppg: FloatArray) -> Callable[[float, float], float | None]:
-    """The strongest frequency of a contact sensor in the same window."""
+    """The strongest frequency of a contact sensor in the same window; None where it was silent (NaN)."""
     seconds = (t_ms - t_ms[0]) / _MS
     grid = np.arange(0, seconds[-1], 1 / _TRUTH_RATE_HZ)
     even = np.interp(grid, seconds, ppg)
 
     def truth(at_s: float, window_s: float) -> float | None:
         inside = even[(grid > at_s - window_s) & (grid <= at_s)]
-        if len(inside) < 0.9 * window_s * _TRUTH_RATE_HZ:
+        if len(inside) < 0.9 * window_s * _TRUTH_RATE_HZ or np.isnan(inside).any():
             return None
         band = (DEFAULTS.low_hz, DEFAULTS.high_hz_exercise)
         peaks = spectra.peaks_of(spectra.spectrum_of(inside[:, None], _TRUTH_RATE_HZ, band, DEFAULTS), 1)

@@ -16,11 +16,12 @@ from lifesign.vitals.analyze import require_method, require_mode
 from lifesign.vitals.rules import DEMO_S, InvalidTraces, TooManySamples
 from lifesign.vitals.signal.params import Method, Mode
 from lifesign.vitals.signal.slow import Calibration, calibration_of
-from lifesign.vitals.signal.traces import MAX_ROIS, MAX_SAMPLES, Samples, samples_of
+from lifesign.vitals.signal.traces import MAX_ROIS, MAX_SAMPLES, NOT_INCREASING, Samples, samples_of
 
 NO_OBJECT = "Request body must be a JSON object"
 BAD_CALIBRATION = (
-    "calibration must be 2 to 50 pairs of ratio and spo2, with spo2 from 70 to 100 and at least 3 points apart"
+    "calibration must be 2 to 50 pairs of ratio and spo2, with ratio from 0 to 100, "
+    "and spo2 from 70 to 100 and at least 3 points apart"
 )
 _BAD_RGB = "rgb values must be finite numbers between 0 and 255"
 _OFF = np.full(3, 0.0)
@@ -28,6 +29,8 @@ _MAX_WATCH_BYTES = 16_384
 _MS = 1000
 _MIN_PAIRS, _MAX_PAIRS = 2, 50
 _MIN_SPO2, _MAX_SPO2, _MIN_SPAN = 70, 100, 3
+# Of skin it is about one. Beyond these, or closer to each other, there is no line through them that arithmetic knows.
+_MAX_RATIO, _LEAST_APART = 100, 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def recording_in(document: object) -> Wanted:
         raise InvalidTraces(NO_OBJECT)
     mode, method = require_mode(_word(document, "mode", "rest")), require_method(_word(document, "method", "pos"))
     fps = document.get("fps")
-    times = _numbers(document.get("t_ms"), "t_ms must be strictly increasing")
+    times = _numbers(document.get("t_ms"), NOT_INCREASING)
     rgb, off = colours_in(document.get("rgb"))
     samples = samples_of(
         rgb,
@@ -182,9 +185,12 @@ def calibration_in(value: object) -> Calibration | None:
     for pair in pairs:
         ratio, percent = (pair.get("ratio"), pair.get("spo2")) if isinstance(pair, dict) else (None, None)
         known.append((_finite(ratio), _finite(percent)))
-    percents = [percent for _, percent in known]
-    spans = max(percents) - min(percents) >= _MIN_SPAN and len({ratio for ratio, _ in known}) > 1
-    if not spans or min(percents) < _MIN_SPO2 or max(percents) > _MAX_SPO2:
+    ratios, percents = [ratio for ratio, _ in known], [percent for _, percent in known]
+    spans = max(percents) - min(percents) >= _MIN_SPAN and max(ratios) - min(ratios) >= _LEAST_APART
+    is_within = (
+        min(percents) >= _MIN_SPO2 and max(percents) <= _MAX_SPO2 and 0 <= min(ratios) <= max(ratios) <= _MAX_RATIO
+    )
+    if not spans or not is_within:
         raise InvalidTraces(BAD_CALIBRATION)
     return calibration_of(known)
 

@@ -1,9 +1,9 @@
 """What worker processes do: bytes in, JSON out. Loaded there only, since it needs the extras."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lifesign.vitals import bodies
 from lifesign.vitals.analyze import analyze_samples, require_method, require_mode
@@ -11,6 +11,9 @@ from lifesign.vitals.extras import require_video
 from lifesign.vitals.rules import ExtraMissing, InvalidTraces
 from lifesign.vitals.signal.params import DEFAULTS, Params
 from lifesign.vitals.signal.report import Analysis
+
+if TYPE_CHECKING:
+    from lifesign.vitals.video.files import Frame
 
 MOST_RECORDINGS = 50
 BAD_RECORDINGS = f"recordings must be an array of 1 to {MOST_RECORDINGS} recordings"
@@ -100,21 +103,24 @@ def analyze_file(path: str, options: dict[str, Any], gate: Gate, *, has_raw: boo
 def measure_images(images: Sequence[bytes], times_ms: Sequence[float], gate: Gate, *, has_raw: bool) -> dict[str, Any]:
     """The report of encoded images at these instants; one that cannot be decoded is a lost frame."""
     require_video()
+    from lifesign.vitals.video.analyze import read_faces  # noqa: PLC0415 - of another extra
+
+    samples = read_faces(decoded(images, times_ms))
+    return _told(analyze_samples(samples, params=gate.params), has_raw=has_raw)
+
+
+def decoded(images: Sequence[bytes], times_ms: Sequence[float]) -> "Iterator[Frame]":
+    """Those of some encoded images that can be decoded, upright, each at its instant."""
     import cv2  # noqa: PLC0415 - of another extra
     import numpy as np  # noqa: PLC0415 - as above
 
-    from lifesign.vitals.video.analyze import read_faces  # noqa: PLC0415 - as above
     from lifesign.vitals.video.files import Frame  # noqa: PLC0415 - as above
 
-    def decoded() -> Any:
-        for at, content in zip(times_ms, images, strict=True):
-            with contextlib.suppress(cv2.error):
-                image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-                if image is not None:
-                    yield Frame(at, np.ascontiguousarray(image[..., ::-1]))
-
-    samples = read_faces(decoded())
-    return _told(analyze_samples(samples, params=gate.params), has_raw=has_raw)
+    for at, content in zip(times_ms, images, strict=True):
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            if image is not None:
+                yield Frame(at, np.ascontiguousarray(image[..., ::-1]))
 
 
 def _told(analysis: Analysis, *, has_raw: bool) -> dict[str, Any]:  # Any: JSON

@@ -94,10 +94,8 @@ class Stream:
     def push(self, samples: Samples) -> Sequence[Window]:
         """Take frames whose values were checked. Raises InvalidTraces when they do not go on from those before."""
         known = self._recording
-        follows = known.begin_ms is None or bool((samples.t_ms[:1] > known.end_ms).all())
-        if not follows or (np.diff(samples.t_ms) <= 0).any():
-            raise InvalidTraces("t_ms must be strictly increasing")
         times = samples.t_ms if known.begin_ms is None else np.append(known.end_ms, samples.t_ms)
+        traces.require_increasing(times)
         if (np.diff(times) > traces.MAX_SPAN_S * _MS).any():
             raise InvalidTraces(traces.TOO_LONG)
         if known.begin_ms is not None and samples.rgb.shape[1] != known.rois:

@@ -284,7 +284,7 @@ def shown_session(session: Session) -> Json:
         "id": session.id,
         "state": session.state,
         "last_update": session.last,
-        "report": session.report,
+        "report": None if session.report is None else orjson.Fragment(session.report),
         "measurement_id": session.measurement_id,
     }
 

@@ -1,7 +1,8 @@
 """Measurements that are kept, and what a node needs to analyse: workers, the gate of the demo, streams."""
 
 import os
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -42,6 +43,10 @@ class Vitals:
     sessions: Sessions
     gate: tuple[float, float]
     watched: Remembered
+    # Of streams. One thread for each: what memory their sums take for a moment is held for every thread that ever did
+    # any, and they take turns at Python anyway. A report is longer than an update, which must not wait for it.
+    updates: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "vitals-updates"))
+    reports: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "vitals-reports"))
 
     @classmethod
     def of(cls, settings: Settings) -> "Vitals":
@@ -57,8 +62,10 @@ class Vitals:
         )
 
     async def close(self) -> None:
-        """End the workers."""
+        """End the workers, and the threads once they are through with what they do."""
         await self.workers.close()
+        for threads in (self.updates, self.reports):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def keep(conn: Connection, caller: Caller, report: dict[str, Any], now: EpochMs) -> Measurement:  # Any: JSON

@@ -3,9 +3,11 @@
 import asyncio
 import re
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import orjson
@@ -32,6 +34,9 @@ _START_S = 5.0
 # A client sends twice a second: after so long it is gone, and its place is free.
 _SILENCE_S = 5.0
 _SEND_S = 5.0
+_CLOSE_S = 5.0
+# How much longer than its signal a stream may last: whoever sends less than a camera does keeps no place for ever.
+_LATE_S = 30.0
 # How soon a stream ends whose key was revoked.
 _LOOK_AT_KEYS_MS = 10_000
 _MAX_FRAMES = 300
@@ -46,6 +51,7 @@ _OF_VALUES = re.compile(r"`\$\.(t|rgb|face|box|clipped)\b")
 
 router = APIRouter()
 Json = dict[str, Any]  # Any: JSON
+T = TypeVar("T")
 
 
 class _Closed(Exception):
@@ -88,10 +94,12 @@ async def stream(websocket: WebSocket) -> None:
     try:
         await _Connection(websocket).serve()
     except _Closed as end:
-        with suppress(RuntimeError, WebSocketDisconnect):
-            if end.error is not None:
-                await websocket.send_text(_text({"type": "error", "code": end.error, "message": str(end)}))
-            await websocket.close(end.code)
+        # Who does not read does not take this either: the connection is let go, which ends it once it can.
+        with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                if end.error is not None:
+                    await websocket.send_text(_text({"type": "error", "code": end.error, "message": str(end)}))
+                await websocket.close(end.code)
     except WebSocketDisconnect:
         pass
 
@@ -103,6 +111,10 @@ def _are_keys_good(conn: Connection, session: Session, now: EpochMs) -> bool:
     wish = session.wish
     is_watch_good = wish.watch is None or auth.is_active(conn, wish.watch_project_id, wish.watch_key_id, now)
     return is_watch_good and keys.is_active(conn, session.key_id)
+
+
+async def _done_by(threads: Executor, act: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, act)
 
 
 def _text(message: Json) -> str:
@@ -223,9 +235,10 @@ class _Connection:
             self.allowed = Allowed(wish.watch, wish.watch_project_id, wish.watch_key_id)
             self.watched = watching(self.allowed)
         live = Stream(mode=wish.mode, method=wish.method, fps=start.fps, params=Gate(*self.vitals.gate).params)
-        pace = _Pace(self.context.clock)
+        clock = self.context.clock
+        pace, until = _Pace(clock), clock.monotonic() + wish.max_s + _LATE_S
         await self._send({"type": "ready", "session": session.id, "max_s": wish.max_s})
-        while not self.is_over and live.recording.duration_ms < wish.max_s * _MS:
+        while not self.is_over and live.recording.duration_ms < wish.max_s * _MS and clock.monotonic() < until:
             try:
                 async with asyncio.timeout(_SILENCE_S):
                     message = await self._receive()
@@ -236,18 +249,21 @@ class _Connection:
             if isinstance(message, _Start):
                 raise _Closed(_UNSUPPORTED, "bad_message", "start comes once")
             await self._take(message, live, pace, session)
-        return await asyncio.to_thread(lambda: live.result().to_dict())
+        return await _done_by(self.vitals.reports, lambda: live.result().to_dict())
 
     async def _take(self, message: _Frames, live: "Stream", pace: _Pace, session: Session) -> None:
         if len(message.t) > _MAX_FRAMES:
             raise _Closed(_TOO_BIG)
+        if not message.t:
+            raise _Closed(_UNSUPPORTED, "bad_message", f"frames has 1 to {_MAX_FRAMES} frames")
         if message.seq != self.next_seq:
             raise _Closed(_INVALID, "bad_sequence", f"seq is {message.seq}, where {self.next_seq} was expected")
         self.next_seq += 1
         pace.take(len(message.t))
         try:
             # The arithmetic takes some milliseconds once a second, in which others must not wait.
-            windows = await asyncio.to_thread(self._push, message, live, session.wish.max_s)
+            push = partial(self._push, message, live, session.wish.max_s)
+            windows = await _done_by(self.vitals.updates, push)
         except InvalidTraces as error:
             code = "bad_time" if str(error).startswith("t_ms") else "bad_value"
             raise _Closed(_INVALID, code, str(error)) from error
@@ -262,8 +278,6 @@ class _Connection:
         from lifesign.vitals.bodies import colours_in  # noqa: PLC0415 - needs the extra
         from lifesign.vitals.signal import report  # noqa: PLC0415 - as above
 
-        if not message.t:
-            return []
         rgb, off = colours_in(message.rgb)
         if self.regions is not None and rgb.shape[1] != self.regions:
             raise InvalidTraces("rgb must have one colour for each of the regions that start named")

@@ -60,8 +60,10 @@ def _inflated(raw: bytes) -> bytes:
         inflated = inflater.decompress(raw, JSON_BYTES)
     except zlib.error:
         raise InvalidTraces("Request body is not gzip") from None
-    if inflater.unconsumed_tail:
+    if inflater.unconsumed_tail or (len(inflated) == JSON_BYTES and not inflater.eof):
         raise BodyTooLarge
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidTraces("Request body is not one whole gzip file")
     return inflated
 
 

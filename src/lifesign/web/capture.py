@@ -26,7 +26,10 @@ class File(NamedTuple):
         return gzip.decompress(self.content) if self.is_packed else self.content
 
 
-_OWN = {"capture.js": "text/javascript", "capture.css": "text/css"}
+_OWN = {
+    "capture.css": "text/css",
+    **dict.fromkeys(("capture.js", "copying.js", "measuring.js", "seeing.js", "words.js"), "text/javascript"),
+}
 _PARTS = {
     "vision_bundle.mjs": "text/javascript",
     "vision_wasm_internal.js": "text/javascript",

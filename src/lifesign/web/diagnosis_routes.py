@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from lifesign.clock import EpochMs, parse_timestamp
 from lifesign.diagnosis import report, service, verification
+from lifesign.diagnosis.asked import MAX_ENVIRONMENT
 from lifesign.diagnosis.ledger import STATES, Entry, LedgerState
 from lifesign.diagnosis.service import Decided, Decision, Diagnoses, Order, StoredPacket
 from lifesign.diagnosis.texts import counts, percent
@@ -93,7 +94,10 @@ def _listed(conn: Connection, project_id: str, *, before: str | None, state: Led
 async def diagnose(request: Request) -> Response:
     """Diagnose a window that ends now."""
     person, form = await form_for(request, _SCOPE)
-    order = Order(_minutes(form), environment=storable(form.get("environment")) or None)
+    environment = storable(form.get("environment"))
+    if len(environment) > MAX_ENVIRONMENT:
+        raise invalid("environment", f"must be at most {MAX_ENVIRONMENT} characters long")
+    order = Order(_minutes(form), environment=environment or None)
     packet = await _diagnoses(request).diagnose(person.shown.project_id, order)
     return to(f"/packets/{packet.id}")
 

@@ -1,6 +1,7 @@
-"""What is sent twice counts once in a diagnosis: as it came first, whichever node it comes to."""
+"""A diagnosis from ClickHouse: what is sent twice counts once, and however it is asked for, the answer is the same."""
 
 from dataclasses import replace as changed
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,6 +12,11 @@ from lifesign.diagnosis.facts import Facts, WindowFacts, Windows, facts_within, 
 from lifesign.diagnosis.preparation import Placed, key_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import Body, Record
+from lifesign.telemetry.store import StoreUnavailable
+from lifesign.telemetry.stores.clickhouse import arrivals as clickhouse_arrivals
+from lifesign.telemetry.stores.clickhouse import facts as clickhouse_facts
+from lifesign.telemetry.stores.clickhouse.client import Asked
+from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from tests.telemetry.clickhouse.conftest import Nodes
 from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.test_facts import narrow
@@ -83,3 +89,85 @@ async def test_a_record_counts_as_it_came_first(nodes: Nodes, project: str, envi
     messages = {key_of(placed): "as it was" for placed in stored}
     assert details.values == details_of(current, wanted, messages).values
     assert details.messages == {(firsts[4].trace_id, firsts[4].span_id): "as it was"}
+
+
+def _plain_facts(facts: Facts) -> Facts:
+    """The same with everything in hand."""
+    current = changed(_plain(facts.current), models=sorted(facts.current.models, key=lambda each: each.model))
+    return changed(facts, current=current, baseline=_plain(facts.baseline))
+
+
+async def _examined(store: ClickHouseStore, project: str) -> Facts:
+    return await store.examine(project, WINDOWS, lambda facts, _fetch: _plain_facts(facts))
+
+
+_WAYS: dict[str, Any] = {
+    "as usual": lambda _limits, _monkeypatch: None,
+    "chosen traces told one by one": lambda _limits, monkeypatch: monkeypatch.setattr(
+        clickhouse_facts, "_TRACES_AT_ONCE", 1
+    ),
+    "more chosen traces than are told": lambda _limits, monkeypatch: monkeypatch.setattr(
+        clickhouse_facts, "_MOST_CHOSEN", 0
+    ),
+    "more traces than are all read": lambda _limits, monkeypatch: monkeypatch.setattr(
+        clickhouse_arrivals, "MANY_TRACES", 0
+    ),
+    "grouped on disk": lambda limits, monkeypatch: monkeypatch.setitem(limits, "max_bytes_before_external_group_by", 1),
+}
+
+
+@pytest.mark.parametrize("way", _WAYS)
+async def test_whichever_way_it_is_asked_for_the_answer_is_the_same(
+    store: ClickHouseStore, project: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts = [_first(number, at=NOW - (15 if number < 6 else 5)) for number in range(15)]
+    for at in sorted({each.received_at for each in firsts}):
+        await store.append(project, [each for each in firsts if each.received_at == at], quota=0, now=at)
+    _WAYS[way](store._clickhouse.long_limits, monkeypatch)  # noqa: SLF001 - a server may be asked so, too
+
+    facts = await _examined(store, project)
+
+    expected = facts_within([Placed("first", narrow(each)) for each in firsts], WINDOWS)
+    assert facts == _plain_facts(expected)
+    assert len(list(expected.current.traces)) == 3
+
+
+async def test_what_takes_too_much_memory_is_refused_and_the_next_question_is_answered(
+    store: ClickHouseStore, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(project, [_first(number, at=NOW - 5) for number in range(6)], quota=0, now=NOW)
+    limits = store._clickhouse.long_limits  # noqa: SLF001 - nobody else has so little of it
+
+    with monkeypatch.context() as little:
+        little.setitem(limits, "max_memory_usage", 1)
+        little.setitem(limits, "max_untracked_memory", 1)
+        with pytest.raises(StoreUnavailable, match="MEMORY_LIMIT_EXCEEDED"):
+            await _examined(store, project)
+
+    assert (await _examined(store, project)).current.records == 6
+
+
+async def test_rows_are_looked_through_so_many_times(
+    store: ClickHouseStore, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(project, [_first(number, at=NOW - 5) for number in range(6)], quota=0, now=NOW)
+    asked: list[str] = []
+
+    def rows(self: Asked, sql: str, parameters: Any, **how: Any) -> Any:
+        asked.append(sql)
+        return plain_rows(self, sql, parameters, **how)
+
+    def blocks(self: Asked, sql: str, parameters: Any, settings: Any) -> Any:
+        asked.append(sql)
+        return plain_blocks(self, sql, parameters, settings)
+
+    plain_rows, plain_blocks = Asked.rows, Asked._blocks  # noqa: SLF001 - where all questions pass
+    monkeypatch.setattr(Asked, "rows", rows)
+    monkeypatch.setattr(Asked, "_blocks", blocks)
+
+    await _examined(store, project)
+
+    # Both at once: what arrived twice. Then each: how many, traces, sessions by themselves, rows and their siblings,
+    # operations, models. Then of one: notices, and parents twice.
+    looks = sum(sql.count("FROM spans") for sql in asked)
+    assert looks == 2 + 2 * 7 + 3

@@ -64,6 +64,37 @@ def test_others_read_write_and_examine_meanwhile(a_store: Opened) -> None:
     assert (found, other) == (5, 3)
 
 
+def test_others_read_and_write_while_its_records_come(a_store: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, store = a_store.new_project(), a_store.store
+    began, may_end = threading.Event(), threading.Event()
+
+    def judge(facts: Facts, _fetch: Fetch) -> int:
+        traces = iter(facts.current.traces)
+        first = next(traces)
+        began.set()
+        assert may_end.wait(60)
+        return len(first) + sum(len(steps) for steps in traces)
+
+    async def live() -> tuple[int, int]:
+        # They are too many to be held, where that makes a difference.
+        monkeypatch.setitem(vars(store), "most_held", 0)
+        records = [
+            record(trace_id=f"{trace:032x}", span_id=f"{number:016x}", kind="agent", received_at=EpochMs(NOW))
+            for trace in range(1, 4)
+            for number in range(1, 5)
+        ]
+        await store.append(project, records, quota=0, now=NOW)
+        examining = asyncio.create_task(store.examine(project, WINDOWS, judge))
+        await until(began.is_set, within_s=60)
+        async with asyncio.timeout(60):
+            await store.append(project, some(2, first=9), quota=0, now=NOW)
+            found = await store.window(project, *EVER, only=Filter(), limit=99, after=None)
+        may_end.set()
+        return await examining, len(found)
+
+    assert a_store.runner.run(live()) == (12, 14)
+
+
 @pytest.mark.parametrize("a_store", SQL_STORES, indirect=True)
 def test_what_is_stored_meanwhile_is_in_no_detail(a_store: Opened) -> None:
     project, store = a_store.new_project(), a_store.store

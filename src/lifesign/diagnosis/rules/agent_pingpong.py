@@ -11,8 +11,11 @@ BETWEEN: Final = " <-> "
 
 
 def _hits_in(steps: Sequence[Placed], _view: View) -> Iterator[Hit]:
+    agents = [placed for placed in steps if placed.record.kind == "agent"]
+    if len(agents) < LEAST:
+        return
     alternating: list[Placed] = []
-    for placed in (each for each in steps if each.record.kind == "agent"):
+    for placed in agents:
         if not _goes_on(alternating, placed):
             yield from _hits(alternating)
             # The last one may begin another pair: the second `b` of `abab` in `ababcbcb`.

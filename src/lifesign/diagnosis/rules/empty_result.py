@@ -11,6 +11,8 @@ from lifesign.telemetry.records import EMPTY_RESULT
 
 
 def _hits_in(steps: Sequence[Placed], _view: View) -> Iterator[Hit]:
+    if sum(placed.record.flags & EMPTY_RESULT for placed in steps) < TWO_EMPTY * EMPTY_RESULT:
+        return
     by_tool: dict[str, list[Placed]] = defaultdict(list)
     for placed in steps:
         if placed.record.kind == "tool" and placed.record.args_hash is not None:

@@ -15,8 +15,11 @@ GROWTH: Final = 4
 
 
 def _hits_in(steps: Sequence[Placed], _view: View) -> Iterator[Hit]:
+    calls = [placed for placed in steps if placed.record.kind == "llm"]
+    if len(calls) < MANY_CALLS:
+        return
     rising: list[Placed] = []
-    for placed in (each for each in steps if each.record.kind == "llm"):
+    for placed in calls:
         if rising and _input(placed) <= _input(rising[-1]):
             yield from _hits(rising)
             rising = []

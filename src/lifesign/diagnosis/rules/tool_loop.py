@@ -20,6 +20,8 @@ _Step = tuple[Call | None, Placed]
 def _hits_in(steps: Sequence[Placed], _view: View) -> Iterator[Hit]:
     # A call without arguments is none to compare, yet it stands between others.
     calls: list[_Step] = [(_call(placed), placed) for placed in steps if placed.record.kind == "tool"]
+    if len(calls) < IN_A_ROW:
+        return
     for loop in (*_rows(calls), *_often(calls), *_cycles(calls)):
         if not _is_polling(loop):
             yield from (Hit((named(placed.record.tool),), placed) for placed in loop)
@@ -44,6 +46,8 @@ def _rows(calls: Sequence[_Step]) -> Iterator[list[Placed]]:
 
 
 def _often(calls: Sequence[_Step]) -> Iterator[list[Placed]]:
+    if len(calls) < IN_ALL:
+        return
     by_call: dict[Call, list[Placed]] = defaultdict(list)
     for call, placed in calls:
         if call is not None:
@@ -53,6 +57,8 @@ def _often(calls: Sequence[_Step]) -> Iterator[list[Placed]]:
 
 def _cycles(calls: Sequence[_Step]) -> Iterator[list[Placed]]:
     for length in CYCLE_LENGTHS:
+        if len(calls) < CYCLES * length:
+            return
         start = 0
         for at in range(length, len(calls) + 1):
             if at < len(calls) and calls[at][0] is not None and calls[at][0] == calls[at - length][0]:

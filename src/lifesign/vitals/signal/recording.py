@@ -4,7 +4,7 @@ Batch and stream are the same code: every window sees only the samples up to its
 how many came later or in which portions they came.
 """
 
-from collections import deque
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from lifesign.vitals.signal.traces import Samples
 from lifesign.vitals.signal.tracker import Tracker
 
 Indices = npt.NDArray[np.intp]
+Kept = npt.NDArray[np.float32]
 _MS = 1000.0
 _STEP_MS = 200.0
 _BPM = 60.0
@@ -31,6 +32,7 @@ _RAW_SLACK_S = 5.0
 _CLIPPED_AT = 250.0
 _CROWDED_SHARE = 0.2
 _EASE = 1e-6
+_MOST_STEPS = 36_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +59,51 @@ class Window:
 
 @dataclass(slots=True)
 class Piece:
-    """A stretch without a hole, resampled evenly. first: how many of its frames were forgotten."""
+    """A stretch without a hole, resampled evenly. first: how many of its frames were forgotten.
+
+    kept: the others, and room for more. As single floats, which tell 255 from what is a hundred thousandth less: a
+    stream keeps five minutes of them.
+    """
 
     begin_ms: float
     rate_hz: float
-    rgb: FloatArray
+    kept: Kept
     count: int = 0
     first: int = 0
 
     def append(self, rows: FloatArray, *, keep: int | None) -> None:
         """Add frames; more than `keep` and a half are cut to `keep`."""
         needed = self.count + len(rows)
-        if keep is not None and needed > keep * 3 // 2:
-            forgotten = needed - keep
-            self.rgb = self.frames()[forgotten:].copy()
+        if keep is not None and needed > keep * 6 // 5:
+            forgotten = min(needed - keep, self.count)
+            # In its place: what moves forward is read before anything is written over it.
+            self.kept[: self.count - forgotten] = self.kept[forgotten : self.count]
             self.count -= forgotten
             self.first += forgotten
             needed = self.count + len(rows)
-        if needed > len(self.rgb):
-            grown = np.empty((max(needed, 2 * len(self.rgb)), *rows.shape[1:]))
-            grown[: self.count] = self.frames()
-            self.rgb = grown
-        self.rgb[self.count : needed] = rows
+        if needed > len(self.kept):
+            most = needed if keep is None else max(needed, keep * 6 // 5)
+            grown = np.empty((max(needed, min(2 * len(self.kept), most)), *rows.shape[1:]), np.float32)
+            grown[: self.count] = self.kept[: self.count]
+            self.kept = grown
+        self.kept[self.count : needed] = rows
         self.count = needed
 
-    def frames(self) -> FloatArray:
-        """(frames, regions, 3) that are remembered."""
-        return self.rgb[: self.count]
+    def forget(self) -> None:
+        """Keep none of its frames."""
+        self.first += self.count
+        self.count = 0
+        self.kept = self.kept[:0].copy()
+
+    def frames(self, last: int | None = None) -> FloatArray:
+        """(frames, regions, 3) that are remembered, or so many of them from the end."""
+        first = 0 if last is None else max(0, self.count - last)
+        return self.kept[first : self.count].astype(np.float64)
+
+    @property
+    def end_ms(self) -> float:
+        """The instant of its last frame."""
+        return self.begin_ms + (self.first + self.count - 1) / self.rate_hz * _MS
 
 
 @dataclass(slots=True)
@@ -106,7 +126,7 @@ class Recording:
     has_faces: bool = False
     crowded_samples: int = 0
     rois: int = 0
-    _steps: deque[float] = field(default_factory=lambda: deque(maxlen=36_000))
+    _steps: "array[float]" = field(default_factory=lambda: array("d"))
     _raw: Samples | None = None
     _pending: list[Samples] = field(default_factory=list)
     _is_valid: BoolArray = field(default_factory=lambda: np.zeros(0, np.bool_))
@@ -122,9 +142,10 @@ class Recording:
         if self.begin_ms is None:
             self.begin_ms = float(times[0])
             self.rois = samples.rgb.shape[1]
-            self._steps.extend(np.diff(times).tolist())
+            self._steps.frombytes(np.diff(times).tobytes())
         else:
-            self._steps.extend(np.diff(times, prepend=self.end_ms).tolist())
+            self._steps.frombytes(np.diff(times, prepend=self.end_ms).tobytes())
+        del self._steps[:-_MOST_STEPS]
         self.end_ms = float(times[-1])
         self.samples += len(times)
         self.has_faces = self.has_faces or samples.face is not None
@@ -166,9 +187,13 @@ class Recording:
         self._is_valid = _valid(self._raw, self.params)
 
     def _forget(self) -> None:
-        """Keep of the samples as they came only what a segment may need."""
+        """Keep of the samples as they came only what a segment may need, and no pieces that ended too long ago."""
         if self._raw is None:
             return
+        if self.keep_s is not None:
+            for piece in self.pieces[:-1]:
+                if piece.count and piece.end_ms < self.end_ms - self.keep_s * _MS:
+                    piece.forget()
         after = self.end_ms - (self.params.segment_s + _RAW_SLACK_S) * _MS
         first = int(np.searchsorted(self._raw.t_ms, after))
         if first > len(self._raw.t_ms) // 4:
@@ -239,15 +264,14 @@ class Recording:
             if span_s + _EARLY_MS / _MS < params.min_window_s:
                 return None
             rate = min(params.rate_hz, float(np.ceil(_MS / step - 0.05)))
-            known = Piece(begin_ms, max(rate, params.min_rate_hz), np.empty((0, self.rois, 3)))
+            known = Piece(begin_ms, max(rate, params.min_rate_hz), np.empty((0, self.rois, 3), np.float32))
             self.pieces.append(known)
         self._extend(known, raw, valid)
         return known
 
     def _went_on(self, piece: Piece, times: FloatArray) -> bool:
         """Whether a piece whose first samples are forgotten reaches into these times without a hole."""
-        end_ms = piece.begin_ms + (piece.first + piece.count - 1) / piece.rate_hz * _MS
-        return bool(float(times[0]) - end_ms <= self.params.gap_s * _MS)
+        return bool(float(times[0]) - piece.end_ms <= self.params.gap_s * _MS)
 
     def _extend(self, piece: Piece, raw: Samples, valid: Indices) -> None:
         done = piece.first + piece.count
@@ -262,9 +286,10 @@ class Recording:
         if piece.count:
             # A region that is off all the while keeps the last colour that was seen; one that was never seen before
             # gets its first colour for all the time before, or its appearance would ring through the filters.
-            rows = np.where(np.isnan(rows), piece.frames()[-1], rows)
-            unseen = np.isnan(piece.frames()[-1, :, 0])
-            piece.frames()[:, unseen] = rows[0, unseen]
+            last = piece.frames(1)[0]
+            rows = np.where(np.isnan(rows), last, rows)
+            unseen = np.isnan(last[:, 0])
+            piece.kept[: piece.count, unseen] = rows[0, unseen]
         keep = None if self.keep_s is None else round(self.keep_s * piece.rate_hz)
         piece.append(rows, keep=keep)
 
@@ -298,7 +323,7 @@ class Recording:
         if not usable.any():
             found = gate.reasons(Measured(0, 0, 0, **basics), params)
             return Window(bpm=None, confidence=0.0, reason=gate.first_reason(found), reasons=frozenset(found), **known)
-        frames_seen = piece.frames()[-segment:]
+        frames_seen = piece.frames(segment)
         if not usable.all():
             frames_seen = frames_seen[:, usable]
         if np.isnan(frames_seen).any():

@@ -187,7 +187,7 @@ def _signals(recording: Recording, found: HeartRate) -> list[_Signal]:
     for number, piece in enumerate(recording.pieces):
         own = [each for each in found.windows if each.piece == number]
         spans = _merged([each.span for each in own])
-        if not spans:
+        if not spans or not piece.count:
             continue
         weights = np.mean([each.weights for each in own if each.weights is not None], axis=0)
         used = np.array([each.weights for each in own if each.weights is not None]) > 0

@@ -15,6 +15,9 @@ MAX_SPAN_S = 7200.0
 """Of a recording, and of a hole in one that goes on: there is a window for every second, of holes, too."""
 MAX_ROIS = 8
 TOO_LONG = f"t_ms must span at most {MAX_SPAN_S:g} s"
+NOT_INCREASING = "t_ms must be strictly increasing"
+LEAST_STEP_MS = 0.001
+"""What no camera does in so short a time, arithmetic divides by: instants that are nearer to each other are one."""
 _MS = 1000.0
 _MAX_VALUE = 255.0
 _MIN_FPS, _MAX_FPS = 5, 240
@@ -69,8 +72,7 @@ def samples_of(
     if fps is not None and not (_is_number(fps) and _MIN_FPS <= fps <= _MAX_FPS):
         raise InvalidTraces(f"fps must be a number between {_MIN_FPS} and {_MAX_FPS}")
     times = times_of(t_ms, fps, count)
-    if (np.diff(times) <= 0).any():
-        raise InvalidTraces("t_ms must be strictly increasing")
+    require_increasing(times)
     if not float(times[-1]) - float(times[0]) <= MAX_SPAN_S * _MS:
         raise InvalidTraces(TOO_LONG)
     return beside(Samples(times, colours), face=face, box=box, clipped=clipped, crowded=crowded)
@@ -104,12 +106,19 @@ def times_of(t_ms: Numbers | None, fps: float | None, count: int) -> FloatArray:
         if fps is None:
             raise InvalidTraces("t_ms or fps is required")
         return np.arange(count, dtype=np.float64) * (1000.0 / fps)
-    times = _numbers(t_ms, "t_ms must be strictly increasing")
+    times = _numbers(t_ms, NOT_INCREASING)
     if times.ndim != 1 or len(times) != count:
         raise InvalidTraces("t_ms and rgb must have the same length")
     if not np.isfinite(times).all():
-        raise InvalidTraces("t_ms must be strictly increasing")
+        raise InvalidTraces(NOT_INCREASING)
     return times
+
+
+def require_increasing(times: FloatArray) -> None:
+    """Raises InvalidTraces unless every instant is later than the one before, by more than nothing."""
+    # A digit less: what is written with three decimals may be that much nearer.
+    if (np.diff(times) < LEAST_STEP_MS * 0.9).any():
+        raise InvalidTraces(NOT_INCREASING)
 
 
 def beside(

@@ -17,6 +17,7 @@ _PNN_MS = 50.0
 _BIN_MS = 50.0
 _MIN_BEATS = 3
 _MIN_FOR_CUBIC = 5
+_MAX_SPAN_S, _LEAST_INTERVAL_S = 1_000_000.0, 1e-6
 # Times are sums of fractions that no binary number holds: 850 ms is 850 ms, whichever bin the last digit says.
 _DIGITS = 6
 
@@ -104,7 +105,10 @@ def hrv_from_beats(times_s: Sequence[float] | FloatArray, jitter_ms: float = 0.0
         raise InvalidTraces("times must be finite numbers")
     if len(times) < _MIN_BEATS:
         raise InvalidTraces("Too few beats")
-    if (np.diff(times) <= 0).any():
+    # What the difference of numbers of this size cannot be, and what no beats are apart.
+    if not float(times.max()) - float(times.min()) <= _MAX_SPAN_S:
+        raise InvalidTraces(f"times must span at most {_MAX_SPAN_S:.0f} s")
+    if (np.diff(times) < _LEAST_INTERVAL_S).any():
         raise InvalidTraces("times must be strictly increasing")
     if not (np.isfinite(jitter_ms) and jitter_ms >= 0):
         raise InvalidTraces("jitter_ms must be a finite number, 0 or more")

@@ -13,7 +13,7 @@ from lifesign.vitals.rules import InvalidTraces
 from lifesign.vitals.signal.params import DEFAULTS, Params, Warned
 from lifesign.vitals.signal.report import Analysis
 from lifesign.vitals.signal.slow import Calibration
-from lifesign.vitals.signal.traces import MIN_SAMPLES, Numbers, Samples, times_of
+from lifesign.vitals.signal.traces import MIN_SAMPLES, Numbers, Samples, require_increasing, times_of
 from lifesign.vitals.video.faces import FaceReader, Gathered
 from lifesign.vitals.video.files import Frame, opened
 
@@ -69,8 +69,7 @@ def analyze_frames(
     if len(images) < MIN_SAMPLES:
         raise InvalidTraces("Too few samples")
     times = times_of(t_ms, fps, len(images))
-    if (np.diff(times) <= 0).any():
-        raise InvalidTraces("t_ms must be strictly increasing")
+    require_increasing(times)
     samples = read_faces(Frame(float(at), image) for at, image in zip(times, images, strict=True))
     return analyze_samples(samples, mode=known_mode, method=known_method, fps=fps, **options)
 

@@ -1,6 +1,7 @@
 """Frames out of video files and cameras, each with the instant at which it is shown."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ _LOSSY = frozenset({"h264", "vp8", "vp9"})
 _LOW_BITS_PER_S = 2_000_000
 _QUARTER = 90
 _HEAD_BYTES = 16
+_DEVICES = Path("/dev")
 
 # What FFmpeg thinks of a file is told by the exception; its own lines would stand between those of the server.
 av.logging.set_level(None)
@@ -48,6 +50,16 @@ def _head(source: str | Path | BinaryIO) -> bytes:
         return b""
 
 
+def _code_of(source: str | Path | BinaryIO) -> VideoCode:
+    """What is wrong with a file that cannot be opened as a video: what begins as one and is none is broken."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return "unsupported"
+    head = _head(source)
+    if head:
+        return "decode_failed" if is_video(head) else "unsupported"
+    return "empty"
+
+
 class Video:
     """A video file that is open. Raises VideoError, at once or while its frames are read."""
 
@@ -56,10 +68,10 @@ class Video:
             self._container = av.open(str(source) if isinstance(source, str | Path) else source, mode="r")
         except FileNotFoundError:
             raise VideoError("not_found", f"{source}: no such file") from None
+        except PermissionError:
+            raise VideoError("not_found", f"{source}: no permission to read it") from None
         except (FFmpegError, OSError, ValueError) as error:
-            # What begins as a video and is none is broken.
-            code: VideoCode = "decode_failed" if is_video(_head(source)) else "unsupported"
-            raise VideoError(code, f"not a video that can be read: {_words(error)}") from None
+            raise VideoError(_code_of(source), f"not a video that can be read: {_words(error)}") from None
         try:
             self._stream = self._container.streams.video[0]
         except IndexError:
@@ -150,14 +162,14 @@ def camera_frames(number: int, seconds: float) -> Iterator[Frame]:
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
-            raise VideoError("not_found", f"there is no camera {number}")
+            raise VideoError("not_found", _why_no_camera(number))
         begin = cv2.getTickCount()
         last_ms = -1.0
         while True:
             is_there, image = camera.read()
             t_ms = (cv2.getTickCount() - begin) / cv2.getTickFrequency() * _MS
             if not is_there:
-                raise VideoError("decode_failed", f"camera {number} stopped sending images")
+                raise VideoError("decode_failed", f"camera {number} stopped sending images after {t_ms / _MS:.1f} s")
             if t_ms > seconds * _MS:
                 return
             if t_ms > last_ms:
@@ -165,6 +177,20 @@ def camera_frames(number: int, seconds: float) -> Iterator[Frame]:
                 yield Frame(t_ms, np.ascontiguousarray(image[..., ::-1]))
     finally:
         camera.release()
+
+
+def _why_no_camera(number: int) -> str:
+    """What keeps a camera from being opened, which OpenCV does not tell."""
+    device = _DEVICES / f"video{number}"
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
+    except FileNotFoundError:
+        return f"there is no camera {number}"
+    except PermissionError:
+        return f"camera {number} may not be used: {device} takes a permission that this user does not have"
+    except OSError as error:
+        return f"camera {number} cannot be opened: {error.strerror}"
+    return f"camera {number} cannot be opened: it is used by another program, or is none"
 
 
 def opened(source: str | Path | BinaryIO) -> closing[Video]:

@@ -23,7 +23,10 @@ _NEEDED: Final = ("trace_id", "span_id", "at", "environment")
 _TOLD: Final = {"at": f"{TIME} AS at", SOURCE: f"own_session AS {SOURCE}"}
 
 
-_HASH: Final = "sipHash64(trace_id, span_id)"
+# What is equal by chance is looked at more closely, so that the quickest hash will do.
+_HASH: Final = "cityHash64(trace_id, span_id)"
+MANY_TRACES: Final = 500_000
+"""To read so many of `traces` takes longer than to find out which of them are wanted."""
 
 
 def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs) -> bool:
@@ -32,7 +35,7 @@ def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs
     arrived = f"(received_at >= {instant('since')} AND received_at < {instant('until')})"
     inside = f"FROM spans WHERE {IN_PROJECT} AND {arrived}"
     outside = f"FROM spans WHERE {IN_PROJECT} AND NOT {arrived}"
-    [(rows, records)] = asked.rows(f"SELECT count(), uniqExact({_HASH}) {inside}", parameters)
+    [(rows, records)] = asked.rows(f"SELECT count(), uniqExact({_HASH}) {inside}", parameters, is_alone=True)
     if rows != records:
         return True
     if not asked.rows(f"SELECT 1 {outside} LIMIT 1", parameters):
@@ -41,7 +44,7 @@ def _is_told_twice(asked: Asked, project_id: str, since: EpochMs, until: EpochMs
     twice = f"""
         SELECT 1 FROM spans WHERE {IN_PROJECT} AND trace_id IN ({scattered})
         GROUP BY {_HASH} HAVING count() > 1 LIMIT 1"""
-    return bool(asked.rows(twice, parameters))
+    return bool(asked.rows(twice, parameters, is_alone=True))
 
 
 def _repeated(traces: str) -> str:
@@ -51,11 +54,9 @@ def _repeated(traces: str) -> str:
         GROUP BY trace_id HAVING count() > uniqExact(span_id)"""
 
 
-def _named(traces: str) -> str:
-    """Some traces with the best source of their session that there ever was: the row that merges leave."""
-    return f"""
-        SELECT trace_id, session_id AS named FROM traces FINAL
-        WHERE {IN_PROJECT} AND trace_id IN ({traces})"""
+def _named(only: str) -> str:
+    """Traces with the best source of their session that there ever was: the row that merges leave."""
+    return f"SELECT trace_id, session_id AS named FROM traces FINAL WHERE {IN_PROJECT} AND {only}"
 
 
 def session_of(source: str) -> str:
@@ -68,7 +69,8 @@ class Arrivals:
     """The records of one window that are read.
 
     name: of the window among parameters. edge: of what arrived at `since` only what has this trace and span or larger
-    ones; empty for all of it. has_repeated: whether any record may have several rows.
+    ones; empty for all of it. has_repeated: whether any record may have several rows. has_many: whether the project has
+    MANY_TRACES.
     """
 
     asked: Asked
@@ -78,19 +80,22 @@ class Arrivals:
     until: EpochMs
     environment: str | None
     has_repeated: bool
+    has_many: bool
     left_out: int = 0
     edge: str = ""
 
     @classmethod
-    def of_both(cls, asked: Asked, project_id: str, windows: Windows) -> "tuple[Arrivals, Arrivals]":
-        """Those of the current window, and of the baseline."""
+    def of_both(cls, asked: Asked, beside: Asked, project_id: str, windows: Windows) -> "tuple[Arrivals, Arrivals]":
+        """Those of the current window, and of the baseline, which is asked for beside it."""
         (since, until), (base_since, base_until) = windows.current, windows.baseline
         # The one begins where the other ends, but for what is verified.
         ranges = [(base_since, until)] if base_until == since else [windows.current, windows.baseline]
         is_told_twice = any(_is_told_twice(asked, project_id, *each) for each in ranges)
+        [(traces,)] = asked.rows(f"SELECT count() FROM traces WHERE {IN_PROJECT}", {"project": project_id})
+        has_many = traces > MANY_TRACES
         current, baseline = (
-            cls(asked, project_id, name, *arrived, windows.environment, has_repeated=is_told_twice)
-            for name, arrived in (("current", windows.current), ("baseline", windows.baseline))
+            cls(who, project_id, name, *arrived, windows.environment, is_told_twice, has_many)
+            for who, name, arrived in ((asked, "current", windows.current), (beside, "baseline", windows.baseline))
         )
         return current.newest(windows.most_records), baseline.newest(windows.most_records)
 
@@ -175,7 +180,12 @@ class Arrivals:
     @property
     def named(self) -> str:
         """A join with the best source of the session of each trace, as `named`, for `session_of`."""
-        return f"ANY LEFT JOIN ({_named(self.traces)}) AS n USING trace_id"
+        return f"ANY LEFT JOIN ({_named(f'trace_id IN ({self.traces})')}) AS n USING trace_id"
+
+    def traces_named(self, traces: str) -> str:
+        """A subquery of traces, each once, with `named`: the other way round, as these are fewer than have names."""
+        names = _named(f"trace_id IN ({self.traces})" if self.has_many else "1")
+        return f"({names}) AS n RIGHT JOIN ({traces}) AS s USING trace_id"
 
     @property
     def _is_read(self) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -45,6 +46,16 @@ _LONGEST_S: Final = 20
 """An answer that comes in pieces may take longer than any piece of it."""
 _QUERY_SETTINGS: Final = {"max_execution_time": _ANSWER_S}
 _FORMATS: Final = {"FixedString": "string"}
+_BESIDE_OTHERS: Final = {
+    "max_threads": 1,
+    "max_memory_usage": 2**30,
+    "max_bytes_before_external_group_by": 2**28,
+}
+"""Of long questions to the engine within this process, which has more to do: two are asked at once, one thread each.
+
+What is grouped goes to disk in good time; what takes more memory all the same is refused, and the process lives on.
+"""
+_PURGE: Final = "SYSTEM JEMALLOC PURGE"
 
 
 class ClickHouseNotInstalled(Exception):
@@ -83,15 +94,21 @@ class Address:
 class Asked:
     """ClickHouse, as asked many things in one thread, for as long as somebody waits for the answer."""
 
-    def __init__(self, client: "Client", stop: Stop, limit_s: float) -> None:
+    def __init__(self, client: "Client", stop: Stop, limits: Mapping[str, int], *, is_inside: bool) -> None:
+        """limits: settings of each question. is_inside: it is an engine within this process."""
         self._client = client
-        self._limits = {"max_execution_time": int(limit_s)}
+        self._limits = limits
+        self._is_inside = is_inside
         self.stop = stop
 
-    def rows(self, sql: str, parameters: Parameters) -> Sequence[Sequence[Any]]:
-        """What a query answers, when that is little: it comes at once. Raises Stopped."""
+    def rows(self, sql: str, parameters: Parameters, *, is_alone: bool = False) -> Sequence[Sequence[Any]]:
+        """What a query answers, when that is little: it comes at once. Raises Stopped.
+
+        is_alone: nothing is asked beside it, so that it may have all threads.
+        """
         self.stop.look()
-        answer = self._client.query(sql, dict(parameters), settings=self._limits, query_formats=_FORMATS)
+        limits = {name: limit for name, limit in self._limits.items() if not is_alone or name != "max_threads"}
+        answer = self._client.query(sql, dict(parameters), settings=limits, query_formats=_FORMATS)
         self.stop.look()
         return answer.result_rows
 
@@ -116,17 +133,32 @@ class Asked:
                 self.stop.look()
                 yield block
 
+    def give_back(self) -> None:
+        """Have an engine within this process give back memory, of which it keeps much for the next question."""
+        from clickhouse_connect.driver.exceptions import ClickHouseError  # noqa: PLC0415 - optional
+
+        if self._is_inside:
+            # One that has another allocator cannot.
+            with suppress(ClickHouseError):
+                self._client.command(_PURGE)
+
 
 class ClickHouse:
     """A connection that is made when it is first needed, and again when it failed. Raises StoreUnavailable."""
 
     def __init__(self, address: Address, *, retention_days: int) -> None:
         """Raises ClickHouseNotInstalled."""
+        is_inside = address.path is not None
+        self.long_limits: dict[str, int] = dict(_BESIDE_OTHERS) if is_inside else {}
+        """Settings of questions that are asked at length. A server has its own."""
+        self._is_inside = is_inside
         self._create = _driver(address)
         self._address = address
         self._retention_days = retention_days
         self._client: Client | None = None
         self._opening = threading.Lock()
+        self._spare: list[Client] = []
+        self._is_closed = False
         # The driver is synchronous. One thread more, so that reads which hang do not keep records from going out.
         self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="lifesign-clickhouse")
         self._lengthy = ThreadPoolExecutor(LENGTHY, thread_name_prefix="lifesign-clickhouse-at-length")
@@ -152,15 +184,22 @@ class ClickHouse:
 
         return await self._run(self._readers, ask, limit_s=limit_s)
 
-    async def at_length(self, work: "Callable[[Asked], R]", *, limit_s: float) -> R:
+    async def at_length(self, work: "Callable[[Asked, Asked], R]", *, limit_s: float) -> R:
         """What `work` makes of questions of its own, in a thread that no other question waits for.
 
-        limit_s: of each of them. When the caller is canceled it ends before its next question or block of rows.
+        It may ask two at a time, the second in a thread of its own. limit_s: of each of them. When the caller is
+        canceled it ends before its next question or block of rows.
         """
         stop = Stop()
+        limits = {"max_execution_time": int(limit_s), **self.long_limits}
 
-        def ask(client: "Client") -> R:
-            return work(Asked(client, stop, limit_s))
+        def ask(_client: "Client") -> R:
+            with self._lent() as one, self._lent() as other:
+                asked, beside = (Asked(each, stop, limits, is_inside=self._is_inside) for each in (one, other))
+                try:
+                    return work(asked, beside)
+                finally:
+                    asked.give_back()
 
         try:
             return await self._run(self._lengthy, ask, limit_s=limit_s)
@@ -198,9 +237,13 @@ class ClickHouse:
         """Let go of the connection. A call that hangs is left to its timeout."""
         for pool in (self._readers, self._lengthy, self._sender):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+        with self._opening:
+            self._is_closed = True
+            clients = [*self._spare, *([] if self._client is None else [self._client])]
+            self._spare.clear()
             self._client = None
+        for client in clients:
+            await asyncio.to_thread(client.close)
 
     async def _run(self, pool: ThreadPoolExecutor, call: "Callable[[Client], R]", *, limit_s: float = _LONGEST_S) -> R:
         from clickhouse_connect.driver.exceptions import ClickHouseError  # noqa: PLC0415 - optional
@@ -218,6 +261,23 @@ class ClickHouse:
                 self._prepare(client)
                 self._client = client
             return self._client
+
+    @contextmanager
+    def _lent(self) -> "Iterator[Client]":
+        """A connection that nobody else asks meanwhile: each of chdb's answers one question after the other."""
+        with self._opening:
+            client = self._spare.pop() if self._spare else None
+        if client is None:
+            client = self._create()
+        try:
+            yield client
+        finally:
+            with self._opening:
+                is_wanted = not self._is_closed
+                if is_wanted:
+                    self._spare.append(client)
+            if not is_wanted:
+                client.close()
 
     def _prepare(self, client: "Client") -> None:
         """Make what is missing, and keep records for as long as the setting says."""

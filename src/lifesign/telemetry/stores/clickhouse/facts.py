@@ -6,7 +6,10 @@ windows are over and this node's spool is drained, so that little does.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, islice
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby, islice, repeat
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lifesign.diagnosis.details import Details, Fetch, Selected, Values, Wanted
@@ -35,7 +38,7 @@ from lifesign.diagnosis.preparation import Key, Placed, order_of
 from lifesign.telemetry.masks import masked_operation
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
 from lifesign.telemetry.stores.clickhouse import queries
-from lifesign.telemetry.stores.clickhouse.arrivals import COLUMNS, SOURCE, Arrivals, session_of
+from lifesign.telemetry.stores.clickhouse.arrivals import COLUMNS, SOURCE, Arrivals
 from lifesign.telemetry.stores.clickhouse.client import Asked
 from lifesign.telemetry.stores.clickhouse.rows import STATUSES, message_in, narrows_of, record_of, signed, unsigned
 from lifesign.telemetry.stores.gathered import Gathered, Tally
@@ -47,11 +50,21 @@ _IS_ABNORMAL: Final = (
 )
 _IS_ROW: Final = f"""(signal_type != 'info' OR {_FAILING} OR bitAnd(flags, {BLOCKED}) != 0
   OR ifNull(attempt, 0) >= {MANY_ATTEMPTS} OR ifNull({_IS_ABNORMAL}, 0))"""
+_ROW_BY: Final = ("signal_type", "status", "flags", "attempt", "kind", "finish_reason")
+_CALLS: Final = "groupArrayIf(args_hash, kind = 'tool' AND args_hash != 0)"
+_IS_CHOSEN: Final = f"""(countIf(kind = 'agent') >= {MANY_AGENTS} OR countIf(kind = 'tool' AND {_FAILING}) > 0
+  OR countIf(kind = 'llm') >= {MANY_CALLS} AND countIf(kind = 'llm' AND in_tok >= {LARGE_INPUT}) > 0
+  OR countIf(kind = 'tool' AND bitAnd(flags, {EMPTY_RESULT}) != 0) >= {TWO_EMPTY}
+  OR length({_CALLS} AS calls) > length(arrayDistinct(calls)) + {REPEATED - 2})"""
+_CHOSEN_BY: Final = ("kind", "status", "in_tok", "flags", "args_hash")
 _KEYS_AT_ONCE: Final = 2000
+_TRACES_AT_ONCE: Final = 3000
+_MOST_CHOSEN: Final = 30_000
 _CHOSEN_AT_ONCE: Final = 400
 _PLACED: Final = ", ".join(COLUMNS)
+_TRACE, _OWN = COLUMNS.index("trace_id"), COLUMNS.index("own_session")
 _OFTEN_EQUAL: Final = frozenset(map(COLUMNS.index, ("trace_id", "parent_span_id", "operation", "own_session")))
-_SIBLINGS: Final = "sipHash64(trace_id, parent_span_id, op_hash)"
+_SIBLINGS: Final = "cityHash64(trace_id, parent_span_id, op_hash)"
 _OF_FAILURES: Final = -1
 MOST_HELD: Final = 100_000
 
@@ -69,6 +82,7 @@ class Most(NamedTuple):
 
 def examine(
     asked: Asked,
+    beside: Asked,
     project_id: str,
     windows: Windows,
     judge: Callable[[Facts, Fetch], T],
@@ -76,43 +90,85 @@ def examine(
     most: Most,
     pending: int,
 ) -> T:
-    """What `judge` says; see SpanStore.examine. pending: how many records of the project wait in the spool."""
-    current, baseline = Arrivals.of_both(asked, project_id, windows)
-    sessions = _sessions(current, most.of_a_session)
-    notices = {
-        **_notices(current),
-        "no_session_id": sessions.unnamed,
-        "pending_records": pending,
-        "window_truncated": current.left_out,
-    }
-    facts = Facts(
-        _window(current, sessions, most),
-        _window(baseline, _sessions(baseline, most.of_a_session), most),
-        {code: number for code, number in notices.items() if number},
-        current.effective_since,
-    )
-    return judge(facts, lambda wanted: _fetched(current, wanted))
+    """What `judge` says; see SpanStore.examine.
+
+    beside: to be asked at the same time, in a thread of its own: while records of one window are made here, ClickHouse
+    sums up the other. pending: how many records of the project wait in the spool.
+    """
+    current, baseline = Arrivals.of_both(asked, beside, project_id, windows)
+    # To look for what arrived twice took more of it than anything else will.
+    asked.give_back()
+    with ThreadPoolExecutor(1, thread_name_prefix="lifesign-clickhouse-beside") as second:
+        try:
+            reading = second.submit(_read, baseline, most, has_sums_first=False)
+            notices = _notices(current)
+            now = _read(current, most, has_sums_first=True)
+            before = reading.result()
+            notices |= {
+                "no_session_id": now.unnamed,
+                "pending_records": pending,
+                "window_truncated": current.left_out,
+            }
+            facts = Facts(
+                now.window,
+                before.window,
+                {code: number for code, number in notices.items() if number},
+                current.effective_since,
+            )
+
+            def fetch(wanted: Wanted) -> Details:
+                messages = second.submit(_messages, replace(current, asked=beside), wanted)
+                return Details(_selected(current, wanted.selectors), _values(current, wanted), messages.result())
+
+            return judge(facts, fetch)
+        except BaseException:
+            # The other thread is waited for, and has nothing to work for any more.
+            asked.stop.now()
+            raise
 
 
-def _window(arrivals: Arrivals, sessions: "_Sessions", most: Most) -> WindowFacts:
-    operations = _operations(arrivals)
+class _Read(NamedTuple):
+    """A window, and how many of its records have no session but their trace."""
+
+    window: WindowFacts
+    unnamed: int
+
+
+def _read(arrivals: Arrivals, most: Most, *, has_sums_first: bool) -> _Read:
+    """What is read of a window: what ClickHouse sums up before what is made into records here, or after it."""
+    sums = _sums(arrivals) if has_sums_first else None
+    sessions = _sessions(arrivals, most.of_a_session)
+    looked_at = _looked_at(arrivals, sessions, most.held)
+    sums = sums or _sums(arrivals)
     cuts = {session_id: _cut(arrivals, session_id, most.of_a_session) for session_id in sessions.long}
-    rows, recoveries, traces = _looked_at(arrivals, cuts, most.held)
-    return WindowFacts(
-        records=sum(each.records for each in operations),
+    steps = looked_at.steps
+    window = WindowFacts(
+        records=sum(each.records for each in sums.operations),
         sessions=sessions.many,
-        operations=operations,
-        models=_models(arrivals),
+        operations=sums.operations,
+        models=sums.models,
         token_sums=sessions.tokens,
         heavy_sessions=sessions.heavy,
-        rows=rows,
-        recoveries=recoveries,
-        traces=_streamed_traces(arrivals, cuts) if traces is None else traces,
+        rows=looked_at.rows,
+        recoveries=looked_at.recoveries,
+        traces=_streamed_traces(arrivals, sessions.chosen, cuts)
+        if steps is None
+        else list(_of_interest(_in_traces(steps), cuts)),
         sessions_cut=len(cuts),
     )
+    return _Read(window, sessions.unnamed)
 
 
 # Sums ----------------------------------------------------------------------------------------------------------------
+class _Sums(NamedTuple):
+    operations: list[OperationFacts]
+    models: list[ModelFacts]
+
+
+def _sums(arrivals: Arrivals) -> _Sums:
+    return _Sums(_operations(arrivals), _models(arrivals))
+
+
 def _operations(arrivals: Arrivals) -> list[OperationFacts]:
     names: dict[int, tuple[str, str]] = {}
     failures: Counter[int] = Counter()
@@ -145,45 +201,73 @@ def _models(arrivals: Arrivals) -> list[ModelFacts]:
     return [ModelFacts(name, count, int(cost) if known else None) for name, count, known, cost in rows]
 
 
-class _Sessions(NamedTuple):
+@dataclass(slots=True)
+class _Sessions:
     """Of a window.
 
     unnamed: records whose session is called like their trace. long: sessions of more records than rules of order read.
+    chosen: traces that a rule of order may concern, and a few more. of_traces: the session of each of these and of
+    each with a row, as far as records do not name it themselves.
     """
 
-    many: int
-    unnamed: int
-    tokens: list[int]
-    heavy: list[SessionTokens]
-    long: list[str]
+    many: int = 0
+    unnamed: int = 0
+    tokens: list[int] = field(default_factory=list)
+    heavy: list[SessionTokens] = field(default_factory=list)
+    long: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)
+    of_traces: dict[str, str] = field(default_factory=dict)
 
 
 def _sessions(arrivals: Arrivals, most_of_a_session: int) -> _Sessions:
-    found = _Sessions(0, 0, [], [], [])
-    count = unnamed = 0
-    is_metered = "kind IN ('llm', 'embedding') AND total_tok IS NOT NULL"
-    # Trace by trace first: sessions are looked for of traces then, of which there are fewer.
+    """Sums by session, and which traces to look at: both are known of a trace when all of it has been seen.
+
+    Sessions are looked for of traces, of which there are fewer than records.
+    """
+    found = _Sessions()
+    inherits = f"{SOURCE} = ''"
+    columns = ("kind", "total_tok", "agent", SOURCE, *_CHOSEN_BY, *_ROW_BY)
     of_traces = f"""
-        SELECT trace_id, {SOURCE}, count() AS records, countIf({is_metered}) AS metered,
-          sumIf(toInt128(ifNull(total_tok, 0)), {is_metered}) AS tokens,
-          minIf(toString(agent), {is_metered} AND agent IS NOT NULL) AS first_agent,
-          countIf({is_metered} AND agent IS NOT NULL) AS with_agent
-        FROM {arrivals.records("kind", "total_tok", "agent", SOURCE)} GROUP BY trace_id, {SOURCE}"""
+        SELECT trace_id, {_summed(inherits)}, {_IS_CHOSEN} AS is_chosen, countIf({_IS_ROW}) > 0 AS has_rows
+        FROM {arrivals.records(*columns)} GROUP BY trace_id"""
+    by_themselves = f"""
+        SELECT {SOURCE} AS session_id, {_summed("1")}, countIf({SOURCE} = toString(trace_id)) AS like_trace
+        FROM {arrivals.records("kind", "total_tok", "agent", SOURCE)} WHERE NOT ({inherits}) GROUP BY {SOURCE}"""
+    sums = "records, metered, tokens, first_agent, with_agent"
     rows = arrivals.stream(f"""
         SELECT session_id, sum(records), sum(metered), sum(tokens), minIf(first_agent, with_agent > 0), sum(with_agent),
-          sumIf(records, session_id = toString(trace_id))
-        FROM (SELECT *, {session_of(SOURCE)} AS session_id FROM ({of_traces}) AS s {arrivals.named})
+          sum(like_trace), groupArrayArray(chosen), groupArrayArray(noted)
+        FROM (
+          SELECT if(named != '', named, toString(trace_id)) AS session_id, {sums},
+            if(session_id = toString(trace_id), records, 0) AS like_trace,
+            if(is_chosen, [trace_id], []) AS chosen, if(is_chosen OR has_rows, [trace_id], []) AS noted
+          FROM {arrivals.traces_named(of_traces)}
+          UNION ALL
+          SELECT session_id, {sums}, like_trace, [], [] FROM ({by_themselves}))
         GROUP BY session_id""")
-    for session_id, records, metered, tokens, agent, with_agent, like_trace in rows:
-        count += 1
-        unnamed += like_trace
+    for session_id, records, metered, tokens, agent, with_agent, like_trace, chosen, noted in rows:
+        found.chosen += chosen
+        found.of_traces.update(zip(noted, repeat(session_id)))
+        # All records of a trace may name their sessions themselves.
+        found.many += records > 0
+        found.unnamed += like_trace
         if records > most_of_a_session:
             found.long.append(session_id)
         if metered:
             found.tokens.append(int(tokens))
             if tokens > HEAVY_SESSION:
                 found.heavy.append(SessionTokens(session_id, agent if with_agent else None, int(tokens)))
-    return found._replace(many=count, unnamed=unnamed)
+    return found
+
+
+def _summed(which: str) -> str:
+    """Sums of some records."""
+    is_metered = f"{which} AND kind IN ('llm', 'embedding') AND total_tok IS NOT NULL"
+    return f"""
+          countIf({which}) AS records, countIf({is_metered}) AS metered,
+          sumIf(toInt128(ifNull(total_tok, 0)), {is_metered}) AS tokens,
+          minIf(toString(agent), {is_metered} AND agent IS NOT NULL) AS first_agent,
+          countIf({is_metered} AND agent IS NOT NULL) AS with_agent"""
 
 
 def _notices(arrivals: Arrivals) -> dict[str, int]:
@@ -201,36 +285,44 @@ def _notices(arrivals: Arrivals) -> dict[str, int]:
 def _orphans(arrivals: Arrivals) -> int:
     """How many records have a parent that is not stored.
 
-    Nearly all parents are beside their children; only of traces where some are not is the whole store asked.
+    Nearly all parents are beside their children; only of the others is the whole store asked.
     """
+    beside = f"SELECT cityHash64(trace_id, toString(span_id)) FROM {arrivals.records()}"
     lacking = f"""
-        SELECT trace_id FROM {arrivals.records("parent_span_id")} GROUP BY trace_id
-        HAVING length(groupUniqArrayIf(parent_span_id, parent_span_id != '') AS parents)
-          > length(arrayIntersect(parents, groupArray(toString(span_id))))"""
-    if not arrivals.rows(f"{lacking} LIMIT 1"):
+        {arrivals.records("parent_span_id")}
+        WHERE parent_span_id != '' AND cityHash64(trace_id, parent_span_id) NOT IN ({beside})"""
+    if not arrivals.rows(f"SELECT 1 FROM {lacking} LIMIT 1"):
         return 0
     stored = f"""
-        SELECT trace_id, toString(span_id) FROM spans WHERE {queries.IN_PROJECT} AND trace_id IN ({lacking})"""
-    [(count,)] = arrivals.rows(f"""
-        SELECT count() FROM {arrivals.records("parent_span_id", only=f"trace_id IN ({lacking})")}
-        WHERE parent_span_id != '' AND (trace_id, parent_span_id) NOT IN ({stored})""")
+        SELECT trace_id, toString(span_id) FROM spans
+        WHERE {queries.IN_PROJECT} AND trace_id IN (SELECT trace_id FROM {lacking})"""
+    [(count,)] = arrivals.rows(f"SELECT count() FROM {lacking} AND (trace_id, parent_span_id) NOT IN ({stored})")
     return int(count)
 
 
 # Records that are looked at one by one -------------------------------------------------------------------------------
-def _whole(arrivals: Arrivals, only: str) -> str:
-    return f"SELECT {_PLACED}, session_id FROM {arrivals.records(*COLUMNS, has_session=True, only=only)}"
+def _whole(arrivals: Arrivals, only: str, *, has_session: bool = True) -> str:
+    told = f"{_PLACED}, session_id" if has_session else _PLACED
+    return f"SELECT {told} FROM {arrivals.records(*COLUMNS, has_session=has_session, only=only)}"
 
 
-def _placed(arrivals: Arrivals, sql: str, **parameters: Any) -> Iterator[Placed]:
-    """What a query for `_whole` answers."""
+def _placed(
+    arrivals: Arrivals, sql: str, sessions: Mapping[str, str] | None = None, **parameters: Any
+) -> Iterator[Placed]:
+    """What a query for `_whole` answers. sessions: of traces, when it does not tell them."""
     # Many records have the same texts, of which one each is enough.
     texts: dict[str, str] = {}
     for columns in arrivals.blocks(sql, **parameters):
         shared = list(columns)
         for place in _OFTEN_EQUAL:
             shared[place] = list(map(texts.setdefault, columns[place], columns[place]))
-        yield from map(Placed, shared[-1], narrows_of(shared))
+        if sessions is not None:
+            of_traces = map(sessions.get, shared[_TRACE], shared[_TRACE])
+            shared.append([own or inherited for own, inherited in zip(shared[_OWN], of_traces, strict=True)])
+        yield from map(_place, zip(shared[-1], narrows_of(shared), strict=True))
+
+
+_place = partial(tuple.__new__, Placed)
 
 
 _Siblings = tuple[str, str, int]
@@ -241,32 +333,32 @@ def _siblings(placed: Placed) -> _Siblings:
 
 
 class _LookedAt(NamedTuple):
-    """traces: None when they are too many to be held."""
+    """steps: what was found of traces, in order; None when there is more than can be held."""
 
     rows: list[Placed]
     recoveries: list[Placed]
-    traces: list[list[Placed]] | None
+    steps: list[Placed] | None
 
 
-def _looked_at(arrivals: Arrivals, cuts: Mapping[str, "_Place"], most_held: int) -> _LookedAt:
-    """The rows, the records that do not fail and share trace, parent and operation key with one that does, and traces.
+def _looked_at(arrivals: Arrivals, sessions: _Sessions, most_held: int) -> _LookedAt:
+    """The rows, the records that do not fail and share trace, parent and operation key with one that does, and steps.
 
     All columns of everything that arrived are read for any of these, so all are asked for at once. ClickHouse takes
     longer to sort wide rows than Python to sort what it has of them anyway.
     """
     failing = arrivals.records("parent_span_id", "op_hash", "status", only=_FAILING)
-    is_sibling = f"{_SIBLINGS} IN (SELECT {_SIBLINGS} FROM {failing})"
-    is_any = f"({_IS_ROW} OR {is_sibling} OR trace_id IN ({_chosen(arrivals)}))"
-    found = list(islice(_placed(arrivals, _whole(arrivals, is_any)), most_held + 1))
+    is_any = f"{_IS_ROW} OR {_SIBLINGS} IN (SELECT {_SIBLINGS} FROM {failing})"
+    chosen, parameters = _chosen(arrivals, sessions.chosen)
+    found = list(islice(_found(arrivals, f"({is_any} OR {chosen})", sessions, parameters), most_held + 1))
     are_held = len(found) <= most_held
     if not are_held:
-        found = list(_placed(arrivals, _whole(arrivals, f"({_IS_ROW} OR {is_sibling})")))
+        found = list(_found(arrivals, f"({is_any})", sessions, {}))
     found.sort(key=order_of)
     rows = [placed for placed in found if is_row(placed)]
     failed = {_siblings(placed) for placed in rows if placed.record.is_failing}
     # Rows may recover, too: a slow success is one.
     recoveries = [placed for placed in found if not placed.record.is_failing and failed and _siblings(placed) in failed]
-    return _LookedAt(rows, recoveries, list(_of_interest(_in_traces(found), cuts)) if are_held else None)
+    return _LookedAt(rows, recoveries, found if are_held else None)
 
 
 def _in_traces(ordered: Iterable[Placed]) -> Iterator[list[Placed]]:
@@ -293,26 +385,30 @@ def _cut(arrivals: Arrivals, session_id: str, most: int) -> _Place:
     return row[0], row[1], row[2]
 
 
-def _chosen(arrivals: Arrivals) -> str:
-    """The traces that a rule of order may concern: a subquery of their ids."""
-    tools = arrivals.records("kind", "tool", "args_hash", "flags")
-    steps = arrivals.records("kind", "in_tok", "status")
-    return f"""
-        SELECT trace_id FROM {steps} GROUP BY trace_id
-        HAVING countIf(kind = 'agent') >= {MANY_AGENTS} OR countIf(kind = 'tool' AND {_FAILING}) > 0
-          OR countIf(kind = 'llm') >= {MANY_CALLS} AND countIf(kind = 'llm' AND in_tok >= {LARGE_INPUT}) > 0
-        UNION ALL
-        SELECT any(trace_id) FROM {tools} WHERE kind = 'tool' AND args_hash != 0
-        GROUP BY sipHash64(trace_id, ifNull(tool, ''), tool IS NULL, args_hash) HAVING count() >= {REPEATED}
-        UNION ALL
-        SELECT trace_id FROM {tools} WHERE kind = 'tool' AND bitAnd(flags, {EMPTY_RESULT}) != 0
-        GROUP BY trace_id, tool HAVING count() >= {TWO_EMPTY}"""
+def _found(arrivals: Arrivals, only: str, sessions: _Sessions, parameters: Mapping[str, Any]) -> Iterator[Placed]:
+    """Records, of rows and of chosen traces only. Where rows have to be compared, that tells their sessions as well."""
+    known = None if arrivals.has_repeated else sessions.of_traces
+    return _placed(arrivals, _whole(arrivals, only, has_session=known is None), known, **parameters)
 
 
-def _streamed_traces(arrivals: Arrivals, cuts: Mapping[str, _Place]) -> Iterator[list[Placed]]:
+def _chosen(arrivals: Arrivals, trace_ids: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """A condition for records of these traces, and its parameters; of too many to be told, as they were found."""
+    if not trace_ids:
+        return "0", {}
+    if len(trace_ids) > _MOST_CHOSEN:
+        steps = arrivals.records(*_CHOSEN_BY)
+        return f"trace_id IN (SELECT trace_id FROM {steps} GROUP BY trace_id HAVING {_IS_CHOSEN})", {}
+    parameters = {f"chosen_{place}": some for place, some in enumerate(_parts(trace_ids, _TRACES_AT_ONCE))}
+    arrays = ", ".join(f"{{{name}:Array(String)}}" for name in parameters)
+    return f"trace_id IN (SELECT toFixedString(arrayJoin(arrayConcat({arrays})), 32))", parameters
+
+
+def _streamed_traces(
+    arrivals: Arrivals, trace_ids: Sequence[str], cuts: Mapping[str, _Place]
+) -> Iterator[list[Placed]]:
     """The traces that a rule of order may concern, one by one."""
-    whole = _whole(arrivals, f"trace_id IN ({_chosen(arrivals)})")
-    ordered = _placed(arrivals, f"{whole} ORDER BY trace_id, start_ns, span_id")
+    chosen, parameters = _chosen(arrivals, trace_ids)
+    ordered = _placed(arrivals, f"{_whole(arrivals, chosen)} ORDER BY trace_id, start_ns, span_id", None, **parameters)
     groups = groupby(ordered, key=lambda placed: placed.record.trace_id)
     return _of_interest((list(group) for _, group in groups), cuts)
 
@@ -334,10 +430,6 @@ def _is_before(placed: Placed, last: _Place | None) -> bool:
 
 
 # Details -------------------------------------------------------------------------------------------------------------
-def _fetched(arrivals: Arrivals, wanted: Wanted) -> Details:
-    return Details(_selected(arrivals, wanted.selectors), _values(arrivals, wanted), _messages(arrivals, wanted))
-
-
 def _text(value: Any) -> str | None:  # Any: what a text is in a tally here
     return value if isinstance(value, str) else None
 
@@ -412,14 +504,15 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
     for some in _parts(list(by_operation)):
         slow = f"NOT {_FAILING} AND op_hash IN {{chosen:Array(UInt64)}} AND bucket > {{least:Int32}}"
         least = min(each.above_bucket or -1 for op_hash in some for each in by_operation[op_hash])
-        for placed in _found(arrivals, slow, chosen=[unsigned(op_hash) for op_hash in some], least=least):
+        numbers = [unsigned(op_hash) for op_hash in some]
+        for placed in _placed(arrivals, _whole(arrivals, slow), chosen=numbers, least=least):
             for each in by_operation[placed.record.op_hash]:
                 if each.above_bucket is None or placed.record.bucket > each.above_bucket:
                     gathered[each].add(_Row(placed), each.rank)
     of_models = "kind = 'llm'"
     for some in _parts(list(by_model)):
         named = f"{of_models} AND ifNull(model, '') IN {{chosen:Array(String)}}"
-        for placed in _found(arrivals, named, chosen=some):
+        for placed in _placed(arrivals, _whole(arrivals, named), chosen=some):
             for each in by_model[placed.record.model or ""]:
                 gathered[each].add(_Row(placed), each.rank)
     for some in _parts(list(by_session)):
@@ -428,10 +521,6 @@ def _selected(arrivals: Arrivals, selectors: Sequence[Selector]) -> dict[Selecto
             for each in by_session[placed.session_id]:
                 gathered[each].add(_Row(placed), each.rank)
     return {selector: each.told(each.top(), _text) for selector, each in gathered.items()}
-
-
-def _found(arrivals: Arrivals, condition: str, **parameters: Any) -> Iterator[Placed]:
-    return _placed(arrivals, _whole(arrivals, condition), **parameters)
 
 
 def _parts(keys: Sequence[Any], at_once: int = _CHOSEN_AT_ONCE) -> Iterator[Sequence[Any]]:

@@ -425,10 +425,10 @@ class ClickHouseStore:
         await self._drained(project_id, within_s=max(self.drain_s, _EXAMINED_DRAIN_S))
         waiting = (await self._pending(project_id)).records
 
-        def examined(asked: Asked) -> T:
+        def examined(asked: Asked, beside: Asked) -> T:
             most = facts.Most(of_a_session=self.most_of_a_session, held=self.most_held)
             with collecting_seldom():
-                return facts.examine(asked, project_id, windows, judge, most=most, pending=waiting)
+                return facts.examine(asked, beside, project_id, windows, judge, most=most, pending=waiting)
 
         return await self._clickhouse.at_length(examined, limit_s=EXAMINED_S)
 
