@@ -160,3 +160,21 @@ async def test_who_asks_without_wanting_a_body_gets_none(wire: Wire) -> None:
     assert head_alone.startswith("HTTP/1.1 400 ")
     # Its end tells that nothing more comes.
     assert await wire.is_closed()
+
+
+async def test_a_head_that_goes_on_and_on_is_broken_off(wire: Wire) -> None:
+    line = b"GET /health HTTP/1.1\r\nHost: h\r\nX-Long: "
+    await wire.send(line + b"a" * 60_000 + b"\r\n\r\n")
+    assert (await wire.answer())[0] == 200
+
+    # A head that begins behind a large body is short all the same.
+    await wire.send(head("/v1/signup", "Content-Length: 60000") + b" " * 60_000 + READY[:30])
+    assert (await wire.answer())[0] == 201
+    await wire.send(READY[30:])
+    assert (await wire.answer())[0] == 200
+
+    await wire.send(line + b"a" * 1_000_000)
+    status, headers, body = await wire.answer()
+
+    assert (status, headers["connection"]) == (400, "close")
+    assert "The head of the request has more than 65536 bytes" in body.decode()

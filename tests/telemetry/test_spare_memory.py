@@ -12,30 +12,35 @@ from tests.harness import Lifesign
 from tests.telemetry.senders import json_of, receiver_of, sender, spans
 from tests.wire import until
 
-_MIB = 1024
+MIB = 1024
 
 
-def _own_kib() -> int:
+def own_kib() -> int:
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1])
 
 
+needs_glibc = pytest.mark.skipif(
+    spare_memory._trim() is None,  # noqa: SLF001 - whether this system can
+    reason="no malloc_trim here: its C library is not glibc",
+)
+
+
+@needs_glibc
 def test_what_is_free_between_pieces_in_use_is_given_back() -> None:
-    if spare_memory._trim() is None:  # noqa: SLF001 - whether this system can
-        pytest.skip("no malloc_trim here: its C library is not glibc")
     # Both are from the same heap: too large for Python's own, too small for pages of their own.
     kept, free = [], []
     for _ in range(4000):
         free.append(bytes(20_000))
         kept.append(bytes(1_000))
     del free
-    before = _own_kib()
+    before = own_kib()
 
     give_back()
 
     assert len(kept) == 4000
-    assert before - _own_kib() > 40 * _MIB
+    assert before - own_kib() > 40 * MIB
 
 
 async def test_it_is_given_back_once_for_what_was_used_in_a_while() -> None:
@@ -77,8 +82,29 @@ async def test_closing_leaves_it() -> None:
     spare = SpareMemory(after_s=0, give=lambda: given.append(1))
 
     spare.was_used()
-    spare.close()
+    await spare.close()
     await asyncio.sleep(0)
     await asyncio.get_running_loop().run_in_executor(None, lambda: None)
 
     assert given == []
+
+
+async def test_what_has_begun_is_finished_first_things_first() -> None:
+    done: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        begun.set()
+        await go_on.wait()
+        done.append("first")
+
+    spare = SpareMemory(after_s=0, give=lambda: done.append("given"), first=first)
+    spare.was_used()
+    await asyncio.wait_for(begun.wait(), 30)
+    closing = asyncio.create_task(spare.close())
+    await asyncio.sleep(0)
+    is_closed_early = closing.done()
+    go_on.set()
+    await closing
+
+    assert (is_closed_early, done) == (False, ["first", "given"])

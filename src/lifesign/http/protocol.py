@@ -27,6 +27,9 @@ FAILED = "failed"
 """Key of a scope's state under which the edge finds what has gone wrong before it was asked, or while it reads."""
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 """Headers, and what they are called in `Connection`, by which a client offers to go on in another protocol."""
+MOST_HEAD_BYTES = 65_536
+"""Of a request that are kept before its head is whole; the parser itself would take any number."""
+_BEGUN = -1
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _random = random.Random()  # noqa: S311 - see request_id_of
 
@@ -58,17 +61,21 @@ class DirectProtocol(HttpToolsProtocol):
     _has_head: bool = False
     """Whether what comes next belongs to a request that somebody answers: to its body."""
     _is_broken: bool = False
+    _head_bytes: int | None = None
+    """Of a head that is not whole yet, without what it began with; None between heads."""
     _idle_since: float | None = None
 
     def on_message_begin(self) -> None:
         """A request begins. What the app is told of it is made when the app is asked."""
         self._has_head = False
+        self._head_bytes = _BEGUN
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         """Decide which way a request goes. Its body, if any, is still to come."""
+        self._head_bytes = None
         if self._is_offer_declined():
             return
         route, before = self._route(), self.cycle
@@ -176,15 +183,26 @@ class DirectProtocol(HttpToolsProtocol):
                 if self._should_upgrade():
                     self.handle_websocket_upgrade()
             except httptools.HttpParserError as error:
-                self._break_off(error)
+                # What our own callbacks raised says nothing to whoever sent this.
+                reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
+                self._break_off(RequestBroken(f"The request is not valid HTTP{reason}"))
+            else:
+                self._count_head(len(data))
             return
 
-    def _break_off(self, error: httptools.HttpParserError) -> None:
+    def _count_head(self, size: int) -> None:
+        """Break off a head that goes on and on. size: of what has just come."""
+        if self._head_bytes == _BEGUN:
+            # Most of what has just come may be of the request before.
+            self._head_bytes = 0
+        elif self._head_bytes is not None:
+            self._head_bytes += size
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self._break_off(RequestBroken(f"The head of the request has more than {MOST_HEAD_BYTES} bytes"))
+
+    def _break_off(self, broken: RequestBroken) -> None:
         """Have the app tell what is wrong with what came, in its turn, and hang up. What follows is not looked at."""
         self._is_broken = True
-        # What our own callbacks raised says nothing to whoever sent this.
-        reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
-        broken = RequestBroken(f"The request is not valid HTTP{reason}")
         self.logger.warning("Invalid HTTP request received.")
         if not self._has_head:
             self._answer_in_turn(broken)

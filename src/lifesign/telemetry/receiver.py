@@ -87,7 +87,7 @@ class Receiver:
         self.budget = Budget(settings.otlp_inflight_bytes, clock, gauge=OTLP_INFLIGHT)
         self.turns = Budget(1, clock)
         """Of decoding large requests."""
-        self.spare_memory = SpareMemory()
+        self.spare_memory = SpareMemory(first=store.spare_memory)
 
     async def receive(self, project_id: str, body: Body, lease: Lease) -> Taken:
         """Store the spans of a request, all that are new or none, and return once they are on disk.
@@ -119,7 +119,7 @@ class Receiver:
 
     async def close(self) -> None:
         """Finish what is being stored and end the threads."""
-        self.spare_memory.close()
+        await self.spare_memory.close()
         if self._appending:
             await asyncio.wait(self._appending)
         await asyncio.to_thread(self._threads.shutdown)

@@ -216,6 +216,10 @@ class SpanStore(Protocol):
         """Delete about `limit` things of these projects; how many went, 0 when nothing of them is left."""
         ...
 
+    async def spare_memory(self) -> None:
+        """Let go of what this process keeps of files for whoever reads or writes them next, if that can be."""
+        ...
+
     async def close(self) -> None:
         """Finish what was acknowledged and let go of everything."""
         ...

@@ -12,6 +12,7 @@ from lifesign.db import StorageUnavailable
 from lifesign.db.database import is_writing
 from lifesign.telemetry.records import Body
 from lifesign.telemetry.sessions import Summary
+from lifesign.telemetry.spare_memory import give_back
 from lifesign.telemetry.store import Appended, Stats
 from lifesign.telemetry.stores.dictionary import number_of_project
 from lifesign.telemetry.stores.shares import Share, drop_empty, grow, take_away
@@ -20,6 +21,7 @@ from tests.telemetry.stores.builder import NOW, record
 from tests.telemetry.stores.conftest import SQL_STORES, Opened
 from tests.telemetry.stores.test_promises import DAY, EVER, TRACE, rows_left, some
 from tests.telemetry.test_receiver_storage import locked
+from tests.telemetry.test_spare_memory import MIB, needs_glibc, own_kib
 from tests.wire import until
 
 _MS = 1_000_000
@@ -187,3 +189,19 @@ def test_the_file_gets_smaller_when_records_are_deleted(lone_store: Opened) -> N
     assert left < full / 5
     # Closing carries the log over into the file.
     assert file.stat().st_size == left * 4096
+
+
+@needs_glibc
+@pytest.mark.parametrize("lone_store", ["sqlite"], indirect=True)
+def test_pages_that_were_written_are_let_go_of_and_the_store_goes_on(lone_store: Opened) -> None:
+    store, runner = lone_store.store, lone_store.runner
+    large = [replace(each, body=Body(name="x" * 9000)) for each in some(2000)]
+    assert runner.run(store.append("p", large, quota=0, now=NOW)) == Appended(new=2000)
+    give_back()
+    before = own_kib()
+
+    runner.run(store.spare_memory())
+    give_back()
+
+    assert before - own_kib() > 10 * MIB
+    assert runner.run(store.append("p", some(2001), quota=0, now=NOW)) == Appended(new=1, duplicate=2000)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from lifesign.clock import EpochMs
 from lifesign.db import Database, StorageUnavailable
+from lifesign.db.sql import let_go_of_pages
 from lifesign.db.stop import Stop
 from lifesign.diagnosis.details import Fetch, details_of
 from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows, facts_of
@@ -233,6 +234,12 @@ class SqlStore:
                 await self.db.write(removal.give_back)
                 return max(count, 1)
         return 0
+
+    async def spare_memory(self) -> None:
+        """See SpanStore. PostgreSQL keeps its own."""
+        if self.kind == "sqlite":
+            with suppress(StorageUnavailable):
+                await self.db.write(let_go_of_pages)
 
     async def close(self) -> None:
         """See SpanStore."""

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.failpoints import Failpoints
 from lifesign.db.open import data_directory_lock
+from lifesign.db.sql import let_go_of_pages
 from lifesign.diagnosis.details import Fetch
 from lifesign.diagnosis.facts import MOST_OF_A_SESSION, Facts, Windows
 from lifesign.telemetry.records import Narrow, Record
@@ -150,6 +151,10 @@ class ClickHouseStore:
         newest = await self._clickhouse.rows(queries.NEWEST, {"project": project_id})
         waiting = await self._pending(project_id)
         return Lag(waiting.records, newest[0][0] if newest else None)
+
+    async def spare_memory(self) -> None:
+        with suppress(StorageUnavailable):
+            await self._spool.write(let_go_of_pages)
 
     async def purge(self, before: EpochMs, limit: int) -> int:  # noqa: ARG002 - to delete fewer would be more work
         await self._flusher.drained(None, within_s=self.drain_s)
