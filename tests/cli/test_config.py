@@ -54,6 +54,19 @@ maintenance:
 - {name: move, startsAt: "2099-03-08T20:00:00Z", endsAt: "2099-03-08T23:00:00Z", all: true}
 systems:
   db1: {type: server, fqdn: db1.example.org, tags: [prod, db], interval: 60, policy: night shift}
+bots:
+  night watch:
+    instruction: Be brief.
+    model: small
+    heartbeat: true
+    lifesign: {runner: {kind: http, url: "https://example.org/run", secret: {env: OPS_HOOK_SECRET}}, tools: [now]}
+    schedules:
+    - prompt: Look around.
+      enabled: true
+      cron_pattern: "0 6 1 1 *"
+      timezone: Europe/Berlin
+      lifesign: {notify: {mode: errors, channels: [mail]}, watch: {policy: night shift}, limits: {min_run_credits: 0.5}}
+    - {prompt: Sum up., member_id: ops, interval_minutes: 60, active_hours_start: "08:00", active_hours_end: "18:00"}
 """  # noqa: E501 - one line each
 SECRETS = {
     "OPS_HOOK_SECRET": SECRET,
@@ -202,6 +215,7 @@ def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
     secrets = {
         "HOOK_SECRET": SECRETS["OPS_HOOK_SECRET"],
         "HOOK_HEADER_X_TEAM": SECRETS["TEAM"],
+        "NIGHT_WATCH_RUNNER_SECRET": SECRETS["OPS_HOOK_SECRET"],
         "PAGER_ROUTING_KEY": SECRETS["PAGER"],
         "SLACK_WEBHOOK_URL": SECRETS["SLACK"],
     }
@@ -209,7 +223,7 @@ def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
 
     again = declared.apply(text, "--yes")
 
-    assert again[:2] == (0, "nothing to do: 13 as the file says\n")
+    assert again[:2] == (0, "nothing to do: 16 as the file says\n")
     assert [value for value in SECRETS.values() if value in text] == []
     (tmp_path / "second").mkdir()
     with a_server(tmp_path / "second", stores) as other:
@@ -226,7 +240,7 @@ def test_a_secret_that_answers_cannot_tell_apart_is_changed(declared: Declared) 
     code, out, _ = declared.apply(EVERYTHING, "--yes")
 
     assert (code, out) == (0, "~ channel hook\n    config: a secret -> another secret\n1 changed\n")
-    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 13 as the file says\n"
+    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 16 as the file says\n"
 
 
 def test_every_kind_of_change_is_made(declared: Declared) -> None:
@@ -243,6 +257,14 @@ def test_every_kind_of_change_is_made(declared: Declared) -> None:
             'startsAt: "2099-01-01T00:00:00Z", endsAt: "2099-01-02T00:00:00+01:00", tags: [db]',
         ),
         ("tags: [prod, db], interval: 60, policy: night shift", "notes: moved"),
+        ("    instruction: Be brief.\n", ""),
+        ("tools: [now]", "telemetry_content: true"),
+        ('      cron_pattern: "0 6 1 1 *"\n      timezone: Europe/Berlin\n', "      interval_minutes: 90\n"),
+        (
+            "mode: errors, channels: [mail]}, watch: {policy: night shift}, limits: {min_run_credits: 0.5}",
+            "channels: []}",
+        ),
+        ('interval_minutes: 60, active_hours_start: "08:00", active_hours_end: "18:00"', "credit_budget: 2.5"),
     ):
         assert old in changed
         changed = changed.replace(old, new)
@@ -250,8 +272,8 @@ def test_every_kind_of_change_is_made(declared: Declared) -> None:
     code, out, err = declared.apply(changed, "--yes")
 
     assert (code, err) == (0, "")
-    assert out.endswith("7 changed\n")
-    assert declared.apply(None, "--yes")[1] == "nothing to do: 13 as the file says\n"
+    assert out.endswith("10 changed\n")
+    assert declared.apply(None, "--yes")[1] == "nothing to do: 16 as the file says\n"
     shown = {each["slug"]: each for each in declared.has("heartbeats") if "managedBy" not in each}
     assert (shown["report"]["mode"], shown["report"]["interval"]) == ("recurring", 90)
     assert {"policy", "channels", "namespace"} & set(shown["db"]) == set()
