@@ -365,6 +365,32 @@ heartbeats:
     assert "scoped" not in [each["name"] for each in declared.has("channels")]
 
 
+def test_bots_are_pruned_and_looked_at_with_their_scope_only(lone: Server, tmp_path: Path) -> None:
+    declared = Declared(lone, tmp_path)
+    schedules = "heartbeat: true, schedules: [{prompt: One.}, {prompt: Two.}]"
+    assert declared.apply(f"bots:\n  ours: {{{schedules}}}\n  theirs: {{{schedules}}}\n", "--yes")[0] == 0
+    (theirs,) = [each for each in declared.has("bots") if each["name"] == "theirs"]
+    lone.told("bots", "schedule", "create", theirs["uuid"], "By hand.")
+    blind = lone.env | {"LIFESIGN_KEY": new_key(lone, *(f"{each}:write" for each in EXPORTED))["token"]}
+
+    exported = lifesign_command("export", env=blind)
+    refused = lifesign_command("apply", "-f", str(declared.file), "--dry-run", env=blind)
+    dropped = declared.apply(f"bots:\n  ours: {{{schedules.replace(', {prompt: Two.}', '')}}}\n", "--prune", "--yes")
+
+    assert (exported.code, exported.text.endswith("bots: {}\n")) == (0, True)
+    assert exported.err == "lifesign: bots are not in the file: the key lacks bots:read\n"
+    assert (refused.code, refused.err) == (4, "lifesign: the key lacks bots:read; nothing was changed\n")
+    assert dropped == (
+        0,
+        '- schedule ours: "Two."\n- schedule theirs: "One."\n- schedule theirs: "Two."\n3 deleted\n',
+        "lifesign: warning: bot theirs stays: schedules that no apply made would go with it\n",
+    )
+    assert "theirs:\n    heartbeat: true\n    schedules:\n    - prompt: By hand.\n" in declared.export()
+
+
+EXPORTED = ("channels", "policies", "heartbeats", "systems")
+
+
 def test_two_of_one_name_on_the_server_are_listed(server: Server, tmp_path: Path) -> None:
     declared = Declared(server, tmp_path)
     twins = [server.told("channels", "create", "email", "--name", "twin", "--to", "a@example.org") for _ in range(2)]

@@ -244,9 +244,11 @@ def bot_of(fields: Fields, policy: GuardPolicy, *, is_new: bool) -> tuple[dict[s
         "is_online": fields.flag("status"),
         "is_scheduling": fields.flag("heartbeat"),
     }
-    # Who made a bot stays who made it.
-    extra = fields.object("lifesign", BOT_OPTIONS | {"origin"} if is_new else BOT_OPTIONS)
-    return _given(own), {} if extra is None else _bot_options(extra, policy) | _origin(extra)
+    extra = fields.object("lifesign", BOT_OPTIONS | {"origin"})
+    if extra is None:
+        return _given(own), {}
+    # Who made a bot stays who made it, also for callers who send back what they read.
+    return _given(own), _bot_options(extra, policy) | (_origin(extra) if is_new else {})
 
 
 def _bot_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _timing_form(when: Timing) -> Form:
 
 def _options_form(extra: Form, options: Form) -> Form:
     """Options as answers show them, with names in place of ids."""
-    form = {name: list(value) if isinstance(value, tuple) else value for name, value in extra.items()}
+    form: Form = {name: list(value) if isinstance(value, tuple) else value for name, value in extra.items()}
     limits = form.get("limits", {})
     form["limits"] = {_UNITS.get(name, name): credits_of(n) if name in _UNITS else n for name, n in limits.items()}
     if "channels" in form.get("notify", {}):
