@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lifesign.config import apply as applying
 from lifesign.config import document as documents
@@ -435,3 +437,59 @@ def test_a_long_prompt_does_not_fill_the_screen() -> None:
     ).changes
 
     assert change.subject == f'schedule b: "{"x" * 116}...'
+
+
+# There and back -----------------------------------------------------------------------------------------------------
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+PROMPT = TEXT.map(str.strip).filter(bool)
+_INTERVAL: dict[str, st.SearchStrategy[object]] = {"interval_minutes": st.integers(1, 44_640)}
+_HOURS: dict[str, st.SearchStrategy[object]] = {
+    "active_hours_start": st.just("22:00"),
+    "active_hours_end": st.sampled_from(["06:00", "24:00"]),
+    "active_days": st.sampled_from([None, "1", "1,3,7"]),
+}
+TIMING = st.one_of(
+    st.fixed_dictionaries({"cron_pattern": st.sampled_from(["0 6 * * *", "@daily"])}),
+    st.fixed_dictionaries(_INTERVAL),
+    st.fixed_dictionaries(_INTERVAL | _HOURS),
+)
+_OPTIONS: dict[str, st.SearchStrategy[object]] = {
+    "jitter_seconds": st.integers(0, 3600),
+    "overlap": st.sampled_from(["skip", "queue_one"]),
+    "catch_up_window_seconds": st.sampled_from([None, 60]),
+    "session": st.sampled_from(["day", "run"]),
+    "limits": st.sampled_from([{}, {"max_tool_calls": 0, "max_credits_per_run": 0.0001}]),
+    "notify": st.sampled_from([{}, {"channels": []}, {"mode": "never", "cooldown_seconds": 0, "channels": ["ch_1"]}]),
+    "precheck": st.sampled_from([None, {"url": "https://x.org/", "on_error": "error"}]),
+    "tools": st.sampled_from([None, [], ["now"]]),
+    "retry_lost": st.booleans(),
+    "watch": st.sampled_from([None, {"policy": "pol_1", "grace_seconds": 0, "errors": True}]),
+}
+_OTHERS: dict[str, st.SearchStrategy[object]] = {
+    "enabled": st.integers(0, 1),
+    "member_id": st.sampled_from([None, 3, 4]),
+    "timezone": st.sampled_from(["UTC", "Europe/Berlin"]),
+    "credit_budget": st.sampled_from([None, 0, 7, 0.5]),
+    "max_consecutive_errors": st.integers(0, 9),
+}
+
+
+@settings(deadline=None, max_examples=40)
+@given(PROMPT, TEXT, TIMING, st.fixed_dictionaries(_OTHERS), st.fixed_dictionaries(_OPTIONS))
+def test_what_was_exported_is_what_there_is(prompt: str, told: str, when: Row, others: Row, options: Row) -> None:
+    untimed = LOOK | {"cron_pattern": None, "prompt": prompt}
+    schedule = untimed | when | others | {"lifesign": LOOK["lifesign"] | options}
+    calls = Bots(Recorder([WATCH | {"instruction": told}], [schedule], [{"id": 3, "external_id": "ann"}]), "prj_1")
+    listed = calls.listed()
+    present = present_of(
+        {"channels": [MAIL], "policies": [PLAIN], "bots": listed, "schedules": calls.schedules(listed)}
+    )
+
+    text, _ = exported("p", present, NOW)
+
+    plan = planned(text, present)
+    assert (plan.changes, plan.untouched) == ((), 4)
+    wanted = wanted_of(documents.parsed(text, "f"), {}).items
+    assert [each.form for each in (*wanted["bots"].values(), *wanted["schedules"].values())] == [
+        rows[0].form for rows in (*present.rows["bots"].values(), *present.rows["schedules"].values())
+    ]
