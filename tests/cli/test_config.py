@@ -67,6 +67,7 @@ bots:
       timezone: Europe/Berlin
       lifesign: {notify: {mode: errors, channels: [mail]}, watch: {policy: night shift}, limits: {min_run_credits: 0.5}}
     - {prompt: Sum up., member_id: ops, interval_minutes: 60, active_hours_start: "08:00", active_hours_end: "18:00"}
+  resting: {schedules: [{prompt: Not yet., enabled: true}]}
 """  # noqa: E501 - one line each
 SECRETS = {
     "OPS_HOOK_SECRET": SECRET,
@@ -223,7 +224,7 @@ def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
 
     again = declared.apply(text, "--yes")
 
-    assert again[:2] == (0, "nothing to do: 16 as the file says\n")
+    assert again[:2] == (0, "nothing to do: 18 as the file says\n")
     assert [value for value in SECRETS.values() if value in text] == []
     (tmp_path / "second").mkdir()
     with a_server(tmp_path / "second", stores) as other:
@@ -240,7 +241,7 @@ def test_a_secret_that_answers_cannot_tell_apart_is_changed(declared: Declared) 
     code, out, _ = declared.apply(EVERYTHING, "--yes")
 
     assert (code, out) == (0, "~ channel hook\n    config: a secret -> another secret\n1 changed\n")
-    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 16 as the file says\n"
+    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 18 as the file says\n"
 
 
 def test_every_kind_of_change_is_made(declared: Declared) -> None:
@@ -273,7 +274,7 @@ def test_every_kind_of_change_is_made(declared: Declared) -> None:
 
     assert (code, err) == (0, "")
     assert out.endswith("10 changed\n")
-    assert declared.apply(None, "--yes")[1] == "nothing to do: 16 as the file says\n"
+    assert declared.apply(None, "--yes")[1] == "nothing to do: 18 as the file says\n"
     shown = {each["slug"]: each for each in declared.has("heartbeats") if "managedBy" not in each}
     assert (shown["report"]["mode"], shown["report"]["interval"]) == ("recurring", 90)
     assert {"policy", "channels", "namespace"} & set(shown["db"]) == set()

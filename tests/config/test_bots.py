@@ -101,10 +101,17 @@ bots:
 SCHEDULE = 'schedule watch: "Look."'
 
 
+class RefusedError(Exception):
+    """The server says no."""
+
+
 class Recorder:
     """A server that has some bots, and notes what it is asked to change."""
 
-    def __init__(self, bots: list[Row], schedules: list[Row], subscribers: list[Row] | None = None) -> None:
+    def __init__(
+        self, bots: list[Row], schedules: list[Row], subscribers: list[Row] | None = None, *, refuses: str = ""
+    ) -> None:
+        self._refuses = refuses
         self.asked: list[tuple[str, str, Any]] = []
         self.read: list[str] = []
         self._lists = {"bots": bots, "heartbeats": schedules, "subscribers": subscribers or []}
@@ -124,6 +131,8 @@ class Recorder:
 
     def post(self, path: str, body: Any = None) -> Row:
         self.asked.append(("POST", path, body))
+        if path == self._refuses:
+            raise RefusedError
         own = {"runner": {"kind": "http", "secret": SECRET}} if path.endswith("create") else {}
         return {each: {"uuid": f"new_{len(self.asked)}", "lifesign": own} for each in ("bot", "heartbeat")}
 
@@ -317,20 +326,37 @@ def test_a_bot_is_made_before_its_schedules_and_its_new_secret_is_told() -> None
     assert [(each.subject, dict(each.fields)) for each in progress.secrets] == [("bot watch", {"secret": SECRET})]
 
 
-def test_schedules_need_a_bot_whose_schedules_run() -> None:
-    off = THE_SAME.replace("    heartbeat: true\n", "")
-    at_rest = on_server(bots=[WATCH | {"heartbeat": 0}])
+def test_a_bot_that_rests_is_offline_while_its_schedules_are_made() -> None:
+    off = THE_SAME.replace("    heartbeat: true\n", "    status: true\n")
+    present = on_server(bots=[], schedules=[])
 
-    assert planned(off, at_rest).changes == ()
-    for present, text, what in (
-        (on_server(bots=[], schedules=[]), off, "made"),
-        (at_rest, off.replace("2.5", "3"), "changed"),
-    ):
-        with pytest.raises(BadDocument) as refused:
-            planned(text, present)
-        assert str(refused.value) == (
-            f"f.yaml:9: bots.watch.schedules[0]: cannot be {what} unless its bot has `heartbeat: true`"
-        )
+    asked, _ = sent(planned(off, present), present)
+
+    assert [path for _, path, _ in asked] == [
+        "/v1/bot/create",
+        "/v1/bot/update",
+        "/v1/bot/heartbeat/configure",
+        "/v1/bot/update",
+    ]
+    same = {"project_id": "prj_1", "bot_id": "new_1"}
+    assert [body for method, _, body in asked if method == "PUT"] == [
+        same | {"heartbeat": True, "status": False},
+        same | {"heartbeat": False, "status": True},
+    ]
+
+
+def test_a_bot_that_rests_is_put_to_rest_again_whatever_happens() -> None:
+    resting = on_server(bots=[WATCH | {"heartbeat": 0, "status": 0}])
+    off = THE_SAME.replace("heartbeat: true", "status: false")
+    plan = planned(off.replace("2.5", "3"), resting)
+    server = Recorder([], [], refuses="/v1/bot/heartbeat/configure")
+
+    with pytest.raises(RefusedError):
+        applying.carry_out(server, plan, resting, Progress(), lambda: None, project_id="prj_1")
+
+    assert planned(off, resting).changes == ()
+    last = {"project_id": "prj_1", "bot_id": "bot_1", "heartbeat": False, "status": False}
+    assert server.asked[-1] == ("PUT", "/v1/bot/update", last)
 
 
 def test_a_pause_of_the_server_is_left_alone_and_not_exported() -> None:

@@ -1,6 +1,7 @@
 """Making a server as a plan says, one object at a time, so that a failure leaves whole objects and a known rest."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -169,6 +170,7 @@ def carry_out(
 ) -> None:
     """Do what a plan says, in its order. tell: called after each change, before the next begins."""
     bots = Bots(server, project_id)
+    resting = _resting(plan, present)
     ids = {(kind, name): rows[0].id for kind in KINDS for name, rows in present.rows[kind].items()}
     ids |= {("heartbeats", word): key for word, key in present.others.items()}
     is_loose = False
@@ -179,7 +181,8 @@ def carry_out(
             progress.at, is_loose = change, True
         match change.action:
             case _ if change.kind in _OF_BOTS:
-                _of_bots(bots, change, ids, progress)
+                with _awake(bots, change, ids, resting):
+                    _of_bots(bots, change, ids, progress)
             case "create":
                 _create(server, change, ids, progress)
             case "update":
@@ -251,6 +254,23 @@ def _value(kind: Kind, name: str, form: Form) -> Any:
 def _delete(server: Server, change: Change) -> None:
     assert change.row is not None  # noqa: S101 - a deletion is of something
     server.delete(_path(change.kind, change.row.id))
+
+
+def _resting(plan: Plan, present: Present) -> Mapping[str, bool]:
+    """The bots whose schedules do not run, by name, and whether they are online."""
+    forms = {name: rows[0].form for name, rows in present.rows["bots"].items()}
+    forms |= {each.name: each.item.form for each in plan.changes if each.kind == "bots" and each.item is not None}
+    return {name: form.get("status", True) for name, form in forms.items() if not form.get("heartbeat")}
+
+
+def _awake(
+    bots: Bots, change: Change, ids: Mapping[tuple[Kind, str], str], resting: Mapping[str, bool]
+) -> AbstractContextManager[None]:
+    """What lets a change of a schedule through."""
+    owner = "" if change.item is None else change.item.owner
+    if owner not in resting:
+        return nullcontext()
+    return bots.switched_on(ids["bots", owner], is_online=resting[owner])
 
 
 def _of_bots(bots: Bots, change: Change, ids: dict[tuple[Kind, str], str], progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """Bots and their schedules on a server: listed, made, changed and removed by the Bots API."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from lifesign.bots.bodies import integer_in
@@ -109,6 +110,21 @@ class Bots:
         said = {name: item.form.get(name, DEFAULTS["schedules"].get(name)) for name in names}
         body = self._project | {"bot_id": row.owner, "uuid": row.id} | said | ({"lifesign": own} if own else {})
         return dict(self._server.post(f"{_PATH}/heartbeat/configure", body)["heartbeat"])
+
+    @contextmanager
+    def switched_on(self, bot_id: str, *, is_online: bool) -> Iterator[None]:
+        """Lets schedules of a bot be made and changed whose own switch is off, as the API takes them of no other.
+
+        Offline meanwhile, nothing of it runs; should the rest not come, the next apply finds both to be otherwise.
+        """
+        self._switch(bot_id, heartbeat=True, status=False)
+        try:
+            yield
+        finally:
+            self._switch(bot_id, heartbeat=False, status=is_online)
+
+    def _switch(self, bot_id: str, **switches: bool) -> None:
+        self._server.put(f"{_PATH}/update", self._project | {"bot_id": bot_id} | switches)
 
     def delete(self, kind: Kind, row: Row) -> None:
         """Remove a bot or a schedule."""

@@ -96,7 +96,6 @@ def plan_of(
                 untouched += 1
         changes += _by_dependency(made)
         changes += edited
-    _require_switches(document, wanted, changes)
     kept = _kept(wanted, present) if prune else {}
     if prune:
         changes += _deletions(wanted, present, kept)
@@ -113,20 +112,6 @@ def _require_references(document: Document, wanted: Wanted, present: Present) ->
                 if not present.knows(reference):
                     noun = NOUNS[reference.kind]
                     flaws.append(document.flaw(reference.path, f"no {noun} is named {reference.name!r}"))
-    if flaws:
-        raise BadDocument(*flaws)
-
-
-def _require_switches(document: Document, wanted: Wanted, changes: Sequence[Change]) -> None:
-    """The server takes schedules only of a bot whose schedules run."""
-    flaws = []
-    for change in changes:
-        item = change.item
-        if item is None or item.kind != "schedules":
-            continue
-        if not wanted.items["bots"][item.owner].form.get("heartbeat"):
-            what = "made" if change.action == "create" else "changed"
-            flaws.append(document.flaw(item.path, f"cannot be {what} unless its bot has `heartbeat: true`"))
     if flaws:
         raise BadDocument(*flaws)
 
