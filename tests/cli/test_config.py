@@ -294,16 +294,19 @@ def test_dependencies_may_change_places(declared: Declared) -> None:
 
 def test_what_the_server_made_up_is_shown_once(declared: Declared) -> None:
     text = "channels:\n  h: {type: webhook, config: {url: 'https://example.org/'}}\nsystems:\n  db1: {}\n"
+    text += "bots:\n  b: {lifesign: {runner: {kind: http, url: 'https://example.org/'}}}\n"
 
     code, out, _ = declared.apply(text, "--yes")
 
     assert code == 0
     lines = out.splitlines()
-    assert lines[:3] == ["+ channel h", "+ system db1", "channel h: shown this once"]
-    assert lines[3].startswith("    secret: whsec_")
-    assert lines[4] == "system db1: shown this once"
-    assert [line.split(":")[0].strip() for line in lines[5:8]] == ["id", "key", "secret"]
-    assert declared.apply(text, "--yes")[1] == "nothing to do: 2 as the file says\n"
+    assert lines[:4] == ["+ channel h", "+ system db1", "+ bot b", "channel h: shown this once"]
+    assert lines[4].startswith("    secret: whsec_")
+    assert lines[5] == "system db1: shown this once"
+    assert [line.split(":")[0].strip() for line in lines[6:9]] == ["id", "key", "secret"]
+    assert lines[9] == "bot b: shown this once"
+    assert lines[10].startswith("    secret: whsec_")
+    assert declared.apply(text, "--yes")[1] == "nothing to do: 3 as the file says\n"
 
 
 def test_the_outcome_as_json(server: Server, tmp_path: Path) -> None:
