@@ -130,9 +130,29 @@ async def test_tools_that_could_leak_together_need_somebody_to_agree(lifesign: L
     assert (await bot(lifesign, lifesign=asks))["lifesign"]["approval_tools"] == ["http_get"]
     agreed = {"name": "a", "lifesign": {"tools": leaking, "acknowledge_trifecta": True}}
     await asked(lifesign, "POST", "/create", agreed, expect=400, client=writer)
-    await asked(lifesign, "POST", "/create", agreed)
+    made = await asked(lifesign, "POST", "/create", agreed)
 
+    assert made["bot"]["lifesign"]["acknowledge_trifecta"] is True
     assert refused["error"]["code"] == "trifecta"
+
+
+async def test_who_made_a_bot_or_a_schedule_stays_who_made_it(lifesign: Lifesign) -> None:
+    made = await bot(lifesign, lifesign={"origin": "apply"})
+    schedule = await configured(lifesign, made["id"], lifesign={"origin": "apply"})
+
+    sent_back = {"bot_id": made["id"], "lifesign": made["lifesign"] | {"origin": "me", "tools": ["now"]}}
+    await asked(lifesign, "PUT", "/update", sent_back)
+    again = await configured(lifesign, made["id"], lifesign={"origin": "me", "jitter_seconds": 5})
+    by_hand = await bot(lifesign, "by hand")
+
+    shown = (await asked(lifesign, "GET", "/read", bot_id=made["id"]))["bot"]["lifesign"]
+    assert (shown["origin"], shown["tools"]) == ("apply", ["now"])
+    assert again["uuid"] == schedule["uuid"]
+    assert (again["lifesign"]["origin"], again["lifesign"]["jitter_seconds"]) == ("apply", 5)
+    assert "origin" not in by_hand["lifesign"]
+    wrong = {"name": "a", "lifesign": {"origin": "two\nlines"}}
+    refused = await asked(lifesign, "POST", "/create", wrong, expect=400)
+    assert refused["error"]["field"] == "lifesign.origin"
 
 
 async def test_the_secret_of_a_runner_is_shown_once_and_kept_with_its_address(lifesign: Lifesign) -> None:

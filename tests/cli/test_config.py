@@ -54,6 +54,20 @@ maintenance:
 - {name: move, startsAt: "2099-03-08T20:00:00Z", endsAt: "2099-03-08T23:00:00Z", all: true}
 systems:
   db1: {type: server, fqdn: db1.example.org, tags: [prod, db], interval: 60, policy: night shift}
+bots:
+  night watch:
+    instruction: Be brief.
+    model: small
+    heartbeat: true
+    lifesign: {runner: {kind: http, url: "https://example.org/run", secret: {env: OPS_HOOK_SECRET}}, tools: [now]}
+    schedules:
+    - prompt: Look around.
+      enabled: true
+      cron_pattern: "0 6 1 1 *"
+      timezone: Europe/Berlin
+      lifesign: {notify: {mode: errors, channels: [mail]}, watch: {policy: night shift}, limits: {min_run_credits: 0.5}}
+    - {prompt: Sum up., member_id: ops, interval_minutes: 60, active_hours_start: "08:00", active_hours_end: "18:00"}
+  resting: {schedules: [{prompt: Not yet., enabled: true}]}
 """  # noqa: E501 - one line each
 SECRETS = {
     "OPS_HOOK_SECRET": SECRET,
@@ -202,6 +216,7 @@ def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
     secrets = {
         "HOOK_SECRET": SECRETS["OPS_HOOK_SECRET"],
         "HOOK_HEADER_X_TEAM": SECRETS["TEAM"],
+        "NIGHT_WATCH_RUNNER_SECRET": SECRETS["OPS_HOOK_SECRET"],
         "PAGER_ROUTING_KEY": SECRETS["PAGER"],
         "SLACK_WEBHOOK_URL": SECRETS["SLACK"],
     }
@@ -209,7 +224,7 @@ def test_an_export_goes_into_an_empty_server_and_comes_out_the_same(
 
     again = declared.apply(text, "--yes")
 
-    assert again[:2] == (0, "nothing to do: 13 as the file says\n")
+    assert again[:2] == (0, "nothing to do: 18 as the file says\n")
     assert [value for value in SECRETS.values() if value in text] == []
     (tmp_path / "second").mkdir()
     with a_server(tmp_path / "second", stores) as other:
@@ -226,7 +241,7 @@ def test_a_secret_that_answers_cannot_tell_apart_is_changed(declared: Declared) 
     code, out, _ = declared.apply(EVERYTHING, "--yes")
 
     assert (code, out) == (0, "~ channel hook\n    config: a secret -> another secret\n1 changed\n")
-    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 13 as the file says\n"
+    assert declared.apply(EVERYTHING, "--yes")[1] == "nothing to do: 18 as the file says\n"
 
 
 def test_every_kind_of_change_is_made(declared: Declared) -> None:
@@ -243,6 +258,14 @@ def test_every_kind_of_change_is_made(declared: Declared) -> None:
             'startsAt: "2099-01-01T00:00:00Z", endsAt: "2099-01-02T00:00:00+01:00", tags: [db]',
         ),
         ("tags: [prod, db], interval: 60, policy: night shift", "notes: moved"),
+        ("    instruction: Be brief.\n", ""),
+        ("tools: [now]", "telemetry_content: true"),
+        ('      cron_pattern: "0 6 1 1 *"\n      timezone: Europe/Berlin\n', "      interval_minutes: 90\n"),
+        (
+            "mode: errors, channels: [mail]}, watch: {policy: night shift}, limits: {min_run_credits: 0.5}",
+            "channels: []}",
+        ),
+        ('interval_minutes: 60, active_hours_start: "08:00", active_hours_end: "18:00"', "credit_budget: 2.5"),
     ):
         assert old in changed
         changed = changed.replace(old, new)
@@ -250,8 +273,8 @@ def test_every_kind_of_change_is_made(declared: Declared) -> None:
     code, out, err = declared.apply(changed, "--yes")
 
     assert (code, err) == (0, "")
-    assert out.endswith("7 changed\n")
-    assert declared.apply(None, "--yes")[1] == "nothing to do: 13 as the file says\n"
+    assert out.endswith("10 changed\n")
+    assert declared.apply(None, "--yes")[1] == "nothing to do: 18 as the file says\n"
     shown = {each["slug"]: each for each in declared.has("heartbeats") if "managedBy" not in each}
     assert (shown["report"]["mode"], shown["report"]["interval"]) == ("recurring", 90)
     assert {"policy", "channels", "namespace"} & set(shown["db"]) == set()
@@ -271,16 +294,19 @@ def test_dependencies_may_change_places(declared: Declared) -> None:
 
 def test_what_the_server_made_up_is_shown_once(declared: Declared) -> None:
     text = "channels:\n  h: {type: webhook, config: {url: 'https://example.org/'}}\nsystems:\n  db1: {}\n"
+    text += "bots:\n  b: {lifesign: {runner: {kind: http, url: 'https://example.org/'}}}\n"
 
     code, out, _ = declared.apply(text, "--yes")
 
     assert code == 0
     lines = out.splitlines()
-    assert lines[:3] == ["+ channel h", "+ system db1", "channel h: shown this once"]
-    assert lines[3].startswith("    secret: whsec_")
-    assert lines[4] == "system db1: shown this once"
-    assert [line.split(":")[0].strip() for line in lines[5:8]] == ["id", "key", "secret"]
-    assert declared.apply(text, "--yes")[1] == "nothing to do: 2 as the file says\n"
+    assert lines[:4] == ["+ channel h", "+ system db1", "+ bot b", "channel h: shown this once"]
+    assert lines[4].startswith("    secret: whsec_")
+    assert lines[5] == "system db1: shown this once"
+    assert [line.split(":")[0].strip() for line in lines[6:9]] == ["id", "key", "secret"]
+    assert lines[9] == "bot b: shown this once"
+    assert lines[10].startswith("    secret: whsec_")
+    assert declared.apply(text, "--yes")[1] == "nothing to do: 3 as the file says\n"
 
 
 def test_the_outcome_as_json(server: Server, tmp_path: Path) -> None:
@@ -341,6 +367,32 @@ heartbeats:
     third = lifesign_command("apply", "-f", str(declared.file), "--dry-run", env=server.env | {"LIFESIGN_KEY": just})
     assert (third.code, third.text) == (5, "+ system scoped\n")
     assert "scoped" not in [each["name"] for each in declared.has("channels")]
+
+
+def test_bots_are_pruned_and_looked_at_with_their_scope_only(lone: Server, tmp_path: Path) -> None:
+    declared = Declared(lone, tmp_path)
+    schedules = "heartbeat: true, schedules: [{prompt: One.}, {prompt: Two.}]"
+    assert declared.apply(f"bots:\n  ours: {{{schedules}}}\n  theirs: {{{schedules}}}\n", "--yes")[0] == 0
+    (theirs,) = [each for each in declared.has("bots") if each["name"] == "theirs"]
+    lone.told("bots", "schedule", "create", theirs["uuid"], "By hand.")
+    blind = lone.env | {"LIFESIGN_KEY": new_key(lone, *(f"{each}:write" for each in EXPORTED))["token"]}
+
+    exported = lifesign_command("export", env=blind)
+    refused = lifesign_command("apply", "-f", str(declared.file), "--dry-run", env=blind)
+    dropped = declared.apply(f"bots:\n  ours: {{{schedules.replace(', {prompt: Two.}', '')}}}\n", "--prune", "--yes")
+
+    assert (exported.code, exported.text.endswith("bots: {}\n")) == (0, True)
+    assert exported.err == "lifesign: bots are not in the file: the key lacks bots:read\n"
+    assert (refused.code, refused.err) == (4, "lifesign: the key lacks bots:read; nothing was changed\n")
+    assert dropped == (
+        0,
+        '- schedule ours: "Two."\n- schedule theirs: "One."\n- schedule theirs: "Two."\n3 deleted\n',
+        "lifesign: warning: bot theirs stays: schedules that no apply made would go with it\n",
+    )
+    assert "theirs:\n    heartbeat: true\n    schedules:\n    - prompt: By hand.\n" in declared.export()
+
+
+EXPORTED = ("channels", "policies", "heartbeats", "systems")
 
 
 def test_two_of_one_name_on_the_server_are_listed(server: Server, tmp_path: Path) -> None:

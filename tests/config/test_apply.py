@@ -47,7 +47,12 @@ class Recorder:
         self._note("PATCH", path, body)
         return {}
 
-    def delete(self, path: str) -> None:
+    def put(self, path: str, body: Any) -> dict[str, Any]:
+        self._note("PUT", path, body)
+        return {}
+
+    def delete(self, path: str, **query: Any) -> None:
+        assert not query
         self._note("DELETE", path, None)
 
     def _note(self, method: str, path: str, body: Any) -> None:
@@ -64,7 +69,7 @@ def carried_out(server: Recorder) -> Progress:
     plan = plan_of(document, wanted_of(document, {}), present, prune=False)
     progress = Progress()
     try:
-        applying.carry_out(server, plan, present, progress, lambda: None)
+        applying.carry_out(server, plan, present, progress, lambda: None, project_id="p")
     except AwayError:
         assert server.asked
     return progress

@@ -43,7 +43,7 @@ def test_an_empty_file_says_nothing() -> None:
         ("a: [1\nb: 2\n", "f.yaml:2: is not YAML: "),
         ("project: !secret x\n", "f.yaml:1: project: the tag !secret is not known here"),
         ("project: 5\n", "f.yaml:1: project: must be the name or the id of a project"),
-        ("bots: {writer: {}}\n", "f.yaml:1: bots: cannot stand in a file; `lifesign bots` makes and changes them"),
+        ("bots: []\n", "f.yaml:1: bots: must be a mapping of names"),
         ("? [a, b]\n: c\n", "f.yaml:1: a key must be a plain word"),
         ("heartbeats: {' a': {}}\n", "f.yaml:1: heartbeats. a: a name must not be empty, nor begin or end with blanks"),
         ("maintenance: {a: {}}\n", "f.yaml:1: maintenance: must be a list"),

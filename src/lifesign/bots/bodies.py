@@ -34,6 +34,7 @@ _MAX_HEADERS: Final = 20
 MAX_PROMPT: Final = 50_000
 _MAX_LIST: Final = 100
 _LARGEST: Final = 2**53
+_MAX_ORIGIN: Final = 64
 _FIRST_AFTER: Final = 0
 _LAST_AFTER: Final = parse_timestamp("9000-01-01T00:00:00Z")
 _WINDOW_FIELDS: Final = ("active_hours_start", "active_hours_end", "active_days")
@@ -243,8 +244,11 @@ def bot_of(fields: Fields, policy: GuardPolicy, *, is_new: bool) -> tuple[dict[s
         "is_online": fields.flag("status"),
         "is_scheduling": fields.flag("heartbeat"),
     }
-    extra = fields.object("lifesign", BOT_OPTIONS)
-    return _given(own), {} if extra is None else _bot_options(extra, policy)
+    extra = fields.object("lifesign", BOT_OPTIONS | {"origin"})
+    if extra is None:
+        return _given(own), {}
+    # Who made a bot stays who made it, also for callers who send back what they read.
+    return _given(own), _bot_options(extra, policy) | (_origin(extra) if is_new else {})
 
 
 def _bot_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
@@ -260,6 +264,14 @@ def _bot_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
             "telemetry_content": fields.flag("telemetry_content"),
         }
     )
+
+
+def _origin(fields: Fields) -> dict[str, Any]:
+    """Who makes it, in their own word."""
+    origin = fields.text("origin", _MAX_ORIGIN, least=1)
+    if origin is not None and not origin.isprintable():
+        raise fields.refuse("origin", "must be printable, on one line")
+    return _given({"origin": origin})
 
 
 def _runner(fields: Fields, policy: GuardPolicy) -> dict[str, Any] | None:
@@ -327,7 +339,7 @@ _LIMITS: Final = {
     "max_tool_calls": (0, 500),
     "max_output_tokens": (1, 131_072),
 }
-_CREDIT_LIMITS: Final = {"max_credits_per_run": "max_units_per_run", "min_run_credits": "min_run_units"}
+CREDIT_LIMITS: Final = {"max_credits_per_run": "max_units_per_run", "min_run_credits": "min_run_units"}
 _NOTIFY: Final = ("mode", "channels", "cooldown_seconds")
 
 
@@ -363,8 +375,8 @@ def schedule_of(fields: Fields, policy: GuardPolicy) -> tuple[dict[str, Any], di
         own["budget"] = None if budget is None else units_of(budget)
     elif fields.is_null("credit_budget"):
         own["budget"] = None
-    extra = fields.object("lifesign", SCHEDULE_OPTIONS)
-    return own, {} if extra is None else _schedule_options(extra, policy)
+    extra = fields.object("lifesign", SCHEDULE_OPTIONS | {"origin"})
+    return own, {} if extra is None else _schedule_options(extra, policy) | _origin(extra)
 
 
 def _schedule_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
@@ -392,13 +404,13 @@ def _schedule_options(fields: Fields, policy: GuardPolicy) -> dict[str, Any]:
 
 def _limits(fields: Fields) -> dict[str, Any] | None:
     """Limits that were sent; None for one that shall be as usual again."""
-    found = fields.object("limits", {*_LIMITS, *_CREDIT_LIMITS})
+    found = fields.object("limits", {*_LIMITS, *CREDIT_LIMITS})
     if found is None:
         return None
     whole = {name: found.integer(name, low, high) for name, (low, high) in _LIMITS.items()}
-    credit = {name: found.number(name, Decimal("0.0001"), 1_000_000) for name in _CREDIT_LIMITS}
-    units = {_CREDIT_LIMITS[name]: None if value is None else units_of(value) for name, value in credit.items()}
-    unset = {_CREDIT_LIMITS.get(name, name): None for name in (*_LIMITS, *_CREDIT_LIMITS) if found.is_null(name)}
+    credit = {name: found.number(name, Decimal("0.0001"), 1_000_000) for name in CREDIT_LIMITS}
+    units = {CREDIT_LIMITS[name]: None if value is None else units_of(value) for name, value in credit.items()}
+    unset = {CREDIT_LIMITS.get(name, name): None for name in (*_LIMITS, *CREDIT_LIMITS) if found.is_null(name)}
     return _given(whole | units) | unset
 
 

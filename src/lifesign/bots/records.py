@@ -25,6 +25,7 @@ class BotOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     telemetry_content: bool = False
     has_acknowledged: bool = False
     """Somebody who may said that these tools may be together whatever that can lead to."""
+    origin: str | None = None
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +43,7 @@ class ScheduleOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     approval: Approval = "deny"
     retry_lost: bool = False
     watch: dict[str, Any] | None = None
+    origin: str | None = None
 
 
 class ProjectOptions(msgspec.Struct, frozen=True, omit_defaults=True):

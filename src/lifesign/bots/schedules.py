@@ -94,6 +94,9 @@ def configure(conn: Connection, ask: Ask, bot_ref: str | int, fields: Fields) ->
         if prompt is not None and store.has_prompt(conn, present, prompt):
             raise InvalidField("prompt", "another schedule of this bot has it")
     own, extra = bodies.schedule_of(fields, ask.guard)
+    if present is not None:
+        # Who made it stays who made it.
+        extra.pop("origin", None)
     present = None if present is None else watching.without_lost(conn, present)
     before = present or blank(ask.now, bot, member_id, prompt or "")
     is_timed = bodies.has_timing(fields)

@@ -58,7 +58,12 @@ def _bot_options(found: Bot, runner_secret: str | None) -> Json:
         "tools": list(options.tools),
         "approval_tools": list(options.approval_tools),
         "telemetry_content": options.telemetry_content,
-    }
+    } | _told_if_any(acknowledge_trifecta=options.has_acknowledged, origin=options.origin)
+
+
+def _told_if_any(**values: bool | str | None) -> Json:
+    """What most never have, and so is there only where it is."""
+    return {name: value for name, value in values.items() if value}
 
 
 def bot_changes(before: Bot, after: Bot, runner_secret: str | None) -> Json:
@@ -149,7 +154,7 @@ def _schedule_extra(found: Shown) -> Json:
         "approval": options.approval,
         "retry_lost": options.retry_lost,
         "watch": options.watch,
-    }
+    } | _told_if_any(origin=options.origin)
 
 
 def _limits(stored: Mapping[str, Any]) -> Json:

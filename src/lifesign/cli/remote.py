@@ -168,6 +168,9 @@ class Api:
     def post(self, path: str, body: Json = None, headers: Mapping[str, str] | None = None) -> dict[str, Json]:
         return self.call("POST", path, body=body, headers=headers)
 
+    def put(self, path: str, body: Json) -> dict[str, Json]:
+        return self.call("PUT", path, body=body)
+
     def patch(self, path: str, body: Json) -> dict[str, Json]:
         return self.call("PATCH", path, body=body)
 

@@ -1,11 +1,14 @@
 """Making a server as a plan says, one object at a time, so that a failure leaves whole objects and a known rest."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from lifesign.auth.rules import allows
+from lifesign.config import bots_api
+from lifesign.config.bots_api import Bots
 from lifesign.config.forms import present_of
 from lifesign.config.items import DEFAULTS, KINDS, Form, Item, Kind, Present, Row, Wanted
 from lifesign.config.rules import ORIGIN, Change, Plan
@@ -24,6 +27,8 @@ _NOUN_OF_SCOPE: Mapping[Kind, str] = {
     "heartbeats": "heartbeats",
     "maintenance": "heartbeats",
     "systems": "systems",
+    "bots": "bots",
+    "schedules": "bots",
 }
 _NAMED_BY: Mapping[Kind, frozenset[Kind]] = {
     "channels": frozenset(),
@@ -31,7 +36,10 @@ _NAMED_BY: Mapping[Kind, frozenset[Kind]] = {
     "heartbeats": frozenset({"channels", "policies"}),
     "maintenance": frozenset({"heartbeats"}),
     "systems": frozenset({"policies"}),
+    "bots": frozenset(),
+    "schedules": frozenset({"channels", "policies", "bots"}),
 }
+_OF_BOTS: frozenset[Kind] = frozenset({"bots", "schedules"})
 _SYSTEMS_PAGE = 500
 # Fields whose absence a PATCH says with null; the others go back to what is usual.
 _NULLABLE = {
@@ -49,10 +57,13 @@ class Server(Protocol):
     def post(self, path: str, body: Any = None) -> dict[str, Any]:
         """POST."""
 
+    def put(self, path: str, body: Any) -> dict[str, Any]:
+        """PUT."""
+
     def patch(self, path: str, body: Any) -> dict[str, Any]:
         """PATCH."""
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, **query: Any) -> None:
         """DELETE."""
 
     def rows(self, path: str, name: str, limit: int | None) -> dict[str, Any]:
@@ -84,7 +95,8 @@ def scopes_to_read(kinds: set[Kind]) -> set[str]:
 
 def scopes_to_write(plan: Plan) -> set[str]:
     """What a key needs to do what a plan says."""
-    return {f"{_NOUN_OF_SCOPE[kind]}:write" for kind in plan.kinds}
+    found = {f"{_NOUN_OF_SCOPE[kind]}:write" for kind in plan.kinds}
+    return found | ({"bots:admin"} if any(bots_api.needs_admin(each) for each in plan.changes) else set())
 
 
 def kinds_of(wanted: Wanted, *, prune: bool) -> set[Kind]:
@@ -95,9 +107,15 @@ def kinds_of(wanted: Wanted, *, prune: bool) -> set[Kind]:
     return found.union(*(_NAMED_BY[kind] for kind in found))
 
 
-def read(server: Server, kinds: set[Kind]) -> Present:
+def read(server: Server, kinds: set[Kind], project_id: str) -> Present:
     """What a server has of these kinds."""
-    return present_of({kind: _listed(server, kind) for kind in KINDS if kind in kinds})
+    found = {kind: _listed(server, kind) for kind in KINDS if kind in kinds - _OF_BOTS}
+    bots = Bots(server, project_id)
+    if "bots" in kinds:
+        found["bots"] = bots.listed()
+    if "schedules" in kinds:
+        found["schedules"] = bots.schedules(found["bots"])
+    return present_of(found)
 
 
 def _listed(server: Server, kind: Kind) -> list[Form]:
@@ -147,8 +165,12 @@ class Progress:
     secrets: list[Secret] = field(default_factory=list)
 
 
-def carry_out(server: Server, plan: Plan, present: Present, progress: Progress, tell: Callable[[], None]) -> None:
+def carry_out(
+    server: Server, plan: Plan, present: Present, progress: Progress, tell: Callable[[], None], *, project_id: str
+) -> None:
     """Do what a plan says, in its order. tell: called after each change, before the next begins."""
+    bots = Bots(server, project_id)
+    resting = _resting(plan, present)
     ids = {(kind, name): rows[0].id for kind in KINDS for name, rows in present.rows[kind].items()}
     ids |= {("heartbeats", word): key for word, key in present.others.items()}
     is_loose = False
@@ -158,6 +180,9 @@ def carry_out(server: Server, plan: Plan, present: Present, progress: Progress, 
             _loosen(server, plan, ids, progress)
             progress.at, is_loose = change, True
         match change.action:
+            case _ if change.kind in _OF_BOTS:
+                with _awake(bots, change, ids, resting):
+                    _of_bots(bots, change, ids, progress)
             case "create":
                 _create(server, change, ids, progress)
             case "update":
@@ -229,6 +254,41 @@ def _value(kind: Kind, name: str, form: Form) -> Any:
 def _delete(server: Server, change: Change) -> None:
     assert change.row is not None  # noqa: S101 - a deletion is of something
     server.delete(_path(change.kind, change.row.id))
+
+
+def _resting(plan: Plan, present: Present) -> Mapping[str, bool]:
+    """The bots whose schedules do not run, by name, and whether they are online."""
+    forms = {name: rows[0].form for name, rows in present.rows["bots"].items()}
+    forms |= {each.name: each.item.form for each in plan.changes if each.kind == "bots" and each.item is not None}
+    return {name: form.get("status", True) for name, form in forms.items() if not form.get("heartbeat")}
+
+
+def _awake(
+    bots: Bots, change: Change, ids: Mapping[tuple[Kind, str], str], resting: Mapping[str, bool]
+) -> AbstractContextManager[None]:
+    """What lets a change of a schedule through."""
+    owner = "" if change.item is None else change.item.owner
+    if owner not in resting:
+        return nullcontext()
+    return bots.switched_on(ids["bots", owner], is_online=resting[owner])
+
+
+def _of_bots(bots: Bots, change: Change, ids: dict[tuple[Kind, str], str], progress: Progress) -> None:
+    """The same, of a bot or a schedule."""
+
+    def key(kind: Kind, name: str) -> str:
+        return ids.get((kind, name), name)
+
+    if change.action == "delete":
+        assert change.row is not None  # noqa: S101 - a deletion is of something
+        bots.delete(change.kind, change.row)
+        return
+    item = _item_of(change)
+    answer = bots.create(item, key) if change.row is None else bots.update(change, item, change.row, key)
+    ids[item.kind, item.name] = answer["uuid"]
+    made = answer.get("lifesign", {}).get("runner", {}).get("secret")
+    if made is not None:
+        progress.secrets.append(Secret(change.subject, {"secret": str(made)}))
 
 
 def _item_of(change: Change) -> Item:

@@ -83,6 +83,16 @@ class Document:
         return Flaw(self.place_of(path), path, message)
 
 
+def only(document: Document, raw: Mapping[str, Value], path: str, names: Sequence[str]) -> dict[str, Value]:
+    """The members of a mapping that are said, null being not said. Raises BadDocument for those that do not exist."""
+    unknown = [name for name in raw if name not in names]
+    if unknown:
+        raise BadDocument(
+            *(document.flaw(f"{path}.{name}", f"is not known; fields are {', '.join(names)}") for name in unknown)
+        )
+    return {name: value for name, value in raw.items() if value is not None}
+
+
 def read(path: Path) -> Document:
     """The project that a file describes, or every `*.yaml` of a directory together. Raises BadDocument."""
     files = _files_of(path)

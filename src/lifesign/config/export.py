@@ -30,9 +30,13 @@ def exported(project: str, present: Present, now: str) -> tuple[str, list[str]]:
         forms = {name: _written(kind, name, present, variables) for name in sorted(present.rows[kind])}
         if kind == "maintenance":
             content[kind] = [{"name": name} | form for name, form in forms.items() if _is_to_be(form, now)]
+        elif kind == "schedules":
+            for name, form in forms.items():
+                (row,) = present.rows[kind][name]
+                bot = content["bots"][present.names["bots", row.owner]]
+                bot.setdefault("schedules", []).append(form)
         else:
             content[kind] = forms
-    content["bots"] = {}
     return _HEAD + _yaml(content), variables.names
 
 
@@ -73,6 +77,10 @@ def _written(kind: Kind, name: str, present: Present, variables: "_Variables") -
         del form["name"]
     if kind == "channels":
         form["config"] = _without_secrets(form["config"], name, variables)
+    if kind == "bots" and form.get("lifesign", {}).get("runner", {}).get("kind") == "http":
+        # It always has one, which is never shown.
+        secret = {"secret": {"env": variables.named(f"{name} runner secret")}}
+        form["lifesign"] = form["lifesign"] | {"runner": form["lifesign"]["runner"] | secret}
     return form
 
 

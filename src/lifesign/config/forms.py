@@ -3,6 +3,7 @@
 The form: the fields of the API, names in place of ids, and nothing that is as it would be without being said.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -26,6 +27,25 @@ FIELDS: Mapping[Kind, tuple[str, ...]] = {
         *("heartbeats", "namespaces", "tags", "all"),
     ),
     "systems": ("type", "fqdn", "notes", "tags", "interval", "policy"),
+    "bots": ("model", "instruction", "max_reply_tokens", "top", "status", "heartbeat", "lifesign", "schedules"),
+    "schedules": (
+        *(
+            "prompt",
+            "member_id",
+            "enabled",
+            "interval_minutes",
+            "active_hours_start",
+            "active_hours_end",
+            "active_days",
+        ),
+        *("cron_pattern", "timezone", "credit_budget", "max_consecutive_errors", "lifesign"),
+    ),
+}
+_SWITCHES = ("status", "heartbeat", "enabled")
+# What only Lifesign has of them, as far as a file says it.
+OPTIONS: Mapping[Kind, tuple[str, ...]] = {
+    "bots": tuple(DEFAULTS["bots"]["lifesign"]),
+    "schedules": (*DEFAULTS["schedules"]["lifesign"], "catch_up_window_seconds", "precheck", "tools", "watch"),
 }
 
 
@@ -62,6 +82,22 @@ def usual_left_out(kind: Kind, form: Form) -> Form:
         for name, value in form.items()
         if value is not None and value not in ([], {}) and not (name in usual and value == usual[name])
     }
+
+
+def bot_form(kind: Kind, form: Form) -> Form:
+    """The form of a bot or of a schedule; within `lifesign` an empty list can be a choice."""
+    usual = DEFAULTS[kind]["lifesign"]
+    own = form["lifesign"]
+    chosen = {name: own[name] for name in OPTIONS[kind] if own.get(name) is not None and own[name] != usual.get(name)}
+    switched = {name: bool(form[name]) for name in _SWITCHES if name in form}
+    told = {name: value for name, value in form.items() if value != ""}
+    return usual_left_out(kind, told | switched | {"lifesign": chosen})
+
+
+def schedule_name(bot: str, prompt: str, member: str | int | None) -> str:
+    """What tells a schedule from all others: the prompt is what it is known by, for each member anew."""
+    name = f"{bot}: {json.dumps(prompt, ensure_ascii=False)}"
+    return name if member is None else f"{name} of {json.dumps(member, ensure_ascii=False)}"
 
 
 NameOf = Callable[[Kind, str], str]
@@ -107,17 +143,37 @@ def _form_of_system(row: Form, name_of: NameOf) -> Form:
     return usual_left_out("systems", form)
 
 
+def _form_of_bot(row: Form, _name_of: NameOf) -> Form:
+    return bot_form("bots", {name: row.get(name) for name in FIELDS["bots"]})
+
+
+def _form_of_schedule(row: Form, name_of: NameOf) -> Form:
+    form = {name: row.get(name) for name in FIELDS["schedules"]}
+    own = dict(row["lifesign"])
+    # A pause of the server's is how it lives: enabled all the same, and nothing to compare.
+    form |= {"enabled": True, "paused": True} if own.get("paused_by") == "system" else {}
+    if "channels" in own["notify"]:
+        own["notify"] = own["notify"] | {"channels": [name_of("channels", each) for each in own["notify"]["channels"]]}
+    if own.get("watch") is not None:
+        own["watch"] = own["watch"] | {"policy": name_of("policies", own["watch"]["policy"])}
+    return bot_form("schedules", form | {"lifesign": own})
+
+
 _FORMS: Mapping[Kind, Callable[[Form, NameOf], Form]] = {
     "channels": _form_of_channel,
     "policies": _form_of_policy,
     "heartbeats": _form_of_heartbeat,
     "maintenance": _form_of_window,
     "systems": _form_of_system,
+    "bots": _form_of_bot,
+    "schedules": _form_of_schedule,
 }
 
 
 def name_in(kind: Kind, row: Form) -> str | None:
     """What a file calls an object of the server; None for one that a file cannot name, or must not."""
+    if kind == "schedules":
+        return schedule_name(row["bot"], row["prompt"], row["member_id"])
     if kind != "heartbeats":
         return str(row["name"])
     slug = row.get("slug")
@@ -131,11 +187,22 @@ def _of_living(window: Form, living: Collection[str]) -> Form:
     return others | {"heartbeats": members} if members else others
 
 
+def _telling_living(schedule: Form, living: Collection[str]) -> Form:
+    """A schedule that tells none of the channels that were deleted since."""
+    own = schedule["lifesign"]
+    if "channels" not in own["notify"]:
+        return schedule
+    left = [each for each in own["notify"]["channels"] if each in living]
+    return schedule | {"lifesign": own | {"notify": own["notify"] | {"channels": left}}}
+
+
 def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
     """What a server has, from its lists."""
     listed = {kind: list(answers.get(kind, ())) for kind in KINDS}
     living = {row["id"] for row in listed["heartbeats"]}
     listed["maintenance"] = [_of_living(row, living) for row in listed["maintenance"]]
+    channels = {row["id"] for row in listed["channels"]}
+    listed["schedules"] = [_telling_living(row, channels) for row in listed["schedules"]]
     names = {
         (kind, row["id"]): name for kind in KINDS for row in listed[kind] if (name := name_in(kind, row)) is not None
     }
@@ -153,6 +220,6 @@ def present_of(answers: Mapping[Kind, Iterable[Form]]) -> Present:
         for row in listed[kind]:
             name = names.get((kind, row["id"]))
             if name is not None:
-                told = Row(row["id"], row.get("origin"), form_of(kind, row, name_of))
+                told = Row(row["id"], row.get("origin"), form_of(kind, row, name_of), row.get("bot_uuid", ""))
                 rows[kind].setdefault(name, []).append(told)
     return Present(rows, names, {word: key for key, word in called.items()})

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
-Kind = Literal["channels", "policies", "heartbeats", "maintenance", "systems"]
+Kind = Literal["channels", "policies", "heartbeats", "maintenance", "systems", "bots", "schedules"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which they are made: whatever is named comes before what names it."""
 NOUNS: Mapping[Kind, str] = {
@@ -13,6 +13,8 @@ NOUNS: Mapping[Kind, str] = {
     "heartbeats": "heartbeat",
     "maintenance": "maintenance window",
     "systems": "system",
+    "bots": "bot",
+    "schedules": "schedule",
 }
 
 # Any, throughout: what a file or an answer says.
@@ -25,7 +27,38 @@ DEFAULTS: Mapping[Kind, Form] = {
     "heartbeats": {"grace": 60, "timezone": "UTC", "stickyPause": True},
     "maintenance": {},
     "systems": {"type": "", "fqdn": "", "notes": "", "tags": []},
+    "bots": {
+        "status": True,
+        "heartbeat": False,
+        "lifesign": {
+            "provider": "default",
+            "fallback_models": [],
+            "credits_per_1k_tokens": 1,
+            "runner": {"kind": "builtin"},
+            "tools": [],
+            "approval_tools": [],
+            "telemetry_content": False,
+            "acknowledge_trifecta": False,
+        },
+    },
+    "schedules": {
+        "enabled": False,
+        "timezone": "UTC",
+        "max_consecutive_errors": 5,
+        "lifesign": {
+            "jitter_seconds": 0,
+            "overlap": "skip",
+            "catch_up": "one",
+            "session": "day",
+            "limits": {},
+            "notify": {},
+            "approval": "deny",
+            "retry_lost": False,
+        },
+    },
 }
+STAYING: Mapping[Kind, tuple[str, ...]] = {"bots": ("model", "max_reply_tokens", "top")}
+"""What stays as the server has it while a file says nothing of it, as no call takes it back."""
 
 
 class Ambiguous(Exception):
@@ -52,7 +85,8 @@ class Reference(NamedTuple):
 class Item:
     """One object as a file wants it.
 
-    shown: its form as answers show it, secrets masked; at_creation: what it begins with besides.
+    shown: its form as answers show it, secrets masked; at_creation: what it begins with besides; owner: the name of the
+    bot that a schedule is of.
     """
 
     kind: Kind
@@ -62,6 +96,7 @@ class Item:
     shown: Form
     at_creation: Form = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +110,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An object that a server has."""
+    """An object that a server has. owner: the id of the bot that a schedule is of."""
 
     id: str
     origin: str | None
     form: Form
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """What objects of each kind may say in a file, judged as the server would, in the form that can be compared."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 from lifesign.channels import config as channel_configs
 from lifesign.channels.bodies import NewChannel
 from lifesign.channels.rules import ChannelType
 from lifesign.channels.targets import GuardPolicy
 from lifesign.clock import rfc3339
-from lifesign.config.document import BadDocument, Document, Flaw, literal_paths, with_secrets
+from lifesign.config import bots
+from lifesign.config.document import BadDocument, Document, Flaw, literal_paths, only, with_secrets
 from lifesign.config.forms import AT_CREATION, FIELDS, config_form, steps_form, usual_left_out, window_form
 from lifesign.config.items import KINDS, Form, Item, Kind, Reference, Wanted
 from lifesign.faults import InvalidInput
@@ -22,7 +23,8 @@ from lifesign.systems.bodies import NewSystem
 
 T = TypeVar("T")
 
-_SECTIONS = ("project", *KINDS, "bots")
+# The schedules of a bot stand under it.
+_SECTIONS = ("project", *(kind for kind in KINDS if kind != "schedules"))
 _S = 1000
 
 _PINGS = tuple(heartbeat_bodies.Pings.model_fields)
@@ -37,9 +39,6 @@ def wanted_of(document: Document, environment: Mapping[str, str]) -> Wanted:
     project = document.content.get("project")
     if project is not None and not isinstance(project, str):
         flaws.append(document.flaw("project", "must be the name or the id of a project"))
-    bots = document.content.get("bots")
-    if bots not in (None, {}):
-        flaws.append(document.flaw("bots", "cannot stand in a file; `lifesign bots` makes and changes them"))
     items: dict[Kind, dict[str, Item]] = {kind: {} for kind in KINDS}
     warnings: list[str] = []
     for kind in KINDS:
@@ -49,7 +48,11 @@ def wanted_of(document: Document, environment: Mapping[str, str]) -> Wanted:
             except BadDocument as bad:
                 flaws += bad.flaws
                 continue
-            items[kind][name] = item
+            if item.name in items[kind]:
+                first = document.place_of(items[kind][item.name].path)
+                flaws.append(document.flaw(path, f"has the prompt of another one, in {first}"))
+                continue
+            items[kind][item.name] = item
             warnings += _warnings(document, item, raw)
     flaws += _cycles(document, items["heartbeats"])
     if flaws:
@@ -59,6 +62,8 @@ def wanted_of(document: Document, environment: Mapping[str, str]) -> Wanted:
 
 def _entries(document: Document, kind: Kind, flaws: list[Flaw]) -> list[tuple[str, Form, str]]:
     """Name, fields and path of each entry of a section."""
+    if kind == "schedules":
+        return bots.schedules_in(document, flaws)
     section = document.content.get(kind)
     if section is None:
         return []
@@ -104,16 +109,7 @@ def _listed(document: Document, section: object, flaws: list[Flaw]) -> list[tupl
 
 def _known(document: Document, kind: Kind, raw: Form, path: str) -> Form:
     """The fields that are said, null being not said. Raises BadDocument for those that do not exist."""
-    return _only(document, raw, path, FIELDS[kind])
-
-
-def _only(document: Document, raw: Mapping[str, Any], path: str, names: Sequence[str]) -> Form:
-    unknown = [name for name in raw if name not in names]
-    if unknown:
-        raise BadDocument(
-            *(document.flaw(f"{path}.{name}", f"is not known; fields are {', '.join(names)}") for name in unknown)
-        )
-    return {name: value for name, value in raw.items() if value is not None}
+    return only(document, raw, path, FIELDS[kind])
 
 
 def _judged(document: Document, path: str, judge: Callable[[], T]) -> T:
@@ -137,7 +133,7 @@ def _told(message: str, value: object) -> str:
 def _heartbeat(document: Document, name: str, raw: Form, path: str, _environment: Mapping[str, str]) -> Item:
     said = _known(document, "heartbeats", raw, path)
     if isinstance(said.get("pings"), dict):
-        said["pings"] = _only(document, said["pings"], f"{path}.pings", _PINGS)
+        said["pings"] = only(document, said["pings"], f"{path}.pings", _PINGS)
     body = _judged(document, path, lambda: validate(NewHeartbeat, {"name": name} | said | {"slug": name}))
     definition = _judged(document, path, lambda: heartbeat_bodies.definition_of(body))
     form: Form = {
@@ -184,7 +180,7 @@ def _policy(document: Document, name: str, raw: Form, path: str, _environment: M
     said = _known(document, "policies", raw, path)
     for position, step in enumerate(said["steps"] if isinstance(said.get("steps"), list) else ()):
         if isinstance(step, dict):
-            _only(document, step, f"{path}.steps[{position}]", ("channels", "wait", "message"))
+            only(document, step, f"{path}.steps[{position}]", ("channels", "wait", "message"))
     body = _judged(document, path, lambda: validate(NewPolicy, {"name": name} | said))
     steps = [step.model_dump(exclude_unset=True) for step in body.steps]
     form = {"steps": steps_form(steps), "repeatLastStep": body.repeatLastStep}
@@ -243,6 +239,8 @@ _READERS: Mapping[Kind, Callable[[Document, str, Form, str, Mapping[str, str]], 
     "heartbeats": _heartbeat,
     "maintenance": _window,
     "systems": _system,
+    "bots": bots.bot,
+    "schedules": bots.schedule,
 }
 
 
@@ -262,14 +260,18 @@ def _item(
 
 def _warnings(document: Document, item: Item, raw: Form) -> list[str]:
     """The secrets that stand in the file."""
+    if item.kind == "bots":
+        return [_warning(document, each) for each in bots.literal_secrets(document, item, raw)]
     if item.kind != "channels":
         return []
     secret = set(secret_paths(item.form))
     path = f"{item.path}.config"
     literal = [each for each in literal_paths(document, raw.get("config"), path) if each[len(path) + 1 :] in secret]
-    return [
-        str(document.flaw(each, "is a secret in plain text; write {env: NAME} or {file: PATH}")) for each in literal
-    ]
+    return [_warning(document, each) for each in literal]
+
+
+def _warning(document: Document, path: str) -> str:
+    return str(document.flaw(path, "is a secret in plain text; write {env: NAME} or {file: PATH}"))
 
 
 def secret_paths(form: Form) -> list[str]:

@@ -1,12 +1,12 @@
 """What has to happen so that a server is as the files say: pure, and the same every time."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from lifesign.config.document import BadDocument, Document
-from lifesign.config.items import DEFAULTS, KINDS, NOUNS, Form, Item, Kind, Present, Row, Wanted
+from lifesign.config.items import DEFAULTS, KINDS, NOUNS, STAYING, Form, Item, Kind, Present, Row, Wanted
 
 ORIGIN = "apply"
 """What an apply says of the objects it makes; only those it takes away again."""
@@ -52,16 +52,19 @@ class Change:
     @property
     def subject(self) -> str:
         """The object in a few words."""
-        return f"{NOUNS[self.kind]} {self.name}"
+        # A prompt may have pages.
+        is_long = self.kind == "schedules" and len(self.name) > MAX_SHOWN
+        return f"{NOUNS[self.kind]} {self.name[:MAX_SHOWN] + '...' if is_long else self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes, in the order in which they can be made."""
+    """Changes, in the order in which they can be made. kept: bots that would have to go, but for others' schedules."""
 
     changes: tuple[Change, ...] = ()
     untouched: int = 0
     kinds: frozenset[Kind] = field(default_factory=frozenset)
+    kept: tuple[str, ...] = ()
 
 
 def plan_of(
@@ -93,9 +96,10 @@ def plan_of(
                 untouched += 1
         changes += _by_dependency(made)
         changes += edited
+    kept = _kept(wanted, present) if prune else {}
     if prune:
-        changes += _deletions(wanted, present)
-    return Plan(tuple(changes), untouched, frozenset(change.kind for change in changes))
+        changes += _deletions(wanted, present, kept)
+    return Plan(tuple(changes), untouched, frozenset(change.kind for change in changes), tuple(kept.values()))
 
 
 def _require_references(document: Document, wanted: Wanted, present: Present) -> None:
@@ -118,7 +122,26 @@ def differences_of(
     """The fields in which the server's object is not as the files say; secrets stay masked."""
     if item.kind == "channels":
         return _of_channel(item, row, has_other_secrets)
+    if item.kind in {"bots", "schedules"}:
+        return _of_bot(item, row)
     return _between(row.form, item.form, DEFAULTS[item.kind])
+
+
+def _of_bot(item: Item, row: Row) -> tuple[Difference, ...]:
+    """Of a bot, or of a schedule."""
+    aside = {name for name in STAYING.get(item.kind, ()) if name not in item.form}
+    if row.form.get("paused"):
+        aside |= {"paused", "enabled"}
+    old, new = (
+        {name: value for name, value in _opened(form).items() if name not in aside} for form in (row.form, item.form)
+    )
+    return _between(old, new, _opened(DEFAULTS[item.kind]))
+
+
+def _opened(form: Form) -> Form:
+    """A form with the members of `lifesign` beside the others."""
+    others = {name: value for name, value in form.items() if name != "lifesign"}
+    return others | _flat("lifesign", form.get("lifesign", {}))
 
 
 def _between(old: Form, new: Form, usual: Form) -> tuple[Difference, ...]:
@@ -176,7 +199,19 @@ def _by_dependency(made: Sequence[Change]) -> list[Change]:
     return list(ordered.values())
 
 
-def _deletions(wanted: Wanted, present: Present) -> list[Change]:
+def _kept(wanted: Wanted, present: Present) -> dict[str, str]:
+    """Bots that stay, by id, since schedules that no apply made would go with them."""
+    others = {row.owner for rows in present.rows["schedules"].values() for row in rows if row.origin != ORIGIN}
+    return {
+        row.id: name
+        for name in sorted(present.rows["bots"])
+        if name not in wanted.items["bots"]
+        for row in present.rows["bots"][name]
+        if row.origin == ORIGIN and row.id in others
+    }
+
+
+def _deletions(wanted: Wanted, present: Present, kept: Mapping[str, str]) -> list[Change]:
     """Users before what they use."""
     return [
         Change("delete", kind, name, row=row)
@@ -184,5 +219,5 @@ def _deletions(wanted: Wanted, present: Present) -> list[Change]:
         for name in sorted(present.rows[kind])
         if name not in wanted.items[kind]
         for row in present.rows[kind][name]
-        if row.origin == ORIGIN
+        if row.origin == ORIGIN and row.id not in kept
     ]
