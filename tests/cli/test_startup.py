@@ -51,11 +51,11 @@ def test_an_apply_judges_every_kind_without_the_server(tmp_path: Path) -> None:
     (tmp_path / "project.yaml").write_text(PROJECT)
 
     # Models to judge by, and a client that keeps its connection: nothing else.
-    assert loaded_by(["apply", "-f", str(tmp_path)]) == ["asyncio", "httpx2", "pydantic", "typer"]
+    assert loaded_by(["apply", "-f", str(tmp_path)]) == ["asyncio", "httpx2", "msgspec", "pydantic", "typer"]
 
 
 def test_an_export_loads_nothing_of_the_server() -> None:
-    assert loaded_by(["export"]) == ["asyncio", "httpx2", "pydantic", "typer"]
+    assert loaded_by(["export"]) == ["asyncio", "httpx2", "msgspec", "pydantic", "typer"]
 
 
 @pytest.mark.parametrize("name", ["checkin", "run", "agent"])

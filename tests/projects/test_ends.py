@@ -124,7 +124,8 @@ async def test_a_deleted_project_is_gone_for_everybody_at_once_and_erased_soon(
         assert (await owner.delete(f"/admin/projects/{made['project_id']}")).status_code == 204
 
         assert await someone.refused("POST", "/v1/signup/upgrade", {}, key=made["agent_key"]) == (401, "revoked_key")
-        assert (await owner.get("/v1/heartbeats", headers=headers)).status_code == 404
+        told = (await owner.get("/v1/heartbeats", headers=headers)).json()["error"]["message"]
+        assert told == f"Invalid request: project '{made['project_id']}' does not exist"
         listed = (await owner.get("/admin/projects")).json()["projects"]
         assert [each["name"] for each in listed] == ["default"]
         assert (await someone.provision("shop"))["project_id"] != made["project_id"]

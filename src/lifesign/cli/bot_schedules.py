@@ -7,8 +7,9 @@ import typer
 from lifesign.cli import options, output, values
 from lifesign.cli.bot_api import MAX_SCHEDULES, BotsApi, Project, Reference, fields_of
 from lifesign.cli.errors import WrongUsage
+from lifesign.cli.numbers import finite
 from lifesign.cli.output import print_fields, print_json, print_rows, relative
-from lifesign.cli.values import Json, finite, given
+from lifesign.cli.values import Json, given
 
 app = typer.Typer(help="When bots run, and with which prompts.", no_args_is_help=True)
 

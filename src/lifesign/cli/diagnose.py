@@ -11,9 +11,10 @@ import typer
 
 from lifesign.cli import options
 from lifesign.cli.errors import CommandFailed, Refused, Unreachable
+from lifesign.cli.numbers import finite
 from lifesign.cli.output import now, print_bytes, print_fields, print_json, print_rows, safe, whole_file
 from lifesign.cli.remote import Api
-from lifesign.cli.values import Json, finite
+from lifesign.cli.values import Json
 
 _MAX_MINUTES = 43_200
 _LONGEST_PAUSE_S = 86_400

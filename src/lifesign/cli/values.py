@@ -1,13 +1,10 @@
 """What people type, as the values the API wants: durations, times, JSON, steps of a policy, secrets from elsewhere."""
 
 import json
-import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from lifesign.cli.errors import WrongUsage
 
@@ -18,13 +15,6 @@ _STDIN = "-"
 
 # Any, throughout this package: JSON on its way to the server or back.
 Json = Any
-
-
-def finite(value: float | None) -> float | None:
-    """A number that is one, as the `callback` of an option: to the parser, `nan` lies within every range."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number")
-    return value
 
 
 def seconds(text: str, option: str) -> int:

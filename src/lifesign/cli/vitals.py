@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifesign.cli.errors import CommandFailed, WrongUsage
+from lifesign.cli.numbers import finite
 from lifesign.cli.output import Column, print_bytes, print_fields, print_json, print_rows, whole_file
-from lifesign.cli.values import finite
 
 if TYPE_CHECKING:
     from lifesign.vitals.bench import Case

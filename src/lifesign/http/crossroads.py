@@ -24,7 +24,7 @@ class Crossroads:
     def __init__(self, whole: APIRouter) -> None:
         self._whole = whole
         self._parts: dict[_Segments, APIRouter] = {}
-        self._count = 0
+        self._known: list[BaseRoute] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -34,8 +34,8 @@ class Crossroads:
         await part.app(scope, receive, send)
 
     def _part(self, path: str) -> APIRouter:
-        if self._count != len(self._whole.routes):
-            self._parts, self._count = _parts_of(self._whole), len(self._whole.routes)
+        if self._known != self._whole.routes:
+            self._parts, self._known = _parts_of(self._whole), list(self._whole.routes)
         first, second = _segments_of(path)
         for segments in ((first, second), (first, _ANY)):
             part = self._parts.get(segments)
