@@ -384,6 +384,7 @@ async def test_who_waits_too_long_is_told_once(
 
             assert told[0].startswith(b"HTTP/1.1 500 ")
             assert await answer_of(reader) == told[0]
+        monkeypatch.undo()
         # What was late is written, and its answer is not the next one's.
         writer.write(ping.replace(b"GET", b"PUT"))
         assert (await answer_of(reader)).startswith(b"HTTP/1.1 200 ")
