@@ -9,11 +9,12 @@ import functools
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -133,6 +134,7 @@ def _limited() -> None:
     That is one core, and memory; and check-ins come first: they take what they need of that core.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_server, name="vitals-end", daemon=True).start()
     os.nice(_NICE)
     # Read once, when these are loaded.
     os.environ |= {f"OPENCV_IO_MAX_IMAGE_{side}": str(_MAX_SIDE) for side in ("WIDTH", "HEIGHT")}
@@ -143,3 +145,11 @@ def _limited() -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + JOB_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _end_with_server() -> None:
+    """Wait for the end of the server, however it came, and go too: nobody else would ever end this process."""
+    server = parent_process()
+    if server is not None:
+        connection.wait([server.sentinel])
+        os._exit(0)
