@@ -359,6 +359,21 @@ def test_a_bot_that_rests_is_put_to_rest_again_whatever_happens() -> None:
     assert server.asked[-1] == ("PUT", "/v1/bot/update", last)
 
 
+def test_a_bot_that_was_switched_on_by_an_apply_that_was_killed_is_put_right_by_the_next() -> None:
+    present = on_server(bots=[WATCH | {"heartbeat": 1, "status": 0}], schedules=[])
+    plan = planned(THE_SAME.replace("heartbeat: true", "status: true"), present)
+
+    asked, _ = sent(plan, present)
+
+    assert told(plan) == ["update bot watch", 'create schedule watch: "Look."']
+    same = {"project_id": "prj_1", "bot_id": "bot_1"}
+    assert [body for method, _, body in asked if method == "PUT"] == [
+        same | {"heartbeat": False, "status": True},
+        same | {"heartbeat": True, "status": False},
+        same | {"heartbeat": False, "status": True},
+    ]
+
+
 def test_a_pause_of_the_server_is_left_alone_and_not_exported() -> None:
     paused = LOOK | {"enabled": 0, "lifesign": LOOK["lifesign"] | {"paused_by": "system", "paused_reason": "errors"}}
     by_hand = LOOK | {"enabled": 0, "lifesign": LOOK["lifesign"] | {"paused_by": "key_1", "paused_reason": "user"}}

@@ -16,6 +16,17 @@ from tests.systems.machines import asked, basic, machine, refused
 
 BROUGHT_ID = "4CF3053F-D0D5-4B10-B752-FF8F7B63C2F7"
 BROUGHT_SECRET = "s" * 32
+OF_ONE = (
+    ("GET", ""),
+    ("PATCH", ""),
+    ("DELETE", ""),
+    ("POST", "/suspend"),
+    ("POST", "/reactivate"),
+    ("POST", "/regenerate-secret"),
+    ("GET", "/inventory"),
+    ("GET", "/inventory/latest"),
+    ("GET", "/inventory/changes"),
+)
 
 
 async def _key(lifesign: Lifesign, *scopes: str) -> str:
@@ -407,15 +418,7 @@ async def test_a_deleted_system_is_gone_everywhere(lifesign: Lifesign) -> None:
     answer = await lifesign.ask("DELETE", f"/api/systems/{db1.id}")
 
     assert answer == {"code": 200, "message": "system deleted successfully", "data": None}
-    for method, path in (
-        ("GET", ""),
-        ("PATCH", ""),
-        ("DELETE", ""),
-        ("POST", "/suspend"),
-        ("POST", "/reactivate"),
-        ("POST", "/regenerate-secret"),
-        ("GET", "/inventory"),
-    ):
+    for method, path in OF_ONE:
         gone = await lifesign.ask(
             method, f"/api/systems/{db1.key}{path}", {} if method == "PATCH" else None, expect=404
         )
@@ -476,17 +479,7 @@ async def test_systems_of_another_project_are_none(lifesign: Lifesign) -> None:
     db1 = await machine(lifesign)
     await db1.beat()
     async with new_project(lifesign) as elsewhere:
-        for method, path in (
-            ("GET", ""),
-            ("PATCH", ""),
-            ("DELETE", ""),
-            ("POST", "/suspend"),
-            ("POST", "/reactivate"),
-            ("POST", "/regenerate-secret"),
-            ("GET", "/inventory"),
-            ("GET", "/inventory/latest"),
-            ("GET", "/inventory/changes"),
-        ):
+        for method, path in OF_ONE:
             for ref in (db1.id, db1.key):
                 gone = await elsewhere.http.request(method, f"/api/systems/{ref}{path}", json={})
                 assert gone.json() == {"code": 404, "message": "system not found", "data": None}

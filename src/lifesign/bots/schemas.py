@@ -94,19 +94,13 @@ def subscriber(found: Member) -> Json:
 def heartbeat(found: Shown, *, is_whole: bool = False) -> Json:
     """A schedule, as the wire calls it. is_whole: with its next runs."""
     schedule = found.schedule
-    when = schedule.timing
     return {
         "uuid": schedule.id,
         "bot_id": found.bot.number,
         "member_id": found.member.number if found.member else None,
         "prompt": schedule.prompt,
         "enabled": int(schedule.is_enabled),
-        "interval_minutes": when.interval_minutes,
-        "active_hours_start": None if when.window_start is None else timing.time_of(when.window_start),
-        "active_hours_end": None if when.window_end is None else timing.time_of(when.window_end),
-        "active_days": ",".join(str(day) for day in when.days) or None,
-        "cron_pattern": when.cron,
-        "timezone": when.timezone,
+        **timing.shown(schedule.timing),
         "credit_budget": None if schedule.budget is None else credits_of(schedule.budget),
         "credits_used": credits_of(found.spent),
         "last_executed_at": _time(schedule.last_executed_at),

@@ -123,6 +123,18 @@ def time_of(minutes: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
+def shown(when: "Timing") -> dict[str, str | int | None]:
+    """A timing, as the wire calls its members."""
+    return {
+        "interval_minutes": when.interval_minutes,
+        "active_hours_start": None if when.window_start is None else time_of(when.window_start),
+        "active_hours_end": None if when.window_end is None else time_of(when.window_end),
+        "active_days": ",".join(str(day) for day in when.days) or None,
+        "cron_pattern": when.cron,
+        "timezone": when.timezone,
+    }
+
+
 def days_of(text: str) -> tuple[int, ...] | None:
     """The days in `1,3,5`, sorted; None for anything else, repeats included."""
     if _DAYS.fullmatch(text) is None:

@@ -48,23 +48,11 @@ _NULLABLE = {
 }
 
 
-class Server(Protocol):
+class Server(bots_api.Server, Protocol):
     """A server's API, as this package asks it. Every method raises as the client does that stands behind it."""
-
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
-        """GET."""
-
-    def post(self, path: str, body: Any = None) -> dict[str, Any]:
-        """POST."""
-
-    def put(self, path: str, body: Any) -> dict[str, Any]:
-        """PUT."""
 
     def patch(self, path: str, body: Any) -> dict[str, Any]:
         """PATCH."""
-
-    def delete(self, path: str, **query: Any) -> None:
-        """DELETE."""
 
     def rows(self, path: str, name: str, limit: int | None) -> dict[str, Any]:
         """Every page of a list, as one."""

@@ -7,7 +7,6 @@ from lifesign.bots import bodies, timing
 from lifesign.bots.bodies import BOT_OPTIONS, CREDIT_LIMITS, SCHEDULE_OPTIONS, Fields
 from lifesign.bots.budget import credits_of
 from lifesign.bots.rules import InvalidField, MissingField
-from lifesign.bots.timing import Timing
 from lifesign.channels.targets import GuardPolicy
 from lifesign.clock import EpochMs
 from lifesign.config.document import BadDocument, Document, Flaw, literal_paths, only, with_secrets
@@ -118,7 +117,7 @@ def schedule(document: Document, owner: str, raw: Form, path: str, _environment:
         "prompt": prompt,
         "member_id": member,
         "enabled": own.get("is_enabled", False),
-        **_timing_form(when),
+        **timing.shown(when),
         "credit_budget": None if budget is None else credits_of(budget),
         "max_consecutive_errors": own.get("max_errors"),
         "lifesign": _options_form(extra, options),
@@ -134,17 +133,6 @@ def _without_names(options: Form) -> Form:
     if not isinstance(watch, dict) or not isinstance(watch.get("policy"), str) or not watch["policy"]:
         return options
     return options | {"watch": watch | {"policy": "policy"}}
-
-
-def _timing_form(when: Timing) -> Form:
-    return {
-        "interval_minutes": when.interval_minutes,
-        "active_hours_start": None if when.window_start is None else timing.time_of(when.window_start),
-        "active_hours_end": None if when.window_end is None else timing.time_of(when.window_end),
-        "active_days": ",".join(str(day) for day in when.days) or None,
-        "cron_pattern": when.cron,
-        "timezone": when.timezone,
-    }
 
 
 def _options_form(extra: Form, options: Form) -> Form:

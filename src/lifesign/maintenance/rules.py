@@ -60,10 +60,7 @@ def open_until(window: Window, now: EpochMs) -> EpochMs | None:
     Of times that overlap because they last longer than the schedule's period, the first that is open counts: whoever
     waits for the end looks again then.
     """
-    start = _start(window, now)
-    if start is None or start > now:
-        return None
-    return _end(window, start)
+    return closings(window, [now]).get(now)
 
 
 def closings(window: Window, moments: Iterable[EpochMs]) -> dict[EpochMs, EpochMs]:

@@ -25,7 +25,6 @@ from lifesign.vitals.sessions import Wish
 from lifesign.vitals.uploads import Upload
 
 Json = dict[str, Any]  # Any: JSON
-_LEAST_STEP_MS = 0.0009
 
 
 # Fields -------------------------------------------------------------------------------------------------------------
@@ -63,8 +62,7 @@ def frame_times(upload: Upload, lasts_ms: int) -> list[float]:
         raise bad
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in times):
         raise bad
-    # As of traces: what is nearer to the one before than a millionth of a second is not later.
-    if any(not later - earlier >= _LEAST_STEP_MS for earlier, later in pairwise(map(float, times))):
+    if any(not later - earlier >= rules.LEAST_STEP_MS for earlier, later in pairwise(map(float, times))):
         raise bad
     return [float(each) for each in times]
 

@@ -11,6 +11,11 @@ VITALS_MISSING = 'Vitals support is not installed (pip install "lifesign[vitals]
 VIDEO_MISSING = 'Video support is not installed (pip install "lifesign[vitals-video]")'
 
 DEMO_S = 60
+LEAST_STEP_MS = 0.0009
+"""What is nearer to the instant before is not later: no camera is so quick, and arithmetic divides by it.
+
+A tenth less than a thousandth: what is written with three decimals may be that much nearer.
+"""
 
 VideoCode = Literal["not_found", "unsupported", "decode_failed", "empty"]
 

@@ -72,7 +72,7 @@ class Piece:
     first: int = 0
 
     def append(self, rows: FloatArray, *, keep: int | None) -> None:
-        """Add frames; more than `keep` and a half are cut to `keep`."""
+        """Add frames; more than `keep` and a fifth are cut to `keep`."""
         needed = self.count + len(rows)
         if keep is not None and needed > keep * 6 // 5:
             forgotten = min(needed - keep, self.count)

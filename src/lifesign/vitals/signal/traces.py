@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from lifesign.vitals.rules import InvalidTraces, TooManySamples
+from lifesign.vitals.rules import LEAST_STEP_MS, InvalidTraces, TooManySamples
 from lifesign.vitals.signal.params import BoolArray, FloatArray
 
 MIN_SAMPLES = 8
@@ -16,8 +16,6 @@ MAX_SPAN_S = 7200.0
 MAX_ROIS = 8
 TOO_LONG = f"t_ms must span at most {MAX_SPAN_S:g} s"
 NOT_INCREASING = "t_ms must be strictly increasing"
-LEAST_STEP_MS = 0.001
-"""What no camera does in so short a time, arithmetic divides by: instants that are nearer to each other are one."""
 _MS = 1000.0
 _MAX_VALUE = 255.0
 _MIN_FPS, _MAX_FPS = 5, 240
@@ -116,8 +114,7 @@ def times_of(t_ms: Numbers | None, fps: float | None, count: int) -> FloatArray:
 
 def require_increasing(times: FloatArray) -> None:
     """Raises InvalidTraces unless every instant is later than the one before, by more than nothing."""
-    # A digit less: what is written with three decimals may be that much nearer.
-    if (np.diff(times) < LEAST_STEP_MS * 0.9).any():
+    if (np.diff(times) < LEAST_STEP_MS).any():
         raise InvalidTraces(NOT_INCREASING)
 
 
