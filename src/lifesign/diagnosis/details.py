@@ -7,7 +7,7 @@ from typing import Final
 
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.findings import Field, Finding, Rank, Selector
-from lifesign.diagnosis.preparation import Key, Placed, in_order, key_of
+from lifesign.diagnosis.preparation import READ_CHARACTERS, Key, Placed, in_order, key_of
 from lifesign.telemetry.records import Narrow
 
 FIELDS: Final[tuple[Field, ...]] = ("version", "environment", "agent", "model", "tool")
@@ -56,7 +56,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What was fetched. selected: without those selectors that nothing is behind."""
+    """What was fetched. selected: without those selectors that nothing is behind. messages: as far as they are read."""
 
     selected: Mapping[Selector, Selected] = field(default_factory=dict)
     values: Mapping[int | None, Values] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def details_of(records: Iterable[Placed], wanted: Wanted, messages: Mapping[Key,
     return Details(
         {each: summed(found, each.rank) for each, found in selected.items() if found},
         {op_hash: values_of(found) for op_hash, found in by_operation.items()},
-        {key: messages[key] for key in wanted.messages if key in messages},
+        {key: messages[key][:READ_CHARACTERS] for key in wanted.messages if key in messages},
     )
 
 

@@ -14,7 +14,8 @@ UNKNOWN: Final = "unknown"
 OTHER: Final = "_OTHER"
 _LONGEST_ERROR_TYPE: Final = 100
 _LINES_READ: Final = 2
-_READ_CHARACTERS: Final = 4096
+READ_CHARACTERS: Final = 4096
+"""As much of a message is looked at."""
 _REMEMBERED: Final = 4096
 # Control characters, marks that turn the direction of text, and halves of characters, which cannot be sent.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -52,7 +53,7 @@ def clean(text: str) -> str:
 @lru_cache(maxsize=_REMEMBERED)
 def masked_message(message: str) -> str:
     """The first two lines of a message, without what is particular to one occurrence."""
-    lines = [line for line in message[:_READ_CHARACTERS].splitlines() if line.strip()]
+    lines = [line for line in message[:READ_CHARACTERS].splitlines() if line.strip()]
     return masked(clean(" ".join(" ".join(lines[:_LINES_READ]).split())))
 
 

@@ -132,6 +132,36 @@ async def test_whichever_way_it_is_asked_for_the_answer_is_the_same(
     assert len(list(expected.current.traces)) == 3
 
 
+_AHEAD: dict[str, dict[str, int]] = {
+    "few messages": {},
+    "many messages": {"_KEYS_AT_ONCE": 1},
+    "more than is held ahead": {"_KEYS_AT_ONCE": 1, "MOST_HELD": 1},
+}
+
+
+@pytest.mark.parametrize("way", _AHEAD)
+async def test_details_are_the_same_however_much_was_asked_ahead(
+    store: ClickHouseStore, project: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [_first(number, at=NOW - 5) for number in range(9)]
+    for number in (3, 5):
+        records[number] = replace(records[number], status="error", signal_type="tool_call_failed")
+    records[5] = replace(records[5], body=Body())
+    stored = [Placed("first", narrow(each)) for each in records]
+    await store.append(project, records, quota=0, now=NOW)
+    for name, number in _AHEAD[way].items():
+        monkeypatch.setattr(clickhouse_facts, name, number)
+    # The last is no failure: it is looked for by its id.
+    keys = frozenset(key_of(stored[number]) for number in (3, 4, 5, 8))
+    wanted = Wanted(op_hashes=frozenset({None, stored[4].record.op_hash}), messages=keys)
+
+    details = await store.examine(project, WINDOWS, lambda _facts, fetch: fetch(wanted))
+
+    told = {key_of(placed): "as it was" for placed in stored if placed is not stored[5]}
+    assert details == details_of(stored, wanted, told)
+    assert len(details.messages) == 3
+
+
 async def test_what_takes_too_much_memory_is_refused_and_the_next_question_is_answered(
     store: ClickHouseStore, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +198,6 @@ async def test_rows_are_looked_through_so_many_times(
     await _examined(store, project)
 
     # Both at once: what arrived twice. Then each: how many, traces, sessions by themselves, rows and their siblings,
-    # operations, models. Then of one: notices, and parents twice.
+    # operations, models. Then of one: notices, parents twice, and the values of what failed.
     looks = sum(sql.count("FROM spans") for sql in asked)
-    assert looks == 2 + 2 * 7 + 3
+    assert looks == 2 + 2 * 7 + 3 + 1

@@ -15,7 +15,7 @@ from lifesign.diagnosis.details import Details, Fetch, Wanted, details_of
 from lifesign.diagnosis.facts import Facts, WindowFacts, Windows, facts_within, read_of
 from lifesign.diagnosis.findings import Selector
 from lifesign.diagnosis.packet import examined, issues_in, packet_of
-from lifesign.diagnosis.preparation import Placed, key_of, order_of
+from lifesign.diagnosis.preparation import READ_CHARACTERS, Placed, key_of, order_of
 from lifesign.telemetry.hashes import operation_hash
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED, Body, Kind, Narrow, Record
 from tests.effort import examples
@@ -94,10 +94,12 @@ def _record(
         output_tokens=dice.choice([None, 1]),
         total_tokens=tokens,
         cost_nano=dice.choice([None, 0, 3, 10**18]),
-        body=Body(message="it broke" if is_failing and dice.random() < 0.5 else None),
+        body=Body(message=dice.choice([*_MESSAGES, None, None]) if is_failing else None),
     )
 
 
+# The end of the last is not read.
+_MESSAGES = ("it broke", "x" * READ_CHARACTERS + "y")
 _NUMBERS = st.sampled_from([1, 4, 9, 100])
 _ASKED = st.builds(
     lambda environment, most: changed(WINDOWS, environment=environment, most_records=most),

@@ -9,7 +9,7 @@ from sqlalchemy import and_, func, or_, select
 
 from lifesign.diagnosis.details import Details, Selected, Values, Wanted
 from lifesign.diagnosis.findings import Selector
-from lifesign.diagnosis.preparation import Key, Placed
+from lifesign.diagnosis.preparation import READ_CHARACTERS, Key, Placed
 from lifesign.telemetry.stores import digests, reads
 from lifesign.telemetry.stores.arrivals import NARROW, Arrivals, S, parts_of, placed_of
 from lifesign.telemetry.stores.codes import FAILING, KINDS, message_in
@@ -35,6 +35,8 @@ def _messages(arrivals: Arrivals, keys: Collection[Key]) -> dict[Key, str]:
     scene = arrivals.scene
     places = [(bytes.fromhex(trace_id), bytes.fromhex(span_id)) for trace_id, span_id in sorted(keys)]
     found: dict[Key, str] = {}
+    # Thousands of failures say the same.
+    texts: dict[str, str] = {}
     for some in parts_of(places):
         scene.stop.look()
         places_of = reads.stored(scene.conn, scene.project, some).subquery("stored")
@@ -42,7 +44,8 @@ def _messages(arrivals: Arrivals, keys: Collection[Key]) -> dict[Key, str]:
         for trace_id, span_id, body in scene.rows(query.outerjoin(span_bodies, span_bodies.c.id == places_of.c.id)):
             message = None if body is None else message_in(body)
             if message is not None:
-                found[trace_id.hex(), span_id.hex()] = message
+                message = message[:READ_CHARACTERS]
+                found[trace_id.hex(), span_id.hex()] = texts.setdefault(message, message)
     return found
 
 

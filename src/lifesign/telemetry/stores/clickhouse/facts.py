@@ -5,7 +5,7 @@ windows are over and this node's spool is drained, so that little does.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,7 +35,7 @@ from lifesign.diagnosis.facts import (
     is_row,
 )
 from lifesign.diagnosis.findings import Selector
-from lifesign.diagnosis.preparation import Key, Placed, order_of
+from lifesign.diagnosis.preparation import READ_CHARACTERS, Key, Placed, order_of
 from lifesign.telemetry.masks import masked_operation
 from lifesign.telemetry.records import BLOCKED, CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
 from lifesign.telemetry.stores.clickhouse import queries
@@ -119,9 +119,13 @@ def examine(
                 current.effective_since,
             )
 
+            there = replace(current, asked=beside)
+            ahead = second.submit(_Ahead.of, there, sum(placed.record.is_failing for placed in now.window.rows))
+
             def fetch(wanted: Wanted) -> Details:
-                messages = second.submit(_messages, replace(current, asked=beside), wanted)
-                return Details(_selected(current, wanted.selectors), _values(current, wanted), messages.result())
+                values = second.submit(_values, there, wanted.op_hashes, ahead.result().counts)
+                messages = second.submit(_messages, there, wanted.messages, ahead.result().messages)
+                return Details(_selected(current, wanted.selectors), values.result(), messages.result())
 
             return judge(facts, fetch)
         except BaseException:
@@ -244,14 +248,13 @@ def _sessions(arrivals: Arrivals, most_of_a_session: int) -> _Sessions:
     sums = "records, metered, tokens, first_agent, with_agent"
     rows = arrivals.stream(f"""
         SELECT session_id, sum(records), sum(metered), sum(tokens), minIf(first_agent, with_agent > 0), sum(with_agent),
-          sum(like_trace), groupArrayArray(chosen), groupArrayArray(noted)
+          sum(like_trace), groupArrayIf(trace_id, is_chosen), groupArrayIf(trace_id, is_chosen OR has_rows)
         FROM (
           SELECT if(named != '', named, toString(trace_id)) AS session_id, {sums},
-            if(session_id = toString(trace_id), records, 0) AS like_trace,
-            if(is_chosen, [trace_id], []) AS chosen, if(is_chosen OR has_rows, [trace_id], []) AS noted
+            if(session_id = toString(trace_id), records, 0) AS like_trace, trace_id, is_chosen, has_rows
           FROM {arrivals.traces_named(of_traces)}
           UNION ALL
-          SELECT session_id, {sums}, like_trace, [], [] FROM ({by_themselves}))
+          SELECT session_id, {sums}, like_trace, '' AS trace_id, 0 AS is_chosen, 0 AS has_rows FROM ({by_themselves}))
         GROUP BY session_id""")
     for session_id, records, metered, tokens, agent, with_agent, like_trace, chosen, noted in rows:
         found.chosen += chosen
@@ -438,49 +441,83 @@ def _is_before(placed: Placed, last: _Place | None) -> bool:
 
 
 # Details -------------------------------------------------------------------------------------------------------------
+_Count = Sequence[Any]
+"""An operation key, a value of each of _COUNTED, and how many records have these."""
+_COUNTED: Final = ("version", "environment", "agent", "model", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What is read of a window while the rules look at it, as most of it will be wanted. None: it has to be asked for.
+
+    messages: of failures; None for one that has none.
+    """
+
+    counts: Sequence[_Count] | None = None
+    messages: Mapping[Key, str | None] | None = None
+
+    @classmethod
+    def of(cls, arrivals: Arrivals, failing: int) -> "_Ahead":
+        """failing: how many records fail. Without any there is little to tell; very many are too many to hold."""
+        if not failing:
+            return cls()
+        counts = list(islice(_counts(arrivals), MOST_HELD + 1))
+        return cls(
+            counts if len(counts) <= MOST_HELD else None,
+            dict(_messages_of_failures(arrivals)) if _KEYS_AT_ONCE < failing <= MOST_HELD else None,
+        )
+
+
 def _text(value: Any) -> str | None:  # Any: what a text is in a tally here
     return value if isinstance(value, str) else None
 
 
-def _values(arrivals: Arrivals, wanted: Wanted) -> dict[int | None, Values]:
-    tallies: dict[int | None, Tally] = {op_hash: Tally() for op_hash in wanted.op_hashes}
+def _counts(arrivals: Arrivals) -> Iterator[_Count]:
+    fields = ", ".join(_COUNTED)
+    records = arrivals.records("op_hash", *_COUNTED)
+    return arrivals.stream(f"SELECT op_hash, {fields}, count() FROM {records} GROUP BY op_hash, {fields}")
+
+
+def _values(
+    arrivals: Arrivals, op_hashes: Collection[int | None], counts: Iterable[_Count] | None
+) -> dict[int | None, Values]:
+    tallies: dict[int | None, Tally] = {op_hash: Tally() for op_hash in op_hashes}
     if tallies:
-        fields = "version, environment, agent, model, tool"
-        records = arrivals.records("op_hash", *fields.split(", "))
-        for op_hash, *values, count in arrivals.stream(
-            f"SELECT op_hash, {fields}, count() FROM {records} GROUP BY op_hash, {fields}"
-        ):
+        for op_hash, *values, count in _counts(arrivals) if counts is None else counts:
             for each in (None, signed(op_hash)):
                 if each in tallies:
                     tallies[each].add(values, count)
     return {op_hash: tally.values(_text) for op_hash, tally in tallies.items()}
 
 
-def _messages(arrivals: Arrivals, wanted: Wanted) -> dict[Key, str]:
+def _messages_of_failures(arrivals: Arrivals) -> Iterator[tuple[Key, str | None]]:
+    texts: dict[str, str] = {}
+    failing = arrivals.records("status", "body", only=_FAILING)
+    for trace_id, span_id, body in arrivals.stream(f"SELECT trace_id, span_id, body FROM {failing}"):
+        yield (trace_id, span_id), _read_of(message_in(body), texts)
+
+
+def _read_of(message: str | None, texts: dict[str, str]) -> str | None:
+    """As much of it as is read. texts: those that were read before; thousands of failures say the same."""
+    return None if message is None else texts.setdefault(message[:READ_CHARACTERS], message[:READ_CHARACTERS])
+
+
+def _messages(arrivals: Arrivals, keys: Collection[Key], known: Mapping[Key, str | None] | None) -> dict[Key, str]:
     """All failures of the window are read, when many are wanted: by their ids it would take longer."""
-    found: dict[Key, str] = {}
-    missing = set(wanted.messages)
-    if len(missing) > _KEYS_AT_ONCE:
-        failing = arrivals.records("status", "body", only=_FAILING)
-        for trace_id, span_id, body in arrivals.stream(f"SELECT trace_id, span_id, body FROM {failing}"):
-            key = (trace_id, span_id)
-            if key in missing:
-                missing.discard(key)
-                _note(found, key, message_in(body))
-    for some in _parts(sorted(missing), _KEYS_AT_ONCE):
+    if known is None:
+        are_many = len(keys) > _KEYS_AT_ONCE
+        known = {key: text for key, text in _messages_of_failures(arrivals) if key in keys} if are_many else {}
+    found = {key: known[key] for key in keys if key in known}
+    texts: dict[str, str] = {}
+    for some in _parts(sorted(set(keys) - found.keys()), _KEYS_AT_ONCE):
         parameters = {
             "traces": sorted({trace_id for trace_id, _ in some}),
             "keys": [f"{trace_id}{span_id}" for trace_id, span_id in some],
         }
         for row in arrivals.stream(queries.RECORDS, **parameters):
             record = record_of(row, row[-1])
-            _note(found, (record.trace_id, record.span_id), record.body.message)
-    return found
-
-
-def _note(found: dict[Key, str], key: Key, message: str | None) -> None:
-    if message is not None:
-        found[key] = message
+            found[record.trace_id, record.span_id] = _read_of(record.body.message, texts)
+    return {key: message for key, message in found.items() if message is not None}
 
 
 class _Row:
