@@ -50,6 +50,7 @@ def tuning_of(settings: Settings) -> Tuning:
         settings.unattended_after_seconds * 1000,
         settings.storm_min,
         settings.flap_limit,
+        settings.public_url,
     )
 
 
@@ -154,7 +155,7 @@ def _start(
         for subject, incident in started
         if subject.own_channels
     ]
-    _tell(conn, own, now)
+    _tell(conn, own, now, tuning)
     attention.await_acceptance(
         conn,
         {run.incident.id: (run.incident.project_id, waits.get(run.incident.policy_id or "")) for run in own},
@@ -328,7 +329,7 @@ def run_due(
     store.clear_timers(conn, [incident.id for incident in due if incident.id not in timers])
     store.set_timers(conn, timers)
     store.save_incidents(conn, changes)
-    _tell(conn, runs, now)
+    _tell(conn, runs, now, tuning)
     events.record(conn, finished, now)
     attention.await_reaction(conn, [each for each in due if changes[each.id]["escalation"] == "done"], now, tuning)
     # A repeat tells the same channels again: only another step is worth waiting for.
@@ -355,7 +356,7 @@ def _plan_of(incident: Incident, plans: Mapping[str, Plan]) -> Plan:
     return plans.get(incident.policy_id or "", _NO_PLAN)
 
 
-def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
+def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs, tuning: Tuning) -> None:
     """Put the messages of steps into the outbox, with their events. The incidents' rows are locked or new."""
     if not runs:
         return
@@ -388,6 +389,7 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
                 now=now,
             )
             made = draft(incident, target, message, page_priority(run.step), incident.next_seq + position)
+                public_url=tuning.public_url,
             if storm is not None and not directory[target.channel_id].is_machine:
                 made = replace(made, storm_id=storm.id, is_held=True)
                 held_for.setdefault(storm.id, {})[target.key] = target
