@@ -239,7 +239,9 @@ def end_hold(conn: Connection, incident_id: str, subject: Subject, word: Hold, *
         waits = {key: 0 if word == "flap" or due is None else max(0, due - now) for key in plans}
         _start(conn, [(subject, released)], plans, waits, now=now, tuning=tuning)
     else:
-        _go_on(conn, subject, released, EpochMs(now) if incident.step_waiting else due, now=now, tuning=tuning)
+        # What waited may be gone by now: a policy can lose a step, or the incident its policy.
+        next_at = now if due is not None and incident.step_waiting else due
+        _go_on(conn, subject, released, next_at, now=now, tuning=tuning)
 
 
 def _go_on(
@@ -251,11 +253,12 @@ def _go_on(
     store.clear_timers(conn, [incident.id])
     if due is not None:
         store.set_timers(conn, {incident.id: (incident.project_id, max(now, due))})
-    elif incident.unattended is not None:
+    if incident.unattended is not None:
+        # Its reminders waited as well, whether or not steps go on beside them.
         store.keep_timers(conn, {incident.id: (incident.project_id, now)}, "remind")
-    elif incident.policy_id is None and not subject.own_channels:
+    elif due is None and incident.policy_id is None and not subject.own_channels:
         attention.mark_unattended(conn, [(subject, incident)], "no_policy", now)
-    else:
+    elif due is None:
         attention.await_reaction(conn, [incident], now, tuning)
     if incident.steps_run or subject.own_channels:
         wait_ms = None if due is None else max(0, due - now)
