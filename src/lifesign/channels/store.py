@@ -205,12 +205,15 @@ def hasten_lanes(conn: Connection, due: Mapping[str, EpochMs]) -> None:
 
 
 def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
-    """The incident is over: waiting pages are canceled, those on the wire or dead must not be tried again.
+    """The incident is over: waiting pages are canceled, all others must not be tried again.
+
+    Those that were sent, because their provider may still say that it could not deliver them.
 
     One statement, so that a page which another node claims at this moment is either still waiting here or already
     on the wire, never neither.
     """
-    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_((*_UNSENT, "sending", "dead")))
+    which = N.status.in_((*_UNSENT, "sending", "sent", "dead"))
+    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), which)
 
 
 def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
