@@ -414,6 +414,16 @@ def due_lanes(
     return [Lane(*row) for row in rows]
 
 
+def set_queue_back(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """What waits to be sent, whatever sends, and channels that pause, do so for so much less: no index, no haste."""
+    waiting = update(notifications).where(_PENDING, N.not_before > now)
+    conn.execute(waiting.values(not_before=N.not_before - by_ms))
+    leased = update(notifications).where(_SENDING, N.lease_until > now)
+    conn.execute(leased.values(lease_until=N.lease_until - by_ms))
+    for column in (lanes.c.due_at, lanes.c.held_until, lanes.c.open_until):
+        conn.execute(update(lanes).where(column > now).values({column: column - by_ms}))
+
+
 def sleeping_lanes(conn: Connection, now: EpochMs, waiting_since: EpochMs, later_than: EpochMs) -> list[str]:
     """Channels with a message that was due before `waiting_since`, and no look at it before `later_than`.
 

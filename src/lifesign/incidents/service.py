@@ -389,10 +389,10 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs, tuning: Tuning) 
                 repeat=run.repeat,
                 project=project,
                 is_first=(incident.id, target.key) not in paged,
+                public_url=tuning.public_url,
                 now=now,
             )
             made = draft(incident, target, message, page_priority(run.step), incident.next_seq + position)
-                public_url=tuning.public_url,
             if storm is not None and not directory[target.channel_id].is_machine:
                 made = replace(made, storm_id=storm.id, is_held=True)
                 held_for.setdefault(storm.id, {})[target.key] = target
@@ -419,6 +419,14 @@ def _directory(conn: Connection, runs: Sequence[_Run]) -> dict[str, DirectoryEnt
 def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> dict[str, list[Target]]:
     addresses = {key: entry.addresses for key, entry in directory.items()}
     return {run.incident.id: rules.resolve_targets(run.channels, addresses) for run in runs}
+
+
+def follow_clock(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """The clock was set back by so much: what is so long to wait stays so long, and ends by the new time.
+
+    Snoozes and windows end when their owner said; whether a heartbeat is calm, its own rule says.
+    """
+    store.set_timers_back(conn, ("escalate", "failover", "remind", "storm_release", "dependency_release"), by_ms, now)
 
 
 due_kinds = store.due_kinds
