@@ -232,6 +232,22 @@ async def test_a_release_that_fails_is_rolled_back_and_done_once_at_the_next_loo
         assert await _storms(lifesign) == [("closed", 21)]
 
 
+async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
+    policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
+    for number in range(21):
+        await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
+    await lifesign.advance(61)
+    assert len(_texts(ledger)) == 1
+    ledger.script("ops", {"status": 404, "body": "no_service"})
+
+    await lifesign.advance(121)
+
+    assert told(ledger, "second") == [(180, "incident.opened")] * 21
+
+
 # Digests ------------------------------------------------------------------------------------------------------------
 async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)

@@ -313,6 +313,24 @@ def page_states(conn: Connection, incident_ids: Iterable[str]) -> list[PageState
     return [PageState(*row) for row in conn.execute(query.where(N.kind == "page").distinct())]
 
 
+def alarms_among(conn: Connection, rows: Iterable[Notification]) -> list[str]:
+    """The incidents of which these messages are alarms, by themselves or folded into a digest.
+
+    Index: ix_notifications_channel.
+    """
+    rows = list(rows)
+    found = {row.incident_id for row in rows if row.kind in ALARMS and row.incident_id is not None}
+    digests = [row for row in rows if row.kind == "digest"]
+    if digests:
+        folded = select(N.incident_id).where(
+            N.channel_id.in_({row.channel_id for row in digests}),
+            N.bundle_id.in_({row.id for row in digests}),
+            N.kind == "page",
+        )
+        found |= set(conn.scalars(folded.distinct()))
+    return sorted(found)
+
+
 def times_told(conn: Connection, incident_ids: Iterable[str]) -> dict[str, int]:
     """How often a fallback channel was told of each incident. Index: ix_notifications_incident."""
     query = (
