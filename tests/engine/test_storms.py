@@ -248,6 +248,21 @@ async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
     assert told(ledger, "second") == [(180, "incident.opened")] * 21
 
 
+async def test_a_digest_that_no_provider_takes_is_told_to_others_90_s_later(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
+    policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
+    for number in range(21):
+        await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
+    await lifesign.advance(61)
+    ledger.script("ops", {"status": 500, "times": 100})
+
+    await lifesign.advance(240)
+
+    assert told(ledger, "second") == [(270, "incident.opened")] * 21
+
+
 # Digests ------------------------------------------------------------------------------------------------------------
 async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)

@@ -105,13 +105,15 @@ def release_pages(conn: Connection, incident_id: str, now: EpochMs, *, except_of
 
 
 # Many at once -------------------------------------------------------------------------------------------------------
-def tell_held(conn: Connection, storm_id: str, now: EpochMs) -> None:
-    """What a storm held back and is still of interest: one digest for each address."""
+def tell_held(conn: Connection, storm_id: str, now: EpochMs) -> list[str]:
+    """What a storm held back and is still of interest: one digest for each address; of which incidents."""
     by_target: dict[str, list[Notification]] = {}
     for row in store.held_of(conn, storm_id):
         by_target.setdefault(row.target, []).append(row)
     for target, rows in sorted(by_target.items()):
         fold(conn, rows, f"{storm_id}:digest:{now}:{target}", now, storm_id=storm_id)
+    held = (row for rows in by_target.values() for row in rows)
+    return sorted({row.incident_id for row in held if row.incident_id is not None})
 
 
 def fold(
