@@ -296,6 +296,43 @@ async def test_a_storm_and_its_digest_lead_to_the_list_of_incidents(
     ] * 2
 
 
+async def test_a_person_behind_the_fallback_channel_gets_one_message_instead_of_many(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack = await _slack(lifesign, ledger)
+    await lifesign.ask("PATCH", "/v1/settings", {"fallbackChannel": slack})
+    for number in range(11):
+        await lifesign.heartbeat(f"job {number:02}", slug=f"job-{number}", interval=86_400)
+        await lifesign.check_in(f"job-{number}", healthy=False)
+
+    await lifesign.advance(1860)
+    for number in range(11):
+        await lifesign.check_in(f"job-{number}")
+    await lifesign.advance(60)
+
+    assert [each.split(":")[0] for each in _texts(ledger)] == [
+        "11 heartbeats are unattended",
+        "11 heartbeats are unattended",
+        "11 heartbeats are back",
+    ]
+
+
+async def test_the_ends_of_flapping_are_told_one_by_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    slack = await _slack(lifesign, ledger)
+    for number in range(11):
+        await lifesign.heartbeat(f"job {number:02}", slug=f"job-{number}", interval=86_400, channels=[slack])
+        for _ in range(5):
+            await lifesign.check_in(f"job-{number}", healthy=False)
+            await lifesign.check_in(f"job-{number}")
+        await lifesign.check_in(f"job-{number}", healthy=False)
+
+    await lifesign.advance(2 * 3600)
+
+    assert sorted(each for each in _texts(ledger) if each.startswith("CALM")) == [
+        f"CALM: job {number:02}: job {number:02} is no longer flapping; it is firing" for number in range(11)
+    ]
+
+
 async def test_ten_due_messages_to_one_address_stay_ten(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)
     for number in range(10):
