@@ -575,7 +575,7 @@ async def test_whoever_leaves_while_they_wait_keeps_nobody_waiting(lifesign: Lif
             "server": None,
         }
         async with lifesign.node.api.state.diagnoses.turn(ours.ours.project_id, is_there):
-            waiting = asyncio.create_task(lifesign.node.app(scope, receive, send))
+            waiting = asyncio.ensure_future(lifesign.node.app(scope, receive, send))
             await read.wait()
             left.set()
         await waiting

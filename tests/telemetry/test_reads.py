@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -185,7 +186,7 @@ async def test_a_cursor_is_good_for_its_list_and_its_project_only(lifesign: Life
                 assert (await refused(ours, f"{path}?cursor={wrong}"))[:2] == (400, "invalid_cursor"), place
 
 
-def altered(cursor: str, place: list[object]) -> str:
+def altered(cursor: str, place: Sequence[object]) -> str:
     """The cursor of the same list and project with another place."""
     told = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     return base64.urlsafe_b64encode(json.dumps([*told[:2], *place]).encode()).decode()
