@@ -250,6 +250,21 @@ async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Li
     assert [each.split(":")[0] for each in _texts(ledger)] == ["11 heartbeats are down", "11 heartbeats are back"]
 
 
+async def test_a_storm_and_its_digest_lead_to_the_list_of_incidents(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(public_url="https://lifesign.example") as lifesign:
+        slack = await _slack(lifesign, ledger)
+        await _many(lifesign, 21, slack)
+
+        await lifesign.advance(190)
+
+    buttons = [each.json["blocks"][-1]["elements"] for each in ledger.requests("/slack/ops")]
+    assert [[(each["text"]["text"], each["url"]) for each in row] for row in buttons] == [
+        [("Details", "https://lifesign.example/incidents")]
+    ] * 2
+
+
 async def test_ten_due_messages_to_one_address_stay_ten(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)
     for number in range(10):

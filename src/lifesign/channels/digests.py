@@ -28,6 +28,7 @@ def digest(folded: Sequence[Message], now: EpochMs) -> Message:
         happened_at=now,
         items=tuple(items[:MAX_ITEMS]),
         total=len(items),
+        url="/incidents",
     )
 
 

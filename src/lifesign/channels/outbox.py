@@ -194,6 +194,11 @@ def wake_lanes(conn: Connection, channel_ids: Iterable[str], now: EpochMs) -> No
     wake_after_commit(conn, "deliver")
 
 
+def follow_clock(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """The clock was set back by so much: what is so long to wait stays so long, and ends by the new time."""
+    store.set_queue_back(conn, by_ms, now)
+
+
 figures = store.outbox_figures
 sleeping_lanes = store.sleeping_lanes
 count_dead = store.count_dead

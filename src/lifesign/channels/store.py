@@ -205,12 +205,15 @@ def hasten_lanes(conn: Connection, due: Mapping[str, EpochMs]) -> None:
 
 
 def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
-    """The incident is over: waiting pages are canceled, those on the wire or dead must not be tried again.
+    """The incident is over: waiting pages are canceled, all others must not be tried again.
+
+    Those that were sent, because their provider may still say that it could not deliver them.
 
     One statement, so that a page which another node claims at this moment is either still waiting here or already
     on the wire, never neither.
     """
-    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_((*_UNSENT, "sending", "dead")))
+    which = N.status.in_((*_UNSENT, "sending", "sent", "dead"))
+    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), which)
 
 
 def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
@@ -409,6 +412,16 @@ def due_lanes(
         .with_for_update(skip_locked=True)
     )
     return [Lane(*row) for row in rows]
+
+
+def set_queue_back(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """What waits to be sent, whatever sends, and channels that pause, do so for so much less: no index, no haste."""
+    waiting = update(notifications).where(_PENDING, N.not_before > now)
+    conn.execute(waiting.values(not_before=N.not_before - by_ms))
+    leased = update(notifications).where(_SENDING, N.lease_until > now)
+    conn.execute(leased.values(lease_until=N.lease_until - by_ms))
+    for column in (lanes.c.due_at, lanes.c.held_until, lanes.c.open_until):
+        conn.execute(update(lanes).where(column > now).values({column: column - by_ms}))
 
 
 def sleeping_lanes(conn: Connection, now: EpochMs, waiting_since: EpochMs, later_than: EpochMs) -> list[str]:
