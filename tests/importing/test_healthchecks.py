@@ -138,6 +138,23 @@ def test_flips_become_events_oldest_first() -> None:
     assert flips_in(flips) == flips_in({"flips": flips}) == told
 
 
+@pytest.mark.parametrize(
+    "flip",
+    [
+        {"timestamp": "2026-01-05T10:00:00+00:00", "up": []},
+        {"timestamp": "2026-01-05T10:00:00+00:00", "up": 2},
+        {"timestamp": "2026-01-05T10:00:00+00:00"},
+        {"timestamp": "2026-01-05T10:00:00", "up": 1},
+        {"timestamp": "yesterday", "up": 1},
+        {"up": 1},
+        "up",
+    ],
+)
+def test_a_flip_that_is_none_is_told(flip: object) -> None:
+    with pytest.raises(NotACheck):
+        flips_in([{"timestamp": "2026-01-05T11:00:00+00:00", "up": 1}, flip])
+
+
 @pytest.mark.parametrize("answer", [None, [], {}, {"checks": {}}, {"checks": None}, "x"])
 def test_an_answer_without_checks_is_none(answer: object) -> None:
     with pytest.raises(NotACheck):
