@@ -283,7 +283,8 @@ _PATHS: dict[str, dict[str, Handler]] = {
     f"checks/{_KEY}/flips": {"GET": _list_flips},
     "channels": {"GET": _list_channels},
     "badges": {"GET": _list_badges},
-    "status": {"GET": _status},
+    # What asks whether the server lives, such as `wget --spider`, often asks for the head alone.
+    "status": {"GET": _status, "HEAD": _status},
     "metrics": {"GET": _metrics},
     f"notifications/{_UUID}/status": {"POST": _notification_status},
 }
