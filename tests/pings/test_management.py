@@ -7,6 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from lifesign.db import StorageUnavailable
+from lifesign.pings import checks
 from tests.engine.steps import hook
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
@@ -175,6 +177,57 @@ async def test_channels_are_named_by_id_or_name(lifesign: Lifesign) -> None:
     assert await named("twin") == {"error": "non-unique channel identifier: twin"}
     listed = (await api(lifesign, "GET", "channels/")).json()["channels"]
     assert listed[0] == {"id": ops, "name": "ops", "kind": "webhook"}
+
+
+async def test_kinds_of_channels_are_called_as_there(lifesign: Lifesign) -> None:
+    for kind, config in (
+        ("email", {"to": "ops@example.org"}),
+        ("pagerduty", {"routingKey": "R0123456789ABCDEFGHIJKLMNOPQRSTU"}),
+        ("slack", {"webhookUrl": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX"}),
+        ("sms", {"to": "+15550100200"}),
+    ):
+        await lifesign.ask("POST", "/v1/channels", {"name": kind, "type": kind, "config": config}, expect=201)
+    key = await ping_key(lifesign, "channels:read")
+
+    listed = (await api(lifesign, "GET", "channels/", key=key)).json()["channels"]
+
+    assert [(each["name"], each["kind"]) for each in listed] == [
+        ("email", "email"),
+        ("pagerduty", "pd"),
+        ("slack", "slack"),
+        ("sms", "sms"),
+    ]
+    assert {each["id"][:3] for each in listed} == {"ch_"}
+    assert {len(each) for each in listed} == {3}
+
+
+async def test_a_policy_may_be_named_and_taken_away(lifesign: Lifesign) -> None:
+    hook = await lifesign.webhook("http://127.0.0.1:1")
+    policy = (await lifesign.policy({"channels": [hook["id"]]}))["id"]
+
+    made = await check(lifesign, name="A", policy=policy)
+
+    (heartbeat,) = (await lifesign.ask("GET", "/v1/heartbeats"))["heartbeats"]
+    (hidden,) = (await api(lifesign, "GET", "checks/", key=await ping_key(lifesign, "heartbeats:read"))).json()[
+        "checks"
+    ]
+    kept = (await api(lifesign, "POST", f"checks/{made['uuid']}", {"name": "B"})).json()
+    cleared = (await api(lifesign, "POST", f"checks/{made['uuid']}", {"policy": ""})).json()
+    assert made["policy"] == heartbeat["policy"] == kept["policy"] == policy
+    assert "policy" not in hidden
+    assert "policy" not in cleared
+
+
+async def test_a_check_too_many_is_refused_and_a_change_is_none(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(max_heartbeats=1) as lifesign:
+        await check(lifesign, name="A")
+
+        refused = await api(lifesign, "POST", "checks/", {"name": "B", "unique": ["name"]})
+        changed = await api(lifesign, "POST", "checks/", {"name": "A", "unique": ["name"], "timeout": 60})
+
+        assert (refused.status_code, refused.json()) == (403, {"error": "too many checks"})
+        assert (changed.status_code, changed.json()["timeout"]) == (200, 60)
+        assert len((await api(lifesign, "GET", "checks/")).json()["checks"]) == 1
 
 
 async def test_the_same_by_name_is_made_once_and_changed_then(lifesign: Lifesign) -> None:
@@ -416,6 +469,31 @@ async def test_the_server_tells_of_itself(start_lifesign: MakeLifesign) -> None:
     assert set(metrics.json()) == {"ts", "max_ping_id", "max_notification_id", "num_unprocessed_flips"}
     assert metrics.json()["ts"] == 1_767_614_400
     assert wrong.status_code == 403
+
+
+async def test_a_fault_of_the_server_is_told_without_its_cause(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("internal words")
+
+    def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("disk of the server")
+
+    monkeypatch.setattr(checks, "all_of", broken)
+    fault = await api(lifesign, "GET", "checks/")
+    monkeypatch.setattr(checks, "all_of", away)
+    monkeypatch.setattr("lifesign.pings.routes._answers", away)
+    passing = await api(lifesign, "GET", "checks/")
+    status = await lifesign.client(None).get("/api/v3/status/")
+
+    request_id = fault.headers["x-request-id"]
+    assert (fault.status_code, fault.json()) == (500, {"error": "internal server error", "request_id": request_id})
+    assert fault.headers["access-control-allow-origin"] == "*"
+    assert "words" not in fault.text
+    # What passes asks to come again; but whoever only asks whether the server lives is told that it does not.
+    assert (passing.status_code, passing.json(), passing.headers["retry-after"]) == (503, {"error": "overloaded"}, "1")
+    assert (status.status_code, status.json()["error"]) == (500, "internal server error")
 
 
 async def test_pings_are_listed_newest_first_and_in_pages(lifesign: Lifesign) -> None:
