@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lifesign.http.fields import has_control_characters
+
 # Any, throughout: JSON.
 Check = Mapping[str, Any]
 
@@ -54,10 +56,12 @@ def translated(check: Check) -> Translated:
     if not isinstance(check, Mapping):
         raise NotACheck("a check is not an object")
     uuid = uuid_of(check)
-    name = _text(check, "name").strip()
-    slug = _text(check, "slug")
-    shown = name or slug or f"check {uuid[:8]}"
+    name, slug = _text(check, "name").strip(), _text(check, "slug")
     remarks = []
+    if has_control_characters(name):
+        name = " ".join("".join(" " if has_control_characters(each) else each for each in name).split())
+        remarks.append("its name has line breaks or the like; here it stands on one line")
+    shown = name or slug or f"check {uuid[:8]}"
     body: dict[str, Any] = {"name": shown, "grace": _number(check, "grace"), "pingId": uuid, "origin": ORIGIN}
     if _SLUG.fullmatch(slug):
         body["slug"] = slug
