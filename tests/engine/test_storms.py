@@ -1,6 +1,6 @@
 """Storms and digests: people get one message instead of hundreds, machines get them all."""
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from lifesign.db.schema import notifications as outbox
 from lifesign.db.schema import storms, timers
@@ -75,6 +75,21 @@ async def test_who_heard_of_an_incident_by_digest_hears_of_its_end(lifesign: Lif
     *_, last = _texts(ledger)
     assert last.startswith("UP: job 01")
     assert len(_texts(ledger)) == 3
+
+
+async def test_who_heard_of_an_incident_by_a_digest_that_is_kept_no_longer_hears_of_its_end(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack = await _slack(lifesign, ledger)
+    await _many(lifesign, 21, slack)
+    await lifesign.advance(190)
+    # As the retention does after a month.
+    await lifesign.node.db.write(lambda conn: conn.execute(delete(outbox).where(outbox.c.kind == "digest")))
+
+    await lifesign.check_in("job-1")
+    await lifesign.advance(10)
+
+    assert [each.split(":")[0] for each in _texts(ledger)][2:] == ["UP"]
 
 
 async def test_machines_get_every_message_of_a_storm_at_once(lifesign: Lifesign, ledger: LedgerPeer) -> None:

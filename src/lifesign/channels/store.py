@@ -362,7 +362,11 @@ def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table 
     by_digest = exists().where(
         digest.c.id == table.c.bundle_id, digest.c.status.in_(("pending", "sending", "sent", "delivered"))
     )
-    return told | by_digest
+    # One that was sent a month ago is kept no longer; its pages are while their incident is open.
+    is_forgotten: ColumnElement[bool] = table.c.bundle_id.is_not(None) & ~exists().where(
+        digest.c.id == table.c.bundle_id
+    )
+    return told | by_digest | is_forgotten
 
 
 # Many at once -------------------------------------------------------------------------------------------------------
