@@ -457,8 +457,9 @@ def _driver(
             measurement_days=settings.vitals_retention_days,
             bot_run_days=settings.bot_run_days,
             bot_transcript_days=settings.bot_transcript_days,
+            may_delete=alive.may_delete,
         ),
-        PruneSpans(store, settings.telemetry_retention_days),
+        PruneSpans(store, settings.telemetry_retention_days, alive.may_delete),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)

@@ -313,6 +313,24 @@ def page_states(conn: Connection, incident_ids: Iterable[str]) -> list[PageState
     return [PageState(*row) for row in conn.execute(query.where(N.kind == "page").distinct())]
 
 
+def alarms_among(conn: Connection, rows: Iterable[Notification]) -> list[str]:
+    """The incidents of which these messages are alarms, by themselves or folded into a digest.
+
+    Index: ix_notifications_channel.
+    """
+    rows = list(rows)
+    found = {row.incident_id for row in rows if row.kind in ALARMS and row.incident_id is not None}
+    digests = [row for row in rows if row.kind == "digest"]
+    if digests:
+        folded = select(N.incident_id).where(
+            N.channel_id.in_({row.channel_id for row in digests}),
+            N.bundle_id.in_({row.id for row in digests}),
+            N.kind == "page",
+        )
+        found |= set(conn.scalars(folded.distinct()))
+    return sorted(found)
+
+
 def times_told(conn: Connection, incident_ids: Iterable[str]) -> dict[str, int]:
     """How often a fallback channel was told of each incident. Index: ix_notifications_incident."""
     query = (
@@ -344,7 +362,11 @@ def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table 
     by_digest = exists().where(
         digest.c.id == table.c.bundle_id, digest.c.status.in_(("pending", "sending", "sent", "delivered"))
     )
-    return told | by_digest
+    # One that was sent a month ago is kept no longer; its pages are while their incident is open.
+    is_forgotten: ColumnElement[bool] = table.c.bundle_id.is_not(None) & ~exists().where(
+        digest.c.id == table.c.bundle_id
+    )
+    return told | by_digest | is_forgotten
 
 
 # Many at once -------------------------------------------------------------------------------------------------------
@@ -354,11 +376,17 @@ def held_of(conn: Connection, storm_id: str) -> list[Notification]:
     return [Notification(*row) for row in conn.execute(held.order_by(N.id).with_for_update())]
 
 
+# Of an incident each, but for the end of a spell of flapping: what is calm need not be back.
+_FOLDS = (
+    N.kind.in_(("page", "resolve", "fallback", "reminder")) & N.incident_id.is_not(None) & ~N.idem_key.endswith(":flap")
+)
+
+
 def crowded(conn: Connection, channel_id: str, now: EpochMs) -> list[tuple[str, str]]:
     """Address and kind of which too many messages are due. Index: ix_notifications_pending."""
     query = (
         select(N.target, N.kind)
-        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.kind.in_(("page", "resolve")))
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, _FOLDS)
         .group_by(N.target, N.kind)
         .having(func.count() > CROWD)
     )
@@ -370,7 +398,7 @@ def foldable(conn: Connection, channel_id: str, target: str, kind: str, now: Epo
     query = (
         select(*_NOTIFICATION_COLUMNS)
         .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.target == target, N.kind == kind)
-        .where(~_is_blocked(), N.order_key != f"{target}:digests")
+        .where(_FOLDS, ~_is_blocked(), N.order_key != f"{target}:digests")
         .order_by(N.id)
         .limit(MAX_FOLDED)
     )

@@ -41,6 +41,7 @@ class Alive(Idle):
         self._halted_at: Reading | None = None
         self._misled_by: Span | None = None
         self._set_back_ms = 0
+        self._unsure_since: float | None = None
         self._revision = migrate.newest()
         self._correct_at = EpochMs(0)
 
@@ -58,6 +59,8 @@ class Alive(Idle):
             self._set_back_ms -= set_back_ms
             self._db.wakeups.wake({"escalate", "deliver"})
         if blind is not None:
+            if blind.to_at - blind.from_at > rules.FAR_AHEAD_MS:
+                self._unsure_since = self._clock.monotonic()
             took_s = (blind.to_at - blind.from_at) / _S
             metrics.BLIND_SECONDS.inc(took_s)
             log.warning("engine.blind", since=rfc3339(blind.from_at), until=rfc3339(blind.to_at), seconds=took_s)
@@ -125,12 +128,18 @@ class Alive(Idle):
         self._look_at_clocks()
         return self._halted_at is None
 
+    def may_delete(self) -> bool:
+        """Whether the date can be believed when it says that something is old enough to go."""
+        return not rules.is_day_unsure(self._unsure_since, self._clock.monotonic())
+
     def _look_at_clocks(self) -> None:
         before, self._seen = self._seen, Reading(self._clock.now(), self._clock.monotonic())
         jumped = rules.jump_ms(before, self._seen)
         if jumped is not None:
             self._correct_at = EpochMs(0)
             log.warning("clock.jumped", by_ms=jumped)
+            if jumped > rules.FAR_AHEAD_MS:
+                self._unsure_since = self._seen.monotonic_s
             if jumped < 0:
                 # The time of a database that several nodes share is not for one of them to follow.
                 self._set_back_ms -= jumped if self._db.is_sqlite else 0

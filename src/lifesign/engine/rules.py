@@ -11,6 +11,8 @@ _S = 1000
 CLOCKS_DIFFER_MS = 2 * _S
 """By how much two readings of the time may differ without anybody having set a clock."""
 _LONGEST_HALT_S = 60.0
+FAR_AHEAD_MS = 24 * 3600 * _S
+_UNSURE_S = 3600.0
 
 
 class Watch(NamedTuple):
@@ -63,6 +65,14 @@ def jump_ms(before: Reading, after: Reading) -> int | None:
     elapsed_ms = round((after.monotonic_s - before.monotonic_s) * _S)
     jumped = after.wall - before.wall - elapsed_ms
     return jumped if abs(jumped) > CLOCKS_DIFFER_MS else None
+
+
+def is_day_unsure(since_s: float | None, now_s: float) -> bool:
+    """Whether the date may still be a mistake: the clock went ahead by more than a day lately, or seems to have.
+
+    What a wrong date makes look old would be deleted for good; whoever puts the clock right is given an hour.
+    """
+    return since_s is not None and now_s - since_s < _UNSURE_S
 
 
 def is_halt_over(last_believed: Reading, after: Reading) -> bool:
