@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lifesign.clock import parse_timestamp
+from lifesign.clock import EpochMs, parse_timestamp
 from tests.diagnosis.runs import START_NS, Agent, agent
 from tests.harness import Json, Lifesign, MakeLifesign
 
@@ -525,6 +525,33 @@ async def test_the_overviews_tell_of_the_latest_packet(lifesign: Lifesign) -> No
     assert "| medium | tool\\_call\\_failed on a\\|b | 3 | new | Reproduce a\\|b" in report
     assert all(f"- `{each}`" in report for issue in packet["issues"] for each in issue["evidence_ids"])
     assert report.endswith("\nExternal writes need human approval.\n")
+
+
+async def test_a_packet_of_a_clock_that_was_ahead_is_not_the_latest_for_years(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        years = 1000 * 24 * HOUR_S * 1000
+        lifesign.clock.set(EpochMs(lifesign.now() + years))
+        await ours.send(ours.tool(failing=True))
+        ahead = await ours.diagnose()
+        lifesign.clock.set(EpochMs(lifesign.now() - years))
+        await ours.send(*[ours.tool(failing=True) for _ in range(3)])
+        packet = await ours.diagnose()
+        dashboard = await ours.told("GET", "/v1/dashboard")
+        report = (await ours.ask("GET", "/v1/reports/latest.md")).text
+        [entry] = (await ours.told("GET", "/v1/issues"))["issues"]
+        await lifesign.advance(60)
+        verified = await ours.told("POST", "/v1/runs/verify", {"fingerprints": [entry["fingerprint"]]})
+
+    assert ahead["issues"][0]["fingerprint"] == packet["issues"][0]["fingerprint"]
+    assert dashboard["latest_packet"]["packet_id"] == packet["packet_id"]
+    assert dashboard["top_issues"] == packet["issues"]
+    assert "- Failures: 3\n" in report
+    assert (entry["last_packet_id"], entry["count"], entry["last_seen"]) == (
+        packet["packet_id"],
+        3,
+        "2026-01-05T12:00:00.000Z",
+    )
+    assert verified["packet_id"] == packet["packet_id"]
 
 
 # Several at once ----------------------------------------------------------------------------------------------------

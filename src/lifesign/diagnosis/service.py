@@ -21,7 +21,7 @@ from lifesign.diagnosis import alerts, store
 from lifesign.diagnosis.details import Details, Fetch
 from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.diagnosis.issues import Issue, fingerprint_of
-from lifesign.diagnosis.ledger import entered
+from lifesign.diagnosis.ledger import SET_BACK_MS, entered
 from lifesign.diagnosis.packet import Examined, Json, examined, issues_in, packet_of
 from lifesign.diagnosis.refusals import DiagnosisBusy, DiagnosisTimeout, IssueNotFound, PacketNotFound
 from lifesign.diagnosis.store import Decided as Decided  # noqa: PLC0414 - what is decided here has this type
@@ -46,7 +46,6 @@ LIMIT_S: Final = 60
 StillAsked = Callable[[], Awaitable[None]]
 """Raises when nobody waits for the answer any more."""
 
-latest_packet = store.latest_packet
 heads = store.heads
 decisions = store.decisions
 list_entries = store.list_entries
@@ -234,7 +233,13 @@ def _keep(
     lock_project(conn, packet.project_id)
     known = store.entries(conn, packet.project_id, packet.environment, [each.fingerprint for each in issues])
     changed = [
-        entered(known.get(each.fingerprint), each, environment=packet.environment, packet_id=packet.id)
+        entered(
+            known.get(each.fingerprint),
+            each,
+            environment=packet.environment,
+            packet_id=packet.id,
+            now=packet.created_at,
+        )
         for each in issues
     ]
     store.save_entries(conn, packet.project_id, changed)
@@ -247,6 +252,11 @@ def lock_project(conn: Connection, project_id: str) -> None:
     """One change of a project's ledger at a time, and none once it is deleted. Raises ProjectNotFound."""
     projects.lock(conn, project_id)
     projects.project(conn, project_id)
+
+
+def latest_packet(conn: Connection, project_id: str, now: EpochMs) -> StoredPacket | None:
+    """The newest packet of a project, of which none is from days to come, made before the clock was put back."""
+    return store.latest_packet(conn, project_id, EpochMs(now + SET_BACK_MS))
 
 
 def find_packet(conn: Connection, project_id: str, packet_id: str) -> StoredPacket:
