@@ -269,8 +269,7 @@ def _refusal(body: dict[str, Json], status: int, path: str) -> str:
     lines = [str(message or f"the server answered with status {status}")]
     if status == _UNAUTHORIZED:
         lines[0] += f"; {GET_A_KEY}"
-    elif status == _NOT_FOUND and lines[0].endswith("not found"):
-        # Where the message names nothing, the path does.
+    elif status == _NOT_FOUND:
         lines[0] += f": {path}"
     return "\n  ".join([*lines, *_details(told.get("details")), *_flaws(body.get("data"))])
 
