@@ -411,6 +411,11 @@ async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> Non
         after = await db.write(systems.adopt_windows, windows, after=after, tuning=tuning, now=now)
 
 
+def _lag_ms(driver: Driver, now: EpochMs) -> int:
+    """How late the latest of the loops is that must run for a silence to be told."""
+    return max(driver.lag_ms(name, now) for name in ("sweep", "escalate", "deliver"))
+
+
 def _driver(
     settings: Settings,
     clock: Clock,
@@ -433,7 +438,7 @@ def _driver(
     )
     alive = Alive(db, clock, node_id, watch)
     outbound, url = courier.kit.outbound, settings.deadman_url
-    deadman = None if url is None else Deadman(outbound, url, lambda: driver.pulses["sweep"].lag_ms)
+    deadman = None if url is None else Deadman(outbound, url, lambda: _lag_ms(driver, clock.now()))
     loops: list[Loop] = [
         alive,
         Sweep(db, tuning, watch, may_fire=alive.may_fire, is_manual=is_manual, monotonic=clock.monotonic),
@@ -452,8 +457,9 @@ def _driver(
             measurement_days=settings.vitals_retention_days,
             bot_run_days=settings.bot_run_days,
             bot_transcript_days=settings.bot_transcript_days,
+            may_delete=alive.may_delete,
         ),
-        PruneSpans(store, settings.telemetry_retention_days),
+        PruneSpans(store, settings.telemetry_retention_days, alive.may_delete),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)

@@ -104,6 +104,21 @@ async def test_a_text_that_was_not_delivered_is_dead_and_the_next_step_runs(
     assert (failed["error"], failed["final"]) == ("30003: the provider could not deliver it", True)
 
 
+async def test_a_text_of_which_it_is_heard_after_the_end_that_it_was_not_delivered_is_not_sent_again(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await _text(lifesign, ledger)
+    await lifesign.ask("POST", "/v1/heartbeats/job/ack")
+    await _call(lifesign, STATUS, MessageSid=await _sid(lifesign), MessageStatus="undelivered", ErrorCode="30003")
+    (text,) = await notifications(lifesign, "job")
+    assert text["status"] == "dead"
+
+    refused = await lifesign.ask("POST", f"/v1/notifications/{text['id']}/retry", expect=400)
+
+    assert refused["error"]["code"] == "INVALID_STATE"
+    assert len(ledger.requests(MESSAGES)) == 1
+
+
 async def test_a_report_about_a_text_nobody_sent_is_taken_and_changes_nothing(
     lifesign: Lifesign, ledger: LedgerPeer
 ) -> None:

@@ -251,6 +251,22 @@ def test_an_export_names_a_variable_for_each_secret_and_holds_none() -> None:
     assert "****" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "written"), [("", None), (" ", None), ("two\r\nlines\t", "two lines"), (" a  b ", "a  b")]
+)
+def test_a_name_that_only_clients_of_healthchecks_give_is_exported_as_one_that_can_be_applied(
+    name: str, written: str | None
+) -> None:
+    present = on_server(channels=[], policies=[], heartbeats=[JOB | {"name": name, "policy": None}])
+
+    text, _ = exported("default", present, NOW)
+
+    job = documents.parsed(text, "f").content["heartbeats"]["job"]
+    assert job.get("name") == written
+    plan = planned(text, present)
+    assert (plan.changes, plan.untouched) == ((), 1)
+
+
 def test_windows_that_are_over_are_not_exported() -> None:
     windows: list[Row] = [
         {"id": "mw_1", "name": "gone", "startsAt": "2026-01-01T00:00:00.000Z", "endsAt": NOW, "all": True},

@@ -111,6 +111,13 @@ def test_the_first_version_tells_the_uuid_in_an_address_and_keywords_of_subjects
     assert found.body["pings"] == {"filterSubject": True, "successKeywords": "done", "failureKeywords": "FAILED"}
 
 
+def test_a_name_of_several_lines_is_put_on_one_and_told() -> None:
+    found = translated(CHECK | {"name": " Nightly\r\nbackup\tof  db\n"})
+
+    assert (found.name, found.body["name"]) == ("Nightly backup of db", "Nightly backup of db")
+    assert found.remarks == ("its name has line breaks or the like; here it stands on one line",)
+
+
 def test_a_slug_that_is_none_here_is_told() -> None:
     found = translated(CHECK | {"slug": "hb_x"})
 
@@ -136,6 +143,23 @@ def test_flips_become_events_oldest_first() -> None:
     ]
 
     assert flips_in(flips) == flips_in({"flips": flips}) == told
+
+
+@pytest.mark.parametrize(
+    "flip",
+    [
+        {"timestamp": "2026-01-05T10:00:00+00:00", "up": []},
+        {"timestamp": "2026-01-05T10:00:00+00:00", "up": 2},
+        {"timestamp": "2026-01-05T10:00:00+00:00"},
+        {"timestamp": "2026-01-05T10:00:00", "up": 1},
+        {"timestamp": "yesterday", "up": 1},
+        {"up": 1},
+        "up",
+    ],
+)
+def test_a_flip_that_is_none_is_told(flip: object) -> None:
+    with pytest.raises(NotACheck):
+        flips_in([{"timestamp": "2026-01-05T11:00:00+00:00", "up": 1}, flip])
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"checks": {}}, {"checks": None}, "x"])

@@ -7,6 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from lifesign.db import StorageUnavailable
+from lifesign.pings import checks
 from tests.engine.steps import hook
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
@@ -177,6 +179,57 @@ async def test_channels_are_named_by_id_or_name(lifesign: Lifesign) -> None:
     assert listed[0] == {"id": ops, "name": "ops", "kind": "webhook"}
 
 
+async def test_kinds_of_channels_are_called_as_there(lifesign: Lifesign) -> None:
+    for kind, config in (
+        ("email", {"to": "ops@example.org"}),
+        ("pagerduty", {"routingKey": "R0123456789ABCDEFGHIJKLMNOPQRSTU"}),
+        ("slack", {"webhookUrl": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX"}),
+        ("sms", {"to": "+15550100200"}),
+    ):
+        await lifesign.ask("POST", "/v1/channels", {"name": kind, "type": kind, "config": config}, expect=201)
+    key = await ping_key(lifesign, "channels:read")
+
+    listed = (await api(lifesign, "GET", "channels/", key=key)).json()["channels"]
+
+    assert [(each["name"], each["kind"]) for each in listed] == [
+        ("email", "email"),
+        ("pagerduty", "pd"),
+        ("slack", "slack"),
+        ("sms", "sms"),
+    ]
+    assert {each["id"][:3] for each in listed} == {"ch_"}
+    assert {len(each) for each in listed} == {3}
+
+
+async def test_a_policy_may_be_named_and_taken_away(lifesign: Lifesign) -> None:
+    hook = await lifesign.webhook("http://127.0.0.1:1")
+    policy = (await lifesign.policy({"channels": [hook["id"]]}))["id"]
+
+    made = await check(lifesign, name="A", policy=policy)
+
+    (heartbeat,) = (await lifesign.ask("GET", "/v1/heartbeats"))["heartbeats"]
+    (hidden,) = (await api(lifesign, "GET", "checks/", key=await ping_key(lifesign, "heartbeats:read"))).json()[
+        "checks"
+    ]
+    kept = (await api(lifesign, "POST", f"checks/{made['uuid']}", {"name": "B"})).json()
+    cleared = (await api(lifesign, "POST", f"checks/{made['uuid']}", {"policy": ""})).json()
+    assert made["policy"] == heartbeat["policy"] == kept["policy"] == policy
+    assert "policy" not in hidden
+    assert "policy" not in cleared
+
+
+async def test_a_check_too_many_is_refused_and_a_change_is_none(start_lifesign: MakeLifesign) -> None:
+    async with start_lifesign(max_heartbeats=1) as lifesign:
+        await check(lifesign, name="A")
+
+        refused = await api(lifesign, "POST", "checks/", {"name": "B", "unique": ["name"]})
+        changed = await api(lifesign, "POST", "checks/", {"name": "A", "unique": ["name"], "timeout": 60})
+
+        assert (refused.status_code, refused.json()) == (403, {"error": "too many checks"})
+        assert (changed.status_code, changed.json()["timeout"]) == (200, 60)
+        assert len((await api(lifesign, "GET", "checks/")).json()["checks"]) == 1
+
+
 async def test_the_same_by_name_is_made_once_and_changed_then(lifesign: Lifesign) -> None:
     first = await api(lifesign, "POST", "checks/", {"name": "A", "unique": ["name"]})
     second = await api(lifesign, "POST", "checks/", {"name": "A", "unique": ["name"], "timeout": 60})
@@ -284,6 +337,7 @@ async def test_checks_are_listed_by_tags_and_slug_and_in_pages_if_asked(lifesign
         return [each["name"] for each in (await api(lifesign, "GET", f"checks/?{query}")).json()["checks"]]
 
     assert await listed("") == ["a", "b", "c"]
+    assert (await api(lifesign, "GET", "checks")).json() == (await api(lifesign, "GET", "checks/")).json()
     assert await listed("tag=x&tag=y") == ["a"]
     assert await listed("slug=b") == ["b"]
     assert await listed("tag=nothing") == []
@@ -310,7 +364,12 @@ async def test_who_may_only_read_sees_nothing_that_lets_them_ping(lifesign: Life
     assert flips.json() == {"flips": []}
     for method, path in (
         ("POST", "checks/"),
+        ("POST", f"checks/{made['uuid']}"),
+        ("POST", f"checks/{made['uuid']}/pause"),
+        ("POST", f"checks/{made['uuid']}/resume"),
         ("GET", f"checks/{made['uuid']}/pings/"),
+        ("GET", f"checks/{made['uuid']}/pings/1/body"),
+        ("GET", "channels/"),
         ("DELETE", f"checks/{made['uuid']}"),
     ):
         answer = await api(lifesign, method, path, key=key)
@@ -358,7 +417,8 @@ async def test_what_is_not_there_is_told_as_json(
     answer = await api(lifesign, method, path)
 
     assert (answer.status_code, answer.json()) == (status, {"error": text})
-    assert ("allow" in answer.headers) == (status == 405)
+    allowed = {"checks/": "GET, POST, OPTIONS", f"checks/{UNKNOWN}": "GET, POST, DELETE, OPTIONS"}
+    assert answer.headers.get("allow") == (allowed[path] if status == 405 else None)
 
 
 async def test_a_check_of_another_project_is_nobody_elses(lifesign: Lifesign) -> None:
@@ -400,13 +460,40 @@ async def test_what_browsers_ask_first_is_answered(lifesign: Lifesign) -> None:
 async def test_the_server_tells_of_itself(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(metrics_key=SecretStr("scraper")) as lifesign:
         status = await lifesign.client(None).get("/api/v1/status/")
+        head = await lifesign.client(None).head("/api/v3/status/")
         metrics = await lifesign.client(None).get("/api/v3/metrics/", headers={"X-Metrics-Key": "scraper"})
         wrong = await lifesign.client(None).get("/api/v3/metrics/", headers={"X-Metrics-Key": "other"})
 
     assert (status.status_code, status.text) == (200, "OK")
+    assert head.status_code == 200
     assert set(metrics.json()) == {"ts", "max_ping_id", "max_notification_id", "num_unprocessed_flips"}
     assert metrics.json()["ts"] == 1_767_614_400
     assert wrong.status_code == 403
+
+
+async def test_a_fault_of_the_server_is_told_without_its_cause(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("internal words")
+
+    def away(*_: object, **__: object) -> None:
+        raise StorageUnavailable("disk of the server")
+
+    monkeypatch.setattr(checks, "all_of", broken)
+    fault = await api(lifesign, "GET", "checks/")
+    monkeypatch.setattr(checks, "all_of", away)
+    monkeypatch.setattr("lifesign.pings.routes._answers", away)
+    passing = await api(lifesign, "GET", "checks/")
+    status = await lifesign.client(None).get("/api/v3/status/")
+
+    request_id = fault.headers["x-request-id"]
+    assert (fault.status_code, fault.json()) == (500, {"error": "internal server error", "request_id": request_id})
+    assert fault.headers["access-control-allow-origin"] == "*"
+    assert "words" not in fault.text
+    # What passes asks to come again; but whoever only asks whether the server lives is told that it does not.
+    assert (passing.status_code, passing.json(), passing.headers["retry-after"]) == (503, {"error": "overloaded"}, "1")
+    assert (status.status_code, status.json()["error"]) == (500, "internal server error")
 
 
 async def test_pings_are_listed_newest_first_and_in_pages(lifesign: Lifesign) -> None:
@@ -471,6 +558,11 @@ async def test_badges_tell_the_worst_of_what_they_stand_for(lifesign: Lifesign) 
     assert sorted(urls) == ["*", "a/b", "prod"]
     assert await shown(urls["*"]["json3"]) == {"status": "late", "total": 2, "grace": 1, "down": 0}
     assert (await shown(urls["*"]["json"]))["status"] == "up"
+    of_late = late["badge_url"].replace(".svg", ".json")
+    assert await shown(of_late) == {"status": "up", "total": 1, "grace": 1, "down": 0}
+    assert await shown(of_late.replace("/b/2/", "/b/3/")) == {"status": "late", "total": 1, "grace": 1, "down": 0}
+    await api(lifesign, "POST", f"checks/{late['uuid']}/pause")
+    assert await shown(urls["prod"]["json3"]) == {"status": "up", "total": 2, "grace": 0, "down": 0}
     assert await shown(urls["a/b"]["shields"]) == {
         "schemaVersion": 1,
         "label": "a/b",
@@ -515,7 +607,13 @@ async def test_prometheus_can_scrape_a_project(lifesign: Lifesign) -> None:
     await check(lifesign, name='A "b"\\\n', tags="prod x")
     down = await check(lifesign, name="B", tags="prod")
     await send(lifesign, down["ping_url"] + "/fail")
+    late, paused = await check(lifesign, name="late", timeout=60), await check(lifesign, name="paused")
+    await send(lifesign, late["ping_url"])
+    await send(lifesign, late["ping_url"] + "/start")
+    await api(lifesign, "POST", f"checks/{paused['uuid']}/pause")
+    await lifesign.advance(61)
     key = await ping_key(lifesign, "heartbeats:read")
+    (seen, *_) = (await api(lifesign, "GET", "checks/", key=key)).json()["checks"]
     project = (await api(lifesign, "GET", "badges/")).json()["badges"]["*"]["svg"].split("/")[4]
 
     in_url = await lifesign.client(None).get(f"/projects/{project}/metrics/{key}")
@@ -524,14 +622,25 @@ async def test_prometheus_can_scrape_a_project(lifesign: Lifesign) -> None:
     assert in_url.content == by_header.content
     assert in_url.headers["content-type"].startswith("text/plain; version=0.0.4")
     families = {each.name: each.samples for each in text_string_to_metric_families(in_url.text)}
-    assert {(each.labels["name"], each.value) for each in families["hc_check_up"]} == {('A "b"\\\n', 1), ("B", 0)}
+    first, *_ = families["hc_check_up"]
+    assert first.labels == {"name": 'A "b"\\\n', "tags": "prod x", "unique_key": seen["unique_key"]}
+    names = ('A "b"\\\n', "B", "late", "paused")
+    for family, values in (
+        ("hc_check_up", (1, 0, 1, 1)),
+        ("hc_check_started", (0, 0, 1, 0)),
+        ("hc_check_grace", (0, 0, 1, 0)),
+        ("hc_check_paused", (0, 0, 0, 1)),
+    ):
+        assert [(each.labels["name"], each.value) for each in families[family]] == list(zip(names, values, strict=True))
     assert {(each.labels["tag"], each.value) for each in families["hc_tag_up"]} == {("prod", 0), ("x", 1)}
-    assert [each.value for each in families["hc_checks_total"]] == [2]
+    assert [each.value for each in families["hc_checks_total"]] == [4]
     assert [each.value for each in families["hc_checks_down_total"]] == [1]
     for path, status in (
         (f"/projects/nonsense/metrics/{key}", 400),
         (f"/projects/{project}/metrics/wrong", 401),
+        (f"/projects/{project}/metrics/", 401),
         (f"/projects/{project}/metrics/test-admin-key-0123456789", 401),
         (f"/projects/{UNKNOWN}/metrics/{key}", 403),
     ):
-        assert (await lifesign.client(None).get(path)).status_code == status, path
+        answer = await lifesign.client(None).get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/plain; charset=utf-8"), path

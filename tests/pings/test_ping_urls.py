@@ -4,10 +4,12 @@ import asyncio
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from lifesign.db import WriterBusy
-from lifesign.db.schema import ping_rids
+from lifesign.db.schema import events, ping_rids
+from lifesign.engine import retention
+from lifesign.engine.retention import History
 from tests.engine.steps import hook, told
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
@@ -79,6 +81,26 @@ async def test_a_failure_is_told_at_once_and_so_is_its_end(lifesign: Lifesign, l
         {"timestamp": "2026-01-05T12:01:00+00:00", "up": 0},
         {"timestamp": "2026-01-05T12:00:00+00:00", "up": 1},
     ]
+
+
+async def test_flips_are_none_the_more_for_check_ins_that_were_pruned(lifesign: Lifesign) -> None:
+    made = await check(lifesign)
+    for _ in range(3):
+        await send(lifesign, made["ping_url"])
+        await lifesign.advance(60)
+    await send(lifesign, made["ping_url"] + "/fail")
+    path = f"checks/{made['uuid']}/flips/"
+    before = (await api(lifesign, "GET", path)).json()["flips"]
+    (heartbeat,) = (await lifesign.ask("GET", "/v1/heartbeats"))["heartbeats"]
+    oldest = select(func.min(events.c.seq)).where(events.c.type == "checkin")
+    armed_by = await lifesign.node.db.read(lambda conn: conn.scalar(oldest))
+
+    surplus = History(heartbeat["id"], exists=True, surplus_up_to=armed_by)
+    assert await lifesign.node.db.write(retention.delete_surplus, surplus, 10) == 1
+
+    assert [each["up"] for each in before] == [0, 1]
+    # Not the oldest check-in that is left, at which it was up already.
+    assert (await api(lifesign, "GET", path)).json()["flips"] == before[:1]
 
 
 @pytest.mark.parametrize(("status", "kind"), [("0", "success"), ("00", "success"), ("7", "fail"), ("255", "fail")])

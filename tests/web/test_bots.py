@@ -78,9 +78,13 @@ async def test_the_stop_switch_stops_the_bots_with_a_reason_and_lets_them_run_ag
     assert "Odd &lt;script&gt;alert(1)" in stopped
     assert (await settings(lifesign))["stopped"] == 1
     assert (await beaten(lifesign, run))["cancel"] is True
+    # On every page, or somebody wonders for a day why nothing runs.
+    banner = "Stopped The stop switch of this project's bots is on since 2026-01-05 12:00 UTC"
+    assert banner in said(await owner.get("/"))
 
     await owner.post("/bots/resume")
 
+    assert "stop switch" not in said(await owner.get("/"))
     assert (await settings(lifesign))["stopped"] == 0
     assert "Let them run again" not in await owner.get("/bots")
 

@@ -31,7 +31,8 @@ async def test_a_key_is_shown_once_and_may_what_was_ticked(lifesign: Lifesign) -
         assert (await job.get("/v1/channels")).status_code == 403
     page = await owner.get("/keys")
     assert token not in page
-    assert re.search(r"jobs lsk_\w+… checkins:write heartbeats:read", said(page))
+    made_used_expires = "2026-01-05 12:00 UTC 2026-01-05 12:00 UTC 2026-02-04 12:00 UTC"
+    assert re.search(rf"jobs lsk_\w+… checkins:write heartbeats:read {made_used_expires}", said(page))
     [key] = [each for each in (await lifesign.ask("GET", "/v1/keys"))["keys"] if each["name"] == "jobs"]
     assert key["expiresAt"] == "2026-02-04T12:00:00.000Z"
 

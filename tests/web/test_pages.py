@@ -1,5 +1,6 @@
 """Pages of heartbeats and incidents: what they show, what they do, and to whom they refuse it."""
 
+import html
 import re
 from typing import Any
 from urllib.parse import quote
@@ -47,6 +48,37 @@ async def test_a_heartbeat_is_made_by_a_form_and_shows_how_it_checks_in(lifesign
     assert "every 1h, 5m of grace" in page
     assert f"Made by {OWNER}" in page
     assert 'curl -fsS -m 10 --retry 5 -X POST http://lifesign.test/v1/heartbeats/backup/checkin -H "Auth' in page
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_recipes_are_there_for_whatever_runs_the_job(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    by_cron = {"mode": "scheduled", "schedule": "15 3 * * 1"}
+    by_systemd = {"mode": "scheduled", "schedule": "Mon..Fri 06:30"}
+    made = [await lifesign.heartbeat("Job", **each) for each in (by_cron, by_systemd, {})]
+
+    pages = [html.unescape(await owner.get(f"/heartbeats/{each['id']}")) for each in made]
+
+    cron, systemd, recurring = [re.findall(r"<pre tabindex=\"0\">(.*?)</pre>", each, re.DOTALL) for each in pages]
+    url = "http://lifesign.test/v1/heartbeats/job/checkin"
+    curl = f'curl -fsS -m 10 --retry 5 -X POST {url} -H "Authorization: Bearer '
+    unit = "[Service]\nType=oneshot\nEnvironmentFile=/etc/lifesign.env\n"
+    unit += "ExecStart=lifesign run job -- /usr/local/bin/your-command"
+    python = "import urllib.request\n\nurllib.request.urlopen(urllib.request.Request(\n"
+    python += f'    "{url}",\n    method="POST", headers={{"Authorization": f"Bearer {{KEY}}"}},\n), timeout=10)'
+    assert cron == [
+        f'{curl}$KEY"',
+        f"curl -fsS -m 10 --retry 5 -o /dev/null {made[0]['pingUrl']}",
+        "LIFESIGN_URL=http://lifesign.test LIFESIGN_KEY=$KEY lifesign run job -- ./your-command",
+        f'15 3 * * 1 ./your-command && {curl}$KEY"',
+        unit,
+        python,
+        f'- name: Tell Lifesign\n  if: success()\n  run: {curl}${{{{ secrets.LIFESIGN_KEY }}}}"',
+    ]
+    # What cron cannot read does not stand in a crontab.
+    assert (len(systemd), len(recurring)) == (6, 7)
+    assert not any("your-command &&" in each for each in systemd)
+    assert recurring[3].startswith("0 2 * * * ./your-command && ")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

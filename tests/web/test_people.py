@@ -231,6 +231,20 @@ async def test_wrong_passwords_slow_down_where_they_come_from_whatever_the_accou
     assert attacker.last.headers["retry-after"] == "30"
 
 
+async def test_whoever_finds_a_browser_signed_in_cannot_try_passwords_there_for_long(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    form = {"current": "a wrong password", "password": "harbour violin cactus 9", "again": "harbour violin cactus 9"}
+    for _ in range(5):
+        assert "Present password is not your password" in said(await owner.post("/account/password", form, expect=400))
+
+    page = await owner.post("/account/password", form | {"current": PASSWORD}, expect=429, accept="text/html")
+
+    assert owner.last.headers["retry-after"] == "30"
+    assert "try again in 30 s" in said(page)
+    await lifesign.advance(30)
+    assert await owner.post("/account/password", form | {"current": PASSWORD}) == "/account"
+
+
 async def test_a_reset_lets_a_slowed_owner_in_at_once(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(trusted_proxies="127.0.0.1/32") as lifesign:
         await signed_up(lifesign)
@@ -303,12 +317,16 @@ async def test_pages_show_the_project_that_was_switched_to_and_no_other(lifesign
     made = await command(lifesign, "/admin/projects", {"name": "Lab", "tenant": "research"}, expect=201)
     owner = await signed_up(lifesign)
     await owner.post("/account/project", {"project": made["id"]}, expect=403)
+    assert 'action="/account/project"' not in await owner.get("/")
     await signed_up(lifesign, OWNER, "viewer", made["id"])
-    await owner.get("/account")
+    header = (await owner.get("/")).partition("</header>")[0]
+    switcher = header.partition('<form method="post" action="/account/project">')[2].partition("</form>")[0]
+    assert said(switcher) == "Project default Lab Switch"
 
     await owner.post("/account/project", {"project": made["id"]})
 
     assert "Lab viewer, shown now" in said(await owner.get("/account"))
+    assert f'value="{made["id"]}" selected' in await owner.get("/")
 
 
 async def test_whoever_belongs_to_no_project_any_more_is_told_so(lifesign: Lifesign) -> None:

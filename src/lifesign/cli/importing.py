@@ -59,7 +59,7 @@ def healthchecks(
     ] = options.DEFAULT_URL,
     key: options.Key = None,
 ) -> None:
-    """Make a heartbeat for each check of a Healthchecks server; existing ping URLs go on working."""
+    """Make a heartbeat for each check of a Healthchecks server; existing ping URLs with a UUID go on working."""
     from lifesign.importing import healthchecks as checks
 
     source = _Source(over_network(url, None), api_key or _missing_key())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lifesign.http.fields import has_control_characters
+
 # Any, throughout: JSON.
 Check = Mapping[str, Any]
 
@@ -54,10 +56,12 @@ def translated(check: Check) -> Translated:
     if not isinstance(check, Mapping):
         raise NotACheck("a check is not an object")
     uuid = uuid_of(check)
-    name = _text(check, "name").strip()
-    slug = _text(check, "slug")
-    shown = name or slug or f"check {uuid[:8]}"
+    name, slug = _text(check, "name").strip(), _text(check, "slug")
     remarks = []
+    if has_control_characters(name):
+        name = " ".join("".join(" " if has_control_characters(each) else each for each in name).split())
+        remarks.append("its name has line breaks or the like; here it stands on one line")
+    shown = name or slug or f"check {uuid[:8]}"
     body: dict[str, Any] = {"name": shown, "grace": _number(check, "grace"), "pingId": uuid, "origin": ORIGIN}
     if _SLUG.fullmatch(slug):
         body["slug"] = slug
@@ -145,20 +149,26 @@ def channels_in(answer: object) -> dict[str, str]:
 
 
 def flips_in(answer: object) -> list[dict[str, str]]:
-    """The flips of a check, as events of ours, oldest first. Healthchecks sends a bare list. Raises NotACheck."""
+    """The flips of a check, as events of ours, oldest first; they stand in a member or alone. Raises NotACheck."""
     found = answer.get("flips") if isinstance(answer, Mapping) else answer
     if not isinstance(found, list):
         raise NotACheck("there is no list of flips")
     told = []
     for each in found:
-        if not isinstance(each, Mapping) or each.get("up") not in {0, 1} or not isinstance(each.get("timestamp"), str):
+        if not isinstance(each, Mapping) or str(each.get("up")) not in {"0", "1"}:
             raise NotACheck("a flip is none")
-        try:
-            datetime.fromisoformat(each["timestamp"])
-        except ValueError:
-            raise NotACheck("a flip has no time") from None
+        if not _is_instant(each.get("timestamp")):
+            raise NotACheck("a flip has no time")
         told.append({"type": "resolved" if each["up"] else "firing", "createdAt": each["timestamp"]})
     return sorted(told, key=lambda each: datetime.fromisoformat(each["createdAt"]))
+
+
+def _is_instant(value: object) -> bool:
+    """Whether it is a time with its offset: the others cannot be put in order."""
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _S = 1000
 _MAX_CHANNELS = 1000
 # Events that count as pings, in the order of their numbers.
 _PINGS = ("checkin", "checkin_unhealthy", "run_started", "log", "ignored")
+_CHECKINS = {"checkin", "checkin_unhealthy"}
 _FLIPS = {"firing": 0, "resolved": 1, "acked": 1, "paused": 0}
 _CHUNK = 500
 
@@ -294,7 +295,8 @@ def list_flips(conn: Connection, heartbeat: Heartbeat, *, start: EpochMs, end: E
     """When a check went up and down, newest first.  Source: spec "Pings", section 5."""
     rows = _whole_history(conn, heartbeat.id)
     flips: list[tuple[EpochMs, int]] = []
-    is_armed = False
+    # Only the newest check-ins are kept: the oldest of those is no arming, which would wander along with it.
+    is_armed = heartbeat.checkin_count > sum(row.type in _CHECKINS for row in rows)
     for row in rows:
         if row.type in _FLIPS:
             flips.append((row.created_at, _FLIPS[row.type]))

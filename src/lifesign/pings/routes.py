@@ -17,6 +17,7 @@ from starlette.routing import Route
 from lifesign.auth.rules import Caller, Unauthorized
 from lifesign.auth.service import Keyring, noted
 from lifesign.clock import EpochMs
+from lifesign.db import StorageUnavailable
 from lifesign.heartbeats import service as heartbeats
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.http.answers import json_answer
@@ -246,7 +247,11 @@ async def _list_badges(asked: Asked) -> Response:
 
 
 async def _status(asked: Asked) -> Response:
-    await context_of(asked.request).db.read(_answers)
+    try:
+        await context_of(asked.request).db.read(_answers)
+    except StorageUnavailable:
+        # Not 503 as elsewhere, which says to come again: this is the answer to what was asked.
+        raise CheckRefused(500, "internal server error") from None
     return Response("OK", headers=_CORS, media_type="text/plain")
 
 
@@ -283,7 +288,8 @@ _PATHS: dict[str, dict[str, Handler]] = {
     f"checks/{_KEY}/flips": {"GET": _list_flips},
     "channels": {"GET": _list_channels},
     "badges": {"GET": _list_badges},
-    "status": {"GET": _status},
+    # What asks whether the server lives, such as `wget --spider`, often asks for the head alone.
+    "status": {"GET": _status, "HEAD": _status},
     "metrics": {"GET": _metrics},
     f"notifications/{_UUID}/status": {"POST": _notification_status},
 }

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lifesign import schedule
 from lifesign.auth.rules import Caller
 from lifesign.clock import EpochMs
 from lifesign.events import service as events
@@ -210,11 +211,19 @@ async def show(request: Request, heartbeat_id: str) -> Response:
         meant=forms.in_words(_definition(heartbeat)),
         base=base_url(request),
         mail_domain=_mail_domain(request),
+        cron=_crontab_schedule(heartbeat),
         ref=heartbeat.slug or heartbeat.id,
         width=WIDTH,
         snoozes=_SNOOZES,
         is_first_page=not is_seq,
     )
+
+
+def _crontab_schedule(heartbeat: Heartbeat) -> str | None:
+    """When a line of a crontab runs the job; None where it runs by a schedule of systemd's, which cron cannot read."""
+    if heartbeat.schedule is None:
+        return "0 2 * * *"
+    return None if schedule.is_on_calendar(heartbeat.schedule) else heartbeat.schedule
 
 
 def _mail_domain(request: Request) -> str | None:
