@@ -60,7 +60,7 @@ from lifesign.channels.service import Kit
 from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemClock, parse_timestamp
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
-from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.db.open import LOCK_FILE, SQLITE_FILE, NoDatabase, data_directory_lock, is_postgres
 from lifesign.diagnosis import overview_routes
 from lifesign.diagnosis import routes as diagnosis_routes
 from lifesign.diagnosis.service import Diagnoses
@@ -668,6 +668,8 @@ class OperatorApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises InvalidInput when the header names no project, or several."""
         if scope["type"] == "http":
+            # Before anything can fail: the operator is told of a project that is not there as of everything else.
+            scope[auth.OPERATOR] = None
             sent = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode())
             project_id = await self._project_id(sent.decode("latin-1"))
             scope = {**scope, auth.OPERATOR: auth.noted(auth.operator(project_id))}
@@ -695,7 +697,12 @@ def operator_way_in(node: Node) -> ASGIApp:
 
 @asynccontextmanager
 async def operator_app(settings: Settings) -> AsyncIterator[ASGIApp]:
-    """The operator's app without a server: opens the database itself, runs no engine. Raises DataDirectoryInUse."""
+    """The operator's app without a server: opens the database itself, runs no engine.
+
+    Raises DataDirectoryInUse, and NoDatabase: a key of a database that was made by mistake would open nothing.
+    """
+    if not is_postgres(settings) and not any((settings.data_dir / each).exists() for each in (SQLITE_FILE, LOCK_FILE)):
+        raise NoDatabase(settings.data_dir)
     with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
         node = await open_node(settings, is_server=False)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lifesign.cli import main, remote
-from lifesign.cli.doctor import clock_difference, directory, free_space, secret_key
+from lifesign.cli.doctor import clock_difference, directory, free_space, secret_key, spelling
 from lifesign.cli.remote import Answer
 from lifesign.db import migrate
 from lifesign.db.open import data_directory_lock
@@ -338,6 +338,8 @@ def test_an_address_that_belongs_to_something_else_is_told() -> None:
         (["heartbeats", "create", "x", "--key", "k"], "say when it must check in"),
         (["heartbeats", "create", "x", "--key", "k", "--every", "1h", "--once", "1h"], "exclude each other"),
         (["heartbeats", "update", "x", "--key", "k"], "nothing to change"),
+        (["heartbeats", "list", "--limit", "0"], "invalid value for '--limit': must be greater than or equal to 1 ("),
+        (["diagnose", "--format", "xml"], "invalid value for '--format': 'xml' is not one of"),
         (["heartbeats", "update", "x", "--key", "k", "--clear", "name"], "does not know 'name'"),
         (["policies", "create", "x", "--key", "k"], "give at least one step"),
         (["channels", "create", "slack", "--name", "x", "--key", "k"], "give --webhook-url"),
@@ -402,10 +404,27 @@ def test_keys_are_made_without_a_server_and_hold_when_one_starts(tmp_path: Path)
         assert lifesign_command("heartbeats", "list", env=env).code == 0
 
 
-def test_a_project_that_does_not_exist_is_named(server: Server) -> None:
-    ran = lifesign_command("keys", "list", "--project", "nowhere", "--data-dir", str(server.data_dir))
+@pytest.mark.parametrize("words", [("keys", "list"), ("users", "add", "ada@example.org")], ids=lambda words: words[0])
+def test_a_project_that_does_not_exist_is_named(words: tuple[str, ...], server: Server) -> None:
+    ran = lifesign_command(*words, "--project", "nowhere", "--data-dir", str(server.data_dir))
 
     assert (ran.code, ran.err) == (4, "lifesign: Invalid request: project 'nowhere' does not exist\n")
+
+
+def test_an_account_that_does_not_exist_is_named_and_nothing_else(server: Server) -> None:
+    ran = lifesign_command("users", "reset", "nobody@example.org", "--data-dir", str(server.data_dir))
+
+    assert (ran.code, ran.err) == (4, "lifesign: no account has the address nobody@example.org\n")
+
+
+def test_where_no_server_has_run_the_operator_makes_no_database_by_mistake(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+
+    ran = lifesign_command("keys", "create", "--name", "ci", "--data-dir", str(elsewhere))
+
+    assert (ran.code, ran.text) == (2, "")
+    assert ran.err.startswith(f"lifesign: there is no database in {elsewhere}; name the server's directory")
+    assert not elsewhere.exists()
 
 
 def test_a_data_directory_held_by_something_without_a_socket_is_told(tmp_path: Path) -> None:
@@ -509,6 +528,14 @@ def test_the_doctor_fails_for_a_readable_secret_and_for_a_named_server_that_is_a
     assert "3 of 13 checks failed: secret key, signup secret, server" in ran.err
     assert f"chmod 600 {tmp_path / 'secret.key'}" in ran.text
     assert f"chmod 600 {tmp_path / 'signup_upgrade_secret'}" in ran.text
+
+
+def test_the_doctor_finds_a_variable_that_is_nearly_a_setting() -> None:
+    wrong = spelling(["LIFESIGN_SMTP_USER", "LIFESIGN_SMTP_HOST", "LIFESIGN_KEY", "LIFESIGN_API_KEY", "LIFESIGN_URL"])
+
+    assert (wrong.result, wrong.found) == ("warn", "read by nobody: LIFESIGN_SMTP_USER")
+    assert wrong.todo == "did you mean LIFESIGN_SMTP_USERNAME?"
+    assert spelling(["LIFESIGN_SMTP_HOST", "LIFESIGN_KEY", "LIFESIGN_SYSTEM_SECRET", "SMTP_USER"]).result == "ok"
 
 
 def test_the_doctor_makes_nothing_where_there_is_nothing(tmp_path: Path) -> None:
