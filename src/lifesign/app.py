@@ -699,9 +699,11 @@ def operator_way_in(node: Node) -> ASGIApp:
 async def operator_app(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The operator's app without a server: opens the database itself, runs no engine.
 
-    Raises DataDirectoryInUse, and NoDatabase: a key of a database that was made by mistake would open nothing.
+    Raises DataDirectoryInUse, and NoDatabase when nobody named a directory and there is none where one would be: a key
+    of a database that was made by mistake would open nothing.
     """
-    if not is_postgres(settings) and not any((settings.data_dir / each).exists() for each in (SQLITE_FILE, LOCK_FILE)):
+    is_named = is_postgres(settings) or "data_dir" in settings.model_fields_set
+    if not is_named and not any((settings.data_dir / each).exists() for each in (SQLITE_FILE, LOCK_FILE)):
         raise NoDatabase(settings.data_dir)
     with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
         node = await open_node(settings, is_server=False)

@@ -417,14 +417,27 @@ def test_an_account_that_does_not_exist_is_named_and_nothing_else(server: Server
     assert (ran.code, ran.err) == (4, "lifesign: no account has the address nobody@example.org\n")
 
 
-def test_where_no_server_has_run_the_operator_makes_no_database_by_mistake(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+def test_where_no_server_has_run_the_operator_makes_no_database_by_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIFESIGN_DATA_DIR", raising=False)
 
-    ran = lifesign_command("keys", "create", "--name", "ci", "--data-dir", str(elsewhere))
+    assert main(["keys", "create", "--name", "ci"]) == 2
 
-    assert (ran.code, ran.text) == (2, "")
-    assert ran.err.startswith(f"lifesign: there is no database in {elsewhere}; name the server's directory")
-    assert not elsewhere.exists()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"lifesign: there is no database in {tmp_path / 'data'}; name the server's directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_named_is_made_for_the_first_start(tmp_path: Path) -> None:
+    made = lifesign_command("keys", "create", "--name", "ci", "--data-dir", str(tmp_path / "data"))
+
+    assert (made.code, made.err) == (0, "")
+    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="an-admin-key-of-mine") as server:
+        env = {"LIFESIGN_URL": server.url, "LIFESIGN_KEY": made.text.strip()}
+        assert lifesign_command("heartbeats", "list", env=env).code == 0
 
 
 def test_a_data_directory_held_by_something_without_a_socket_is_told(tmp_path: Path) -> None:
