@@ -53,8 +53,11 @@ def _parsed(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    from lifesign.cli.output import safe_lines
+
     with contextlib.suppress(OSError):
-        print(f"lifesign: {message}", file=sys.stderr)
+        # Whoever answered may have chosen the words.
+        print(f"lifesign: {safe_lines(message)}", file=sys.stderr)
     return code
 
 

@@ -5,7 +5,7 @@ One of a project at a time in each process: they read much, and two at once woul
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -43,6 +43,9 @@ WAIT_S: Final = 30
 LIMIT_S: Final = 60
 """How long a diagnosis may take."""
 
+StillAsked = Callable[[], Awaitable[None]]
+"""Raises when nobody waits for the answer any more."""
+
 latest_packet = store.latest_packet
 heads = store.heads
 decisions = store.decisions
@@ -79,17 +82,21 @@ class Diagnoses:
         self._check_ins = check_ins
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def diagnose(self, project_id: str, order: Order) -> StoredPacket:
+    async def diagnose(self, project_id: str, order: Order, still_asked: StillAsked) -> StoredPacket:
         """Diagnose a window and keep the packet.
 
-        Raises DiagnosisBusy, DiagnosisTimeout, StoreUnavailable, StorageUnavailable, ProjectNotFound.
+        Raises DiagnosisBusy, DiagnosisTimeout, StoreUnavailable, StorageUnavailable, ProjectNotFound, and what
+        `still_asked` does.
         """
-        async with self.turn(project_id):
+        async with self.turn(project_id, still_asked):
             return await self._diagnose(project_id, order)
 
     @asynccontextmanager
-    async def turn(self, project_id: str) -> AsyncIterator[None]:
-        """Nobody else diagnoses this project, for as long as it may take. Raises DiagnosisBusy, DiagnosisTimeout."""
+    async def turn(self, project_id: str, still_asked: StillAsked) -> AsyncIterator[None]:
+        """Nobody else diagnoses this project, for as long as it may take. Raises DiagnosisBusy, DiagnosisTimeout.
+
+        still_asked: before it begins. Of those who left while they waited each would keep the others waiting.
+        """
         lock = self._turns.setdefault(project_id, asyncio.Lock())
         try:
             async with asyncio.timeout(WAIT_S):
@@ -97,6 +104,7 @@ class Diagnoses:
         except TimeoutError:
             raise DiagnosisBusy from None
         try:
+            await still_asked()
             async with asyncio.timeout(LIMIT_S):
                 yield
         except TimeoutError:
