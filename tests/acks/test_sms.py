@@ -14,6 +14,7 @@ from tests.engine.steps import fire, hook, notifications, row, told
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.fixtures import MESSAGES, TWILIO_TOKEN
 from tests.peers.process import LedgerPeer
+from tests.web.browser import said, signed_up
 
 PUBLIC = "https://lifesign.example"
 NUMBER = "+15550100200"
@@ -154,6 +155,23 @@ async def test_the_signature_may_be_made_with_the_default_port(lifesign: Lifesig
 
 async def test_a_callback_that_is_too_large_is_refused(lifesign: Lifesign) -> None:
     assert (await _call(lifesign, STATUS, MessageSid="x" * 70_000)).status_code == 413
+
+
+async def test_every_page_says_that_the_gateway_refuses_the_login_of_the_server_until_it_takes_it(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign() as lifesign:
+        owner = await signed_up(lifesign)
+        ledger.script("twilio", {"status": 401})
+        await _text(lifesign, ledger)
+        assert "Refused The SMS gateway refuses the login of this server:" in said(await owner.get("/account"))
+
+        await lifesign.advance(899)
+        assert len(ledger.requests(MESSAGES)) == 1
+        await lifesign.advance(1)
+
+        assert len(ledger.requests(MESSAGES)) == 2
+        assert "Refused" not in said(await owner.get("/account"))
 
 
 # Codes --------------------------------------------------------------------------------------------------------------

@@ -768,6 +768,16 @@ def deliveries_by_day(conn: Connection, channel_ids: Iterable[str], since: Epoch
     return [DayOfDelivery(*row) for row in conn.execute(query)]
 
 
+def locked_out(conn: Connection, project_id: str) -> list[ChannelType]:
+    """Types of channels of a project with a message that waits because the server's own login was refused.
+
+    Indexes: ix_channels_project, ix_notifications_pending once for each channel.
+    """
+    waits = exists().where(N.channel_id == channels.c.id, _PENDING, N.last_code == "auth")
+    query = select(channels.c.type).where(channels.c.project_id == project_id, waits)
+    return sorted(set(conn.scalars(query)))
+
+
 def outbox_figures(conn: Connection, now: EpochMs) -> dict[str, tuple[int, int]]:
     """For each channel type: waiting messages, and the age in ms of the longest due."""
     rows = conn.execute(
