@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from lifesign.diagnosis.issues import Known
 from lifesign.diagnosis.manifest import manifest_of
 from lifesign.diagnosis.preparation import Placed
 from lifesign.diagnosis.rules import all_rules
 from lifesign.telemetry.records import BLOCKED, EMPTY_RESULT, Narrow
-from tests.diagnosis.spans import diagnosed, ids, issues, span, spans
+from tests.diagnosis.spans import SINCE_MS, diagnosed, ids, issues, span, spans
 
 USD = 1_000_000_000
 
@@ -144,6 +145,55 @@ def test_what_sets_records_apart_is_told_where_it_helps() -> None:
     }
 
 
+# What it is measured against ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("tool_call_failed on search", 2),
+        ("error on /page", 2),
+        ("slow_operation on search", 2),
+        ("user_signal on clerk", 2 + 5),
+        ("tool_loop on search", 3 + 5),
+        ("retry_storm on search", 2),
+        ("ignored_error on search", 6 + 5),
+        ("error_rate_regression on pii", 100),
+        ("latency_regression on search", 30),
+        ("token_runaway on clerk", 2 + 5),
+        ("cost_spike on gpt-5", 41 + 5),
+        ("output_truncated on gpt-5", 2 + 5),
+        ("refusal on gpt-5", 2 + 5),
+        ("guardrail_block on pay", 2),
+        ("agent_pingpong on a <-> b", 4 + 5),
+        ("empty_result on search", 3 + 5),
+    ],
+)
+def test_exposure_is_of_the_operation_or_else_of_the_project(title: str, expected: int) -> None:
+    now, before = WINDOWS[title]
+
+    found = issues([*now, *spans(5000, 5, kind="http", operation="/elsewhere")], before)[title]
+
+    assert found["exposure"]["current"] == expected
+
+
+def test_some_rules_are_measured_against_operations_in_later_windows_too() -> None:
+    assert {rule.number for rule in all_rules() if rule.of_operations} == {1, 2, 3, 6, 8, 9, 14}
+
+
+def test_what_a_group_is_of_is_no_news() -> None:
+    assert {rule.signal_type: set(rule.own) for rule in all_rules() if rule.own} == {
+        "tool_call_failed": {"tool"},
+        "user_signal": {"agent"},
+        "tool_loop": {"tool"},
+        "ignored_error": {"tool"},
+        "token_runaway": {"agent"},
+        "cost_spike": {"model"},
+        "output_truncated": {"model"},
+        "refusal": {"model"},
+        "agent_pingpong": {"agent"},
+        "empty_result": {"tool"},
+    }
+
+
 # Names --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("title", "parts"),
@@ -221,6 +271,7 @@ def test_evidence_of_a_slower_operation_is_the_slowest() -> None:
     found = issues(now, before)["latency_regression on search"]
 
     assert (found["count"], found["baseline_count"], numbers(found)) == (35, 3, list(range(1, 21)))
+    assert found["sessions_hit"] == 35
 
 
 def test_evidence_of_a_runaway_is_what_read_most() -> None:
@@ -268,11 +319,14 @@ def test_failures_that_became_more_frequent_in_five_sessions_are_high(sessions: 
     "title",
     ["slow_operation on search", "user_signal on clerk", "output_truncated on gpt-5", "empty_result on search"],
 )
-def test_some_are_medium_at_most(title: str) -> None:
+def test_some_are_medium_at_most_though_they_came_back(title: str) -> None:
     now, before = WINDOWS[title]
     many = [Placed(f"s{copy}", moved(placed.record, 1000 * copy)) for copy in range(12) for placed in now]
+    fixed = {issues(many, before)[title]["fingerprint"]: Known(SINCE_MS, SINCE_MS)}
 
-    assert issues(many, before)[title]["severity"] == "medium"
+    found = {each["title"]: each for each in diagnosed(many, before, ledger=fixed)["issues"]}[title]
+
+    assert (found["state"], found["severity"]) == ("regressed", "medium")
 
 
 def moved(record: Narrow, by: int) -> Narrow:
