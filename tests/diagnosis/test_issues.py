@@ -329,6 +329,12 @@ def test_some_are_medium_at_most_though_they_came_back(title: str) -> None:
     assert (found["state"], found["severity"]) == ("regressed", "medium")
 
 
+def test_one_of_those_is_low() -> None:
+    [found] = issues(spans(1, 1, signal_type="slow_operation", duration_ms=40_000)).values()
+
+    assert found["severity"] == "low"
+
+
 def moved(record: Narrow, by: int) -> Narrow:
     """The same in another trace."""
     return replace(
@@ -374,6 +380,38 @@ def test_only_what_was_blocked_is_taken_out_of_errors() -> None:
         "tool_call_failed on pay": 2,
     }
     assert found["error on /pay"]["evidence_ids"] == ids(*plain)
+
+
+def test_errors_left_by_blocks_are_measured_against_their_own_operations() -> None:
+    blocked = spans(1, 2, kind="workflow", operation="/pay", failing=True, flags=BLOCKED)
+    plain = spans(3, 1, kind="http", operation="/pay", failing=True)
+
+    assert issues([*blocked, *plain])["error on /pay"]["exposure"]["current"] == 1
+
+
+def test_what_is_slow_in_many_sessions_makes_no_regression_worse() -> None:
+    slower = spans(1, 30, duration_ms=40_000, session="one")
+    slow = spans(101, 5, duration_ms=500, signal_type="slow_operation")
+
+    [found] = issues([*slower, *slow], spans(1001, 30, duration_ms=1000)).values()
+
+    assert (found["patterns"], found["sessions_hit"], found["severity"]) == (["slow_operation"], 1, "medium")
+
+
+def test_what_is_slow_in_two_kinds_goes_into_no_regression_of_one() -> None:
+    slow = {"operation": "/x", "duration_ms": 40_000, "signal_type": "slow_operation"}
+    now = [*spans(1, 30, kind="http", **slow), *spans(101, 30, kind="workflow", **slow)]
+    before = spans(1001, 30, kind="http", operation="/x")
+
+    assert sorted(issues(now, before)) == ["latency_regression on /x", "slow_operation on /x"]
+
+
+def test_an_issue_is_of_the_agent_that_most_of_it_is_of() -> None:
+    failing = [span(n, failing=True, agent=agent) for n, agent in enumerate("abbcc", 1)]
+
+    [of_two], [of_most] = issues(failing).values(), issues([*failing, span(9, failing=True, agent="c")]).values()
+
+    assert (of_two["agent"], of_most["agent"]) == ("b", "c")
 
 
 def test_equally_bad_ones_are_ordered_by_count_then_by_when_they_were_seen_then_by_name() -> None:
@@ -425,11 +463,11 @@ def test_of_equal_differences_the_first_field_is_told_and_of_its_values_the_firs
 def test_a_rule_without_an_operation_is_set_apart_from_the_project() -> None:
     cut = [llm(n, finish_reason="length", agent="writer") for n in range(1, 7)]
 
-    [found] = issues([*cut, *spans(10, 10, agent="clerk")]).values()
+    [found] = issues([*cut, *spans(10, 9, agent="clerk"), *spans(19, 1, agent="writer")]).values()
 
     assert found["title"] == "output_truncated on gpt-5"
     assert found["exposure"] == {"current": 16, "baseline": 0}
-    assert found["discriminator"] == {"field": "agent", "value": "writer", "share": 1.0, "rest_share": 0.0}
+    assert found["discriminator"] == {"field": "agent", "value": "writer", "share": 1.0, "rest_share": 0.1}
 
 
 def test_messages_are_the_three_most_frequent_then_by_text() -> None:
