@@ -21,9 +21,9 @@ from lifesign.diagnosis.details import Details
 from lifesign.diagnosis.facts import facts_of
 from lifesign.diagnosis.findings import Finding, Groups, Rule, View
 from lifesign.diagnosis.issues import Known
-from lifesign.diagnosis.packet import examined, issues_in
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Placed, key_of
-from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
 from tests.diagnosis.shapes import assert_fits
 from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
 
@@ -40,6 +40,7 @@ def test_nothing_gives_a_packet_of_nothing() -> None:
 
     assert (packet["status"], packet["issues"], packet["notices"]) == ("observe_more", [], [])
     assert (packet["telemetry_read"], packet["failures"], packet["approval_required"]) == (0, 0, True)
+    assert (packet["ruleset"], packet["sessions"], packet["omitted_issues"]) == ("2026.11-1", 0, 0)
 
 
 def test_three_failures_of_one_kind_are_one_issue_with_all_its_evidence() -> None:
@@ -390,6 +391,23 @@ def test_oddities_are_notices_and_never_issues() -> None:
     assert (packet["status"], packet["issues"]) == ("observe_more", [])
 
 
+def test_notices_are_in_the_order_of_their_codes() -> None:
+    seen = examined(facts_of(spans(1, 3, session="s", flags=TRUNCATED), most_of_a_session=2))
+
+    assert packet_of(seen, [])["notices"] == [
+        {
+            "code": "session_cut",
+            "count": 1,
+            "message": "Sessions of more than 50,000 records, of which the rules of order read the earliest.",
+        },
+        {
+            "code": "truncated_records",
+            "count": 3,
+            "message": "Records of which something was cut when they arrived.",
+        },
+    ]
+
+
 def test_a_rule_that_raises_is_left_out_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     def raises(_rule: Rule, _groups: Groups, _now: View, _before: View | None) -> list[Finding]:
         raise ZeroDivisionError
@@ -404,19 +422,20 @@ def test_a_rule_that_raises_is_left_out_and_told_of(monkeypatch: pytest.MonkeyPa
     assert packet["notices"] == [{"code": "rule_failed", "count": 1, "message": "Left out: R99."}]
 
 
-def test_a_rule_that_raises_in_the_baseline_is_left_out_of_both_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_that_raise_in_either_window_are_left_out_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
     def raises(rule: Rule, _groups: Groups, now: View, before: View | None) -> list[Finding]:
-        if before is None:
+        if (before is None) is (rule.number == 98):
             raise ZeroDivisionError
         return [Finding(rule, ("search",), 2, tuple(now.failures.leaves))]
 
-    with_broken = (*rules.all_rules(), Rule(99, "broken", "", findings=raises))
+    broken = (Rule(number, f"broken_{number}", "", findings=raises) for number in (97, 98))
+    with_broken = (*rules.all_rules(), *broken)
     monkeypatch.setattr(rules, "all_rules", lambda: with_broken)
 
     packet = diagnosed(spans(1, 2, failing=True))
 
     assert only(packet)["signal_type"] == "tool_call_failed"
-    assert [each["code"] for each in packet["notices"]] == ["rule_failed"]
+    assert packet["notices"] == [{"code": "rule_failed", "count": 2, "message": "Left out: R97, R98."}]
 
 
 def test_no_record_behind_a_finding_is_no_issue() -> None:
