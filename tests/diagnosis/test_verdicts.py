@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.diagnosis.facts import window_facts
+from lifesign.diagnosis.facts import ModelFacts, WindowFacts, window_facts
 from lifesign.diagnosis.findings import View
 from lifesign.diagnosis.issues import fingerprint_of
 from lifesign.diagnosis.preparation import clean, failures_of
@@ -93,6 +93,20 @@ def test_exposure_is_of_the_operation_and_of_its_kind() -> None:
     assert exposure_of(past(signal="error"), view, of_operations=True) == 1
     assert exposure_of(past(signal="slow_operation"), view, of_operations=True) == 3
     assert exposure_of(past(signal="refusal"), view, of_operations=False) == 4
+
+
+def test_an_operation_is_found_by_its_name_as_issues_have_it() -> None:
+    view = View(window_facts([span(1, operation="a\u202eb")]), failures_of([], []))
+
+    assert exposure_of(Past("f", "t", "tool_call_failed", "ab", 1, 1), view, of_operations=True) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_models_without_a_name_are_unknown_unless_one_is_called_that(order: int) -> None:
+    nameless, named = ModelFacts("", 3, None), ModelFacts("unknown", 5, None)
+
+    assert View(WindowFacts(models=[nameless]), failures_of([], [])).models == {"unknown": nameless}
+    assert View(WindowFacts(models=[nameless, named][::order]), failures_of([], [])).models == {"unknown": named}
 
 
 @pytest.mark.parametrize("signal", ["error_rate_regression", "latency_regression"])

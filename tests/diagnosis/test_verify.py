@@ -235,6 +235,26 @@ async def test_an_issue_outlives_the_packet_that_told_it(start_lifesign: MakeLif
     )
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_other_rules_told_is_not_judged_by_these(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        await ours.send(*[ours.tool() for _ in range(100)])
+        monkeypatch.setattr("lifesign.diagnosis.verification.RULESET", "2027.1-1")
+        [result] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        [entry] = await ledger(ours)
+
+    assert (result["title"], result["verdict"], result["reason"]) == (
+        "tool_call_failed on search",
+        "unverified",
+        "other_ruleset",
+    )
+    assert (result["baseline_count"], result["baseline_exposure"]) == (30, 100)
+    assert (entry["state"], entry["fixed_at"]) == ("new", None)
+
+
 async def test_latency_is_judged_by_whether_it_would_still_be_found(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         await ours.send(*[ours.tool(seconds=0.1) for _ in range(40)])
@@ -311,7 +331,8 @@ async def test_a_rate_is_judged_by_its_failures_however_few(lifesign: Lifesign) 
             return [*blocked, *(ours.span("check") for _ in range(100 - failing))]
 
         async def judged_again(failing: int) -> tuple[str, str | None, int, int]:
-            await ours.send(*checks(failing))
+            # Failures of another operation are none of its own.
+            await ours.send(*checks(failing), ours.tool(failing=True))
             answer = await verified(ours, packet_id=packet["packet_id"], since_minutes=1)
             await lifesign.advance(120)
             [found] = [each for each in answer["results"] if each["title"].startswith("error_rate_regression")]
@@ -344,7 +365,13 @@ async def test_an_issue_of_one_environment_is_judged_in_that(lifesign: Lifesign)
             await verified(ours, fingerprints=fingerprints, environment="prod"),
             await verified(ours, fingerprints=fingerprints),
         ]
+        await ours.send(*[ours.tool(deployment__environment="prod") for _ in range(100)])
+        [fixed] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        await lifesign.advance(60)
+        await ours.send(ours.tool(failing=True, deployment__environment="prod"))
+        [back] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
 
+    assert (fixed["verdict"], back["verdict"]) == ("fixed", "regressed")
     found = [each for answer in answers for each in answer["results"]]
     assert [(each["verdict"], each["exposure"], each.get("reason")) for each in found] == [
         ("unverified", 2, None),
@@ -418,6 +445,12 @@ async def test_a_packet_of_somebody_else_is_none(lifesign: Lifesign) -> None:
 
     assert by_packet[:2] == (404, "packet_not_found")
     assert [each["reason"] for each in by_issue["results"]] == ["unknown_fingerprint"]
+    # There is no packet whose baseline it could be, so it is what lies before the window.
+    assert (by_issue["baseline"]["since"], by_issue["baseline"]["until"]) == (
+        "2026-01-05T10:01:00.001Z",
+        "2026-01-05T11:01:00.001Z",
+    )
+    assert by_issue["window"]["since"] == "2026-01-05T11:01:00.001Z"
 
 
 # The ledger ---------------------------------------------------------------------------------------------------------

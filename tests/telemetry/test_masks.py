@@ -39,6 +39,8 @@ from lifesign.telemetry.masks import masked, masked_operation
         ("x" * 199 + " y", "x" * 199),
         ("a%b@c.org ann+x@c.org a-b@c.org ann@my-shop.example.org", "<email> <email> <email> <email>"),
         ("root@localhost", "root@localhost"),
+        ("see <https://h.org/c>, not 1http://h.org/c", "see <<url>>, not 1http://h.org/c"),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01f", "<n>-<hex>-<hex>-01f"),
         ("lost postgresql+asyncpg://db-1.x:5432/shop?ssl=1", "lost <url>"),
         ("https://h.org?x=1 https://h.org#top", "<url> <url>"),
         ("'https://h.org/a' \"https://h.org/b\" https://h.org/a?b<br>", "'<url>' \"<url>\" <url><br>"),
