@@ -407,7 +407,7 @@ def test_what_is_slow_in_two_kinds_goes_into_no_regression_of_one() -> None:
 
 
 def test_an_issue_is_of_the_agent_that_most_of_it_is_of() -> None:
-    failing = [span(n, failing=True, agent=agent) for n, agent in enumerate("abbcc", 1)]
+    failing = [span(n, failing=True, agent=agent) for n, agent in enumerate("accbb", 1)]
 
     [of_two], [of_most] = issues(failing).values(), issues([*failing, span(9, failing=True, agent="c")]).values()
 
