@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from lifesign.diagnosis.issues import Known
 from lifesign.diagnosis.manifest import manifest_of
 from lifesign.diagnosis.preparation import Placed
 from lifesign.diagnosis.rules import all_rules
 from lifesign.telemetry.records import BLOCKED, EMPTY_RESULT, Narrow
-from tests.diagnosis.spans import diagnosed, ids, issues, span, spans
+from tests.diagnosis.spans import SINCE_MS, diagnosed, ids, issues, span, spans
 
 USD = 1_000_000_000
 
@@ -144,6 +145,55 @@ def test_what_sets_records_apart_is_told_where_it_helps() -> None:
     }
 
 
+# What it is measured against ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("tool_call_failed on search", 2),
+        ("error on /page", 2),
+        ("slow_operation on search", 2),
+        ("user_signal on clerk", 2 + 5),
+        ("tool_loop on search", 3 + 5),
+        ("retry_storm on search", 2),
+        ("ignored_error on search", 6 + 5),
+        ("error_rate_regression on pii", 100),
+        ("latency_regression on search", 30),
+        ("token_runaway on clerk", 2 + 5),
+        ("cost_spike on gpt-5", 41 + 5),
+        ("output_truncated on gpt-5", 2 + 5),
+        ("refusal on gpt-5", 2 + 5),
+        ("guardrail_block on pay", 2),
+        ("agent_pingpong on a <-> b", 4 + 5),
+        ("empty_result on search", 3 + 5),
+    ],
+)
+def test_exposure_is_of_the_operation_or_else_of_the_project(title: str, expected: int) -> None:
+    now, before = WINDOWS[title]
+
+    found = issues([*now, *spans(5000, 5, kind="http", operation="/elsewhere")], before)[title]
+
+    assert found["exposure"]["current"] == expected
+
+
+def test_some_rules_are_measured_against_operations_in_later_windows_too() -> None:
+    assert {rule.number for rule in all_rules() if rule.of_operations} == {1, 2, 3, 6, 8, 9, 14}
+
+
+def test_what_a_group_is_of_is_no_news() -> None:
+    assert {rule.signal_type: set(rule.own) for rule in all_rules() if rule.own} == {
+        "tool_call_failed": {"tool"},
+        "user_signal": {"agent"},
+        "tool_loop": {"tool"},
+        "ignored_error": {"tool"},
+        "token_runaway": {"agent"},
+        "cost_spike": {"model"},
+        "output_truncated": {"model"},
+        "refusal": {"model"},
+        "agent_pingpong": {"agent"},
+        "empty_result": {"tool"},
+    }
+
+
 # Names --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("title", "parts"),
@@ -221,6 +271,7 @@ def test_evidence_of_a_slower_operation_is_the_slowest() -> None:
     found = issues(now, before)["latency_regression on search"]
 
     assert (found["count"], found["baseline_count"], numbers(found)) == (35, 3, list(range(1, 21)))
+    assert found["sessions_hit"] == 35
 
 
 def test_evidence_of_a_runaway_is_what_read_most() -> None:
@@ -268,11 +319,20 @@ def test_failures_that_became_more_frequent_in_five_sessions_are_high(sessions: 
     "title",
     ["slow_operation on search", "user_signal on clerk", "output_truncated on gpt-5", "empty_result on search"],
 )
-def test_some_are_medium_at_most(title: str) -> None:
+def test_some_are_medium_at_most_though_they_came_back(title: str) -> None:
     now, before = WINDOWS[title]
     many = [Placed(f"s{copy}", moved(placed.record, 1000 * copy)) for copy in range(12) for placed in now]
+    fixed = {issues(many, before)[title]["fingerprint"]: Known(SINCE_MS, SINCE_MS)}
 
-    assert issues(many, before)[title]["severity"] == "medium"
+    found = {each["title"]: each for each in diagnosed(many, before, ledger=fixed)["issues"]}[title]
+
+    assert (found["state"], found["severity"]) == ("regressed", "medium")
+
+
+def test_one_of_those_is_low() -> None:
+    [found] = issues(spans(1, 1, signal_type="slow_operation", duration_ms=40_000)).values()
+
+    assert found["severity"] == "low"
 
 
 def moved(record: Narrow, by: int) -> Narrow:
@@ -320,6 +380,38 @@ def test_only_what_was_blocked_is_taken_out_of_errors() -> None:
         "tool_call_failed on pay": 2,
     }
     assert found["error on /pay"]["evidence_ids"] == ids(*plain)
+
+
+def test_errors_left_by_blocks_are_measured_against_their_own_operations() -> None:
+    blocked = spans(1, 2, kind="workflow", operation="/pay", failing=True, flags=BLOCKED)
+    plain = spans(3, 1, kind="http", operation="/pay", failing=True)
+
+    assert issues([*blocked, *plain])["error on /pay"]["exposure"]["current"] == 1
+
+
+def test_what_is_slow_in_many_sessions_makes_no_regression_worse() -> None:
+    slower = spans(1, 30, duration_ms=40_000, session="one")
+    slow = spans(101, 5, duration_ms=500, signal_type="slow_operation")
+
+    [found] = issues([*slower, *slow], spans(1001, 30, duration_ms=1000)).values()
+
+    assert (found["patterns"], found["sessions_hit"], found["severity"]) == (["slow_operation"], 1, "medium")
+
+
+def test_what_is_slow_in_two_kinds_goes_into_no_regression_of_one() -> None:
+    slow = {"operation": "/x", "duration_ms": 40_000, "signal_type": "slow_operation"}
+    now = [*spans(1, 30, kind="http", **slow), *spans(101, 30, kind="workflow", **slow)]
+    before = spans(1001, 30, kind="http", operation="/x")
+
+    assert sorted(issues(now, before)) == ["latency_regression on /x", "slow_operation on /x"]
+
+
+def test_an_issue_is_of_the_agent_that_most_of_it_is_of() -> None:
+    failing = [span(n, failing=True, agent=agent) for n, agent in enumerate("accbb", 1)]
+
+    [of_two], [of_most] = issues(failing).values(), issues([*failing, span(9, failing=True, agent="c")]).values()
+
+    assert (of_two["agent"], of_most["agent"]) == ("b", "c")
 
 
 def test_equally_bad_ones_are_ordered_by_count_then_by_when_they_were_seen_then_by_name() -> None:
@@ -371,11 +463,11 @@ def test_of_equal_differences_the_first_field_is_told_and_of_its_values_the_firs
 def test_a_rule_without_an_operation_is_set_apart_from_the_project() -> None:
     cut = [llm(n, finish_reason="length", agent="writer") for n in range(1, 7)]
 
-    [found] = issues([*cut, *spans(10, 10, agent="clerk")]).values()
+    [found] = issues([*cut, *spans(10, 9, agent="clerk"), *spans(19, 1, agent="writer")]).values()
 
     assert found["title"] == "output_truncated on gpt-5"
     assert found["exposure"] == {"current": 16, "baseline": 0}
-    assert found["discriminator"] == {"field": "agent", "value": "writer", "share": 1.0, "rest_share": 0.0}
+    assert found["discriminator"] == {"field": "agent", "value": "writer", "share": 1.0, "rest_share": 0.1}
 
 
 def test_messages_are_the_three_most_frequent_then_by_text() -> None:

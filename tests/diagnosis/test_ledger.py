@@ -117,6 +117,14 @@ def test_what_comes_back_has_regressed_since_it_was_first_told() -> None:
     assert (older.state, older.regressed_at) == ("regressed", 400)
 
 
+def test_what_comes_back_in_the_millisecond_of_the_fix_has_regressed_then() -> None:
+    # The window that proved the fix ends before it.
+    back = after(FIXED, issue(first=300, last=300, state="regressed"))
+    again = after(back, issue(first=300, last=500, state="regressed"), "pkt_3")
+
+    assert (back.regressed_at, again.regressed_at) == (300, 300)
+
+
 def test_what_comes_back_after_a_second_fix_has_regressed_anew() -> None:
     back = after(FIXED, issue(last=400, state="regressed"))
     fixed = judged(back, "fixed", end=700)

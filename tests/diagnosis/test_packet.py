@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
 from lifesign.diagnosis import rules, shown
+from lifesign.diagnosis.details import Details
+from lifesign.diagnosis.facts import facts_of
 from lifesign.diagnosis.findings import Finding, Groups, Rule, View
 from lifesign.diagnosis.issues import Known
+from lifesign.diagnosis.packet import examined, issues_in, packet_of
 from lifesign.diagnosis.preparation import Placed, key_of
-from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT
+from lifesign.telemetry.records import CLOCK_SKEW, EMPTY_RESULT, TRUNCATED
 from tests.diagnosis.shapes import assert_fits
 from tests.diagnosis.spans import SINCE_MS, UNTIL_MS, diagnosed, ids, issues, span, spans
 
@@ -37,6 +40,7 @@ def test_nothing_gives_a_packet_of_nothing() -> None:
 
     assert (packet["status"], packet["issues"], packet["notices"]) == ("observe_more", [], [])
     assert (packet["telemetry_read"], packet["failures"], packet["approval_required"]) == (0, 0, True)
+    assert (packet["ruleset"], packet["sessions"], packet["omitted_issues"]) == ("2026.11-1", 0, 0)
 
 
 def test_three_failures_of_one_kind_are_one_issue_with_all_its_evidence() -> None:
@@ -50,6 +54,7 @@ def test_three_failures_of_one_kind_are_one_issue_with_all_its_evidence() -> Non
     assert issue["evidence_ids"] == ids(*failing)
     assert issue["traces"] == [placed.record.trace_id for placed in failing]
     assert issue["exposure"] == {"current": 3, "baseline": 0}
+    assert issue["messages"] == []
     assert issue["next_action"] == (
         f"Reproduce /checkout with the arguments of {ids(failing[0])[0]} and fix the cause of Timeout."
     )
@@ -59,7 +64,15 @@ def test_one_failure_is_told_and_watched() -> None:
     packet = diagnosed([span(1, failing=True), span(2)])
 
     assert (packet["status"], packet["failures"], packet["telemetry_read"]) == ("observe_more", 1, 2)
+    assert packet["approval_reason"] == "Not enough evidence to act; external writes would need human approval."
     assert only(packet)["next_action"].startswith("Keep observing: one occurrence only. Look at rec_")
+
+
+def test_two_of_a_kind_are_enough_to_act_upon() -> None:
+    packet = diagnosed(spans(1, 2, failing=True))
+
+    assert (packet["status"], packet["approval_required"]) == ("ready_for_issue_diagnosis", True)
+    assert packet["approval_reason"] == ("External writes (issues, pull requests, deployments) need human approval.")
 
 
 def test_success_is_no_issue() -> None:
@@ -128,6 +141,33 @@ def test_a_difference_below_three_tenths_is_none() -> None:
     assert only(diagnosed([*failing, *unlike]))["discriminator"]["value"] == "2"
 
 
+@pytest.mark.parametrize(("of_many", "many", "told"), [(3, 10, True), (7, 25, False)])
+def test_three_tenths_and_nothing_elsewhere_are_a_difference(of_many: int, many: int, *, told: bool) -> None:
+    failing = [span(n, failing=True, version="2" if n <= of_many else None) for n in range(1, many + 1)]
+
+    assert (only(diagnosed([*failing, *spans(100, many)]))["discriminator"] is not None) is told
+
+
+def test_shares_have_four_digits() -> None:
+    failing = [span(n, failing=True, version="2" if n < 6 else "1") for n in range(1, 7)]
+    good = [span(10 + n, version="1" if n < 6 else "2") for n in range(7)]
+
+    assert only(diagnosed([*failing, *good]))["discriminator"] == {
+        "field": "version",
+        "value": "2",
+        "share": 0.8333,
+        "rest_share": 0.1429,
+    }
+
+
+def test_what_says_nothing_of_itself_is_not_set_apart() -> None:
+    failing = spans(1, 6, kind="http", operation="/page", agent=None, failing=True)
+
+    issue = only(diagnosed([*failing, *spans(10, 6, kind="http", operation="/page", agent=None)]))
+
+    assert (issue["discriminator"], issue["agent"]) == (None, "unknown")
+
+
 # How bad -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("sessions", "ended", "expected"),
@@ -137,6 +177,9 @@ def test_a_difference_below_three_tenths_is_none() -> None:
         (12, 2, "high"),
         (10, 1, "high"),
         (12, 1, "low"),
+        (25, 6, "high"),
+        (11, 1, "low"),
+        (101, 25, "high"),
         (9, 9, "medium"),
         (2, 2, "medium"),
     ],
@@ -149,6 +192,41 @@ def test_severity_goes_by_the_sessions_that_were_ended(sessions: int, ended: int
         records.append(span(100 + number, trace=number, parent=number, failing=fails))
 
     assert only(diagnosed(records))["severity"] == expected
+
+
+def test_failures_that_ended_nothing_are_medium_in_however_many_sessions() -> None:
+    runs = [
+        each
+        for n in range(1, 13)
+        for each in (
+            span(n, trace=n, kind="agent", operation="run"),
+            span(100 + n, trace=n, parent=n, failing=True),
+        )
+    ]
+
+    assert only(diagnosed(runs))["severity"] == "medium"
+
+
+@pytest.mark.parametrize(("ended", "expected"), [(4, "critical"), (2, "high")])
+def test_a_pattern_makes_what_is_high_or_worse_no_worse(ended: int, expected: str) -> None:
+    records = []
+    for n in range(1, 13):
+        records.append(span(n, trace=n, kind="agent", operation="run", failing=n <= ended))
+        records += [span(100 * n + each, trace=n, parent=n, failing=n <= ended) for each in (1, 2, 3)]
+
+    issue = only(diagnosed(records))
+
+    assert (issue["patterns"], issue["severity"]) == (["retry_storm"], expected)
+
+
+def test_only_failures_and_blocks_are_worse_for_ending_sessions() -> None:
+    # Less than half of the attempts failed, so that the storm stands by itself.
+    found = issues([span(n, attempt=3, failing=n <= 5) for n in range(1, 13)])
+
+    assert {title: each["severity"] for title, each in found.items()} == {
+        "tool_call_failed on search": "critical",
+        "retry_storm on search": "medium",
+    }
 
 
 @pytest.mark.parametrize(("ended", "expected"), [(4, "critical"), (2, "high")])
@@ -187,9 +265,11 @@ def test_the_worst_comes_first_and_at_most_a_hundred_are_listed() -> None:
 
 # States --------------------------------------------------------------------------------------------------------------
 def test_what_was_there_before_is_ongoing() -> None:
-    assert only(diagnosed([span(1, failing=True)]))["state"] == "new"
+    new = only(diagnosed([span(1, failing=True)]))
+    assert (new["state"], new["baseline_count"]) == ("new", 0)
     issue = only(diagnosed([span(1, failing=True)], [span(100, failing=True), span(101, failing=True)]))
     assert (issue["state"], issue["baseline_count"]) == ("ongoing", 2)
+    assert only(diagnosed([span(1, failing=True)], [span(100, failing=True)]))["state"] == "ongoing"
 
 
 # When the first record of a test arrives.
@@ -224,6 +304,33 @@ def test_the_ledger_says_what_is_new_and_what_came_back(known: Known, expected: 
     fingerprint = only(diagnosed(failing))["fingerprint"]
 
     assert only(diagnosed(failing, ledger={fingerprint: known}))["state"] == expected
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"), [(("2.0", "1.0"), "new"), (("1.0", "2.0"), "regressed"), (("1.0", "1.0"), "new")]
+)
+def test_one_record_must_be_both_of_the_fixed_version_and_later(versions: tuple[str, str], expected: str) -> None:
+    # The first arrives before the end of the window that proved the fix, the second after it.
+    failing = [span(n, failing=True, version=version) for n, version in enumerate(versions, 1)]
+    fingerprint = only(diagnosed(failing))["fingerprint"]
+    fixed = {fingerprint: Known(SINCE_MS, EpochMs(ARRIVED_MS + 1), "2.0")}
+
+    assert only(diagnosed(failing, ledger=fixed))["state"] == expected
+
+
+def test_one_record_of_the_fixed_version_is_enough_to_have_regressed() -> None:
+    failing = [span(n, failing=True, version=version) for n, version in enumerate(("2.0", "1.0"), 1)]
+    fixed = {only(diagnosed(failing))["fingerprint"]: Known(SINCE_MS, SINCE_MS, "2.0")}
+
+    assert only(diagnosed(failing, ledger=fixed))["state"] == "regressed"
+
+
+@pytest.mark.parametrize(("version", "expected"), [(None, "regressed"), ("1.0", "new"), ("2.0", "regressed")])
+def test_what_is_slow_again_in_an_older_version_has_not_regressed(version: str | None, expected: str) -> None:
+    now, before = spans(1, 30, duration_ms=1600, version=version), spans(1001, 30, duration_ms=1000)
+    fixed = {only(diagnosed(now, before))["fingerprint"]: Known(SINCE_MS, SINCE_MS, "2.0")}
+
+    assert only(diagnosed(now, before, ledger=fixed))["state"] == expected
 
 
 def test_what_came_back_in_the_newest_of_many_versions_has_regressed() -> None:
@@ -284,6 +391,23 @@ def test_oddities_are_notices_and_never_issues() -> None:
     assert (packet["status"], packet["issues"]) == ("observe_more", [])
 
 
+def test_notices_are_in_the_order_of_their_codes() -> None:
+    seen = examined(facts_of(spans(1, 3, session="s", flags=TRUNCATED), most_of_a_session=2))
+
+    assert packet_of(seen, [])["notices"] == [
+        {
+            "code": "session_cut",
+            "count": 1,
+            "message": "Sessions of more than 50,000 records, of which the rules of order read the earliest.",
+        },
+        {
+            "code": "truncated_records",
+            "count": 3,
+            "message": "Records of which something was cut when they arrived.",
+        },
+    ]
+
+
 def test_a_rule_that_raises_is_left_out_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     def raises(_rule: Rule, _groups: Groups, _now: View, _before: View | None) -> list[Finding]:
         raise ZeroDivisionError
@@ -296,6 +420,37 @@ def test_a_rule_that_raises_is_left_out_and_told_of(monkeypatch: pytest.MonkeyPa
 
     assert only(packet)["count"] == 2
     assert packet["notices"] == [{"code": "rule_failed", "count": 1, "message": "Left out: R99."}]
+
+
+def test_rules_that_raise_in_either_window_are_left_out_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(rule: Rule, _groups: Groups, now: View, before: View | None) -> list[Finding]:
+        if (before is None) is (rule.number == 98):
+            raise ZeroDivisionError
+        return [Finding(rule, ("search",), 2, tuple(now.failures.leaves))]
+
+    broken = (Rule(number, f"broken_{number}", "", findings=raises) for number in (97, 98))
+    with_broken = (*rules.all_rules(), *broken)
+    monkeypatch.setattr(rules, "all_rules", lambda: with_broken)
+
+    packet = diagnosed(spans(1, 2, failing=True))
+
+    assert only(packet)["signal_type"] == "tool_call_failed"
+    assert packet["notices"] == [{"code": "rule_failed", "count": 2, "message": "Left out: R97, R98."}]
+
+
+def test_no_record_behind_a_finding_is_no_issue() -> None:
+    seen = examined(facts_of(spans(1, 30, duration_ms=2000), spans(1001, 30, duration_ms=1000)))
+
+    assert [each.finding.rule.signal_type for each in seen.kept] == ["latency_regression"]
+    assert issues_in(seen, Details(), ledger={}, window_start=SINCE_MS) == []
+
+
+def test_names_in_telemetry_cannot_turn_what_is_told() -> None:
+    failing = spans(1, 6, failing=True, agent="a\u202eb", version="2\u202e")
+
+    issue = only(diagnosed([*failing, *spans(10, 6, agent="a\u202eb", version="1")]))
+
+    assert (issue["agent"], issue["versions"], issue["discriminator"]["value"]) == ("ab", ["2"], "2")
 
 
 def test_text_of_telemetry_cannot_fill_templates_or_turn_titles() -> None:

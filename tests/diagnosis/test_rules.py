@@ -15,7 +15,7 @@ from lifesign.telemetry.records import BLOCKED, EMPTY_RESULT
 from tests.diagnosis.spans import counts, diagnosed, issues, span, spans
 
 
-def calls(*args: tuple[str, int | None], results: list[int] | None = None) -> list[Placed]:
+def calls(*args: tuple[str, int | None], results: list[int | None] | None = None) -> list[Placed]:
     """Calls of tools with arguments, in one trace."""
     return [
         span(number, trace=1, operation=tool, args_hash=args_hash, result_hash=results[number - 1] if results else 5)
@@ -132,6 +132,10 @@ FETCH = ("fetch", 7)
         ([SAME, OTHER, FETCH, ("fetch", 8)] * 3, {"tool_loop on search": 6, "tool_loop on fetch": 6}),
         ([SAME, OTHER, FETCH, ("fetch", 8), ("x", 1)] * 3, {}),
         ([OTHER, SAME, FETCH, SAME, FETCH, SAME], {}),
+        ([("x", 1), OTHER, SAME, FETCH, SAME, FETCH, SAME], {}),
+        ([("x", 1), *[SAME, FETCH] * 3], {"tool_loop on search": 3, "tool_loop on fetch": 3}),
+        ([*[SAME, FETCH] * 3, ("x", 1), ("x", 2), ("x", 3)], {"tool_loop on search": 3, "tool_loop on fetch": 3}),
+        ([*[SAME] * 3, *[("search", None)] * 5], {"tool_loop on search": 3}),
     ],
 )
 def test_loops_are_three_in_a_row_five_in_all_or_three_cycles(
@@ -143,6 +147,14 @@ def test_loops_are_three_in_a_row_five_in_all_or_three_cycles(
 def test_polling_is_no_loop() -> None:
     assert counts(calls(*[SAME] * 6, results=[1, 2, 3, 4, 5, 6])) == {}
     assert counts(calls(*[SAME] * 6, results=[1, 2, 3, 4, 5, 5])) == {"tool_loop on search": 6}
+    # What is not told may be the same.
+    assert counts(calls(*[SAME] * 3, results=[1, 2, None])) == {"tool_loop on search": 3}
+
+
+def test_a_row_is_one_of_tool_records_whatever_stands_between() -> None:
+    between = [llm(10 * n + 5, trace=1) for n in (1, 2)]
+
+    assert counts([*(span(10 * n, trace=1, args_hash=7) for n in (1, 2, 3)), *between]) == {"tool_loop on search": 3}
 
 
 def test_equal_calls_in_different_traces_are_no_loop() -> None:
@@ -154,6 +166,13 @@ def test_a_third_attempt_is_a_storm_and_a_second_is_not() -> None:
     assert counts([span(1, attempt=2)]) == {}
     found = issues([span(1, attempt=3), span(2, attempt=4)])
     assert found["retry_storm on search"]["next_action"].endswith("the highest attempt was 4.")
+
+
+def test_an_attempt_that_failed_because_of_its_child_is_no_storm() -> None:
+    parents = [span(n, trace=n, attempt=3, failing=True) for n in (1, 2)]
+    children = [span(10 + n, trace=n, parent=n, kind="http", operation="/page", failing=True) for n in (1, 2)]
+
+    assert counts([*parents, *children]) == {"error on /page": 2}
 
 
 def test_three_failing_siblings_are_a_storm_within_their_failure() -> None:
@@ -216,6 +235,15 @@ def test_only_tools_whose_own_failure_it_was_and_calls_after_it_count() -> None:
     for calls_before in (early, [*early, calls_after[0]]):
         assert issues([root, tool, *calls_before])["tool_call_failed on search"]["patterns"] == []
     assert issues([root, tool, *early, *calls_after])["tool_call_failed on search"]["patterns"] == ["ignored_error"]
+
+
+def test_only_calls_of_models_go_on_and_only_the_tool_makes_good() -> None:
+    root, tool = run_with_failure(later_calls=0)
+    others = [span(10 + n, trace=1, parent=1, kind="http", operation="/page", tool="search") for n in (1, 2)]
+
+    assert issues([root, tool, *others])["tool_call_failed on search"]["patterns"] == []
+    # A request for the tool is not the tool.
+    assert issues([*run_with_failure(), others[1]])["tool_call_failed on search"]["patterns"] == ["ignored_error"]
 
 
 def test_of_several_roots_none_may_have_failed() -> None:
@@ -283,8 +311,10 @@ def test_nineteen_calls_are_too_few_for_a_rate() -> None:
         (30, 100, 190, False),
         (30, 100, 250, True),
         (30, 1600, 1000, False),
+        (30, 172, 266, False),
+        (30, 71, 167, True),
     ],
-    ids=["half as long again", "too few", "not by half", "not by 100 ms", "by 100 ms", "faster"],
+    ids=["half as long again", "too few", "not by half", "not by 100 ms", "by much more", "faster", "99.2", "100.1"],
 )
 def test_a_latency_that_rose_by_much_is_told(number: int, before_ms: int, now_ms: int, *, fires: bool) -> None:
     found = counts(spans(1, number, duration_ms=now_ms), spans(1001, number, duration_ms=before_ms))
@@ -310,6 +340,12 @@ def test_a_few_slow_ones_raise_the_p95_and_are_no_regression() -> None:
     assert counts(now, spans(1001, 100, duration_ms=100)) == {}
 
 
+def test_more_of_the_slow_ones_that_were_there_before_are_no_regression() -> None:
+    now = [*spans(1, 60, duration_ms=100), *spans(101, 40, duration_ms=3000)]
+
+    assert counts(now, [*spans(1001, 90, duration_ms=100), *spans(2001, 10, duration_ms=3000)]) == {}
+
+
 def test_a_shift_that_may_be_chance_is_no_regression() -> None:
     before = spans(1001, 30, duration_ms=100)
 
@@ -318,6 +354,19 @@ def test_a_shift_that_may_be_chance_is_no_regression() -> None:
     assert counts([*spans(1, 10, duration_ms=900), *spans(11, 20, duration_ms=100)], before) == {
         "latency_regression on search": 10
     }
+
+
+@pytest.mark.parametrize(
+    ("slow", "now", "before", "fires"), [(9, 36, 34, True), (7, 34, 43, False)], ids=[".0009987", ".0010008"]
+)
+def test_chance_is_one_in_a_thousand(slow: int, now: int, before: int, *, fires: bool) -> None:
+    # As `scipy.stats.mannwhitneyu(..., alternative="greater", method="asymptotic")` has them.
+    found = counts(
+        [*spans(1, slow, duration_ms=900), *spans(101, now - slow, duration_ms=100)],
+        spans(1001, before, duration_ms=100),
+    )
+
+    assert found == ({"latency_regression on search": slow} if fires else {})
 
 
 @pytest.mark.parametrize(("operations", "fires"), [(32, True), (33, False)])
@@ -368,6 +417,13 @@ def test_a_session_among_heavy_ones_is_none() -> None:
     )
 
 
+def test_a_session_as_heavy_as_all_others_is_none() -> None:
+    before = [llm(100 + n, total_tokens=60_000) for n in range(20)]
+
+    assert counts([llm(1, total_tokens=60_000)], before) == {}
+    assert counts([llm(1, total_tokens=60_001)], before) == {"token_runaway on clerk": 1}
+
+
 @pytest.mark.parametrize(("tokens", "fires"), [(57_791, False), (57_792, True)])
 def test_how_far_beyond_is_six_times_how_far_sessions_lie_apart(tokens: int, *, fires: bool) -> None:
     # The median is 40,000, and all lie 2,000 from it: 40,000 + 6 x 1.4826 x 2,000 is 57,791.2.
@@ -400,6 +456,10 @@ def test_of_a_context_that_grew_what_it_grew_to_is_told() -> None:
         ([None, 9000, 12_000, 15_000, 18_000, 21_000], False),
         ([0, 9000, 12_000, 15_000, 18_000, 21_000], False),
         ([3000, 9000, None, 15_000, 18_000, 21_000, 24_000], False),
+        ([1, 9000, 12_000, 15_000, 18_000, 21_000], True),
+        ([1000, 900, 6000, 11_000, 16_000, 21_000], False),
+        ([20_000, 1000, 5000, 9000, 13_000, 17_000, 19_999], False),
+        ([5000, 8000, 11_000, 14_000, 17_000, 20_000, 100], True),
     ],
     ids=[
         "six rising to four times",
@@ -410,12 +470,22 @@ def test_of_a_context_that_grew_what_it_grew_to_is_told() -> None:
         "from what is not told",
         "from nothing",
         "with one that is not told",
+        "from one token",
+        "five of six",
+        "19,999 after a large one",
+        "and shrinks again",
     ],
 )
 def test_a_context_that_grows_with_every_call_is_told(inputs: list[int | None], *, fires: bool) -> None:
     found = issues([llm(number, trace=1, input_tokens=tokens) for number, tokens in enumerate(inputs, 1)])
 
     assert list(found) == (["token_runaway on clerk"] if fires else [])
+
+
+def test_a_context_that_grew_is_of_the_agent_that_had_it_last_whoever_works_between() -> None:
+    steps = [llm(2 * n, trace=1, input_tokens=3500 * n, agent="writer" if n == 6 else "clerk") for n in range(1, 7)]
+
+    assert counts([*steps, *spans(3, 1, trace=1), *spans(7, 1, trace=1)]) == {"token_runaway on writer": 1}
 
 
 @pytest.mark.parametrize(
@@ -451,7 +521,19 @@ def test_a_cost_is_compared_from_twenty_calls_in_each_window_on(now: int, before
 
 
 def test_a_cost_that_was_not_known_before_has_not_risen() -> None:
-    assert counts([llm(n, cost_nano=10**9) for n in range(1, 21)], [llm(100 + n) for n in range(20)]) == {}
+    known = [llm(n, cost_nano=10**9) for n in range(1, 21)]
+
+    assert counts(known, [llm(100 + n) for n in range(20)]) == {}
+    # Nor has one that is not known now.
+    assert counts([llm(100 + n) for n in range(20)], known) == {}
+
+
+def test_a_cost_is_told_in_cents_that_are_full() -> None:
+    [found] = issues(
+        [llm(n, cost_nano=199_650_000) for n in range(1, 21)], [llm(100 + n, cost_nano=29_980_000) for n in range(20)]
+    ).values()
+
+    assert found["next_action"].endswith("cost rose from 0.59 to 3.99 USD.")
 
 
 # R12 to R14 ----------------------------------------------------------------------------------------------------------
@@ -471,6 +553,13 @@ def test_two_abnormal_ends_of_a_model_are_told_and_one_is_not(reason: str, title
     assert counts([llm(1, finish_reason=reason), llm(3, finish_reason="stop")]) == {}
 
 
+@pytest.mark.parametrize("reason", ["length", "refusal"])
+def test_only_models_end_abnormally(reason: str) -> None:
+    run = [span(n, kind="agent", operation="run", failing=True, finish_reason=reason) for n in range(1, 4)]
+
+    assert counts(run) == {"error on run": 3}
+
+
 def test_truncated_answers_below_one_percent_are_not_told() -> None:
     cut = [llm(number, finish_reason="length") for number in (1, 2)]
 
@@ -485,6 +574,14 @@ def test_blocks_are_told_once_and_not_as_errors() -> None:
     assert counts(failing[:1]) == {"error on pii": 1}
     assert counts(spans(1, 2, operation="pay", flags=BLOCKED)) == {"guardrail_block on pay": 2}
     assert counts(spans(1, 1, operation="pay", flags=BLOCKED)) == {}
+
+
+@pytest.mark.parametrize("fields", [{"kind": "guardrail"}, {"kind": "workflow", "flags": BLOCKED}])
+def test_what_failed_because_of_its_child_is_no_block(fields: dict[str, Any]) -> None:
+    parents = [span(n, operation="pii", failing=True, **fields) for n in (1, 2)]
+    children = [span(10 + n, trace=n, parent=n, kind="http", operation="/page", failing=True) for n in (1, 2)]
+
+    assert counts([*parents, *children]) == {"error on /page": 2}
 
 
 # R15, R16 ------------------------------------------------------------------------------------------------------------
@@ -508,6 +605,12 @@ def test_agents_that_alternate_twice_are_told(agents: str, expected: dict[str, i
     assert counts(run) == expected
 
 
+def test_what_agents_do_between_does_not_end_their_game() -> None:
+    run = [span(10 * n, trace=1, kind="agent", operation="run", agent="ab"[n % 2]) for n in range(1, 5)]
+
+    assert counts([*run, *(llm(10 * n + 5, trace=1) for n in range(1, 4))]) == {"agent_pingpong on a <-> b": 4}
+
+
 def test_nobody_plays_with_an_agent_without_a_name() -> None:
     run = [span(n, trace=1, kind="agent", agent="a" if n % 2 else None) for n in range(1, 7)]
 
@@ -522,3 +625,18 @@ def test_two_empty_results_and_another_call_are_told(empty: str, expected: int) 
 
     assert counts(run) == ({"empty_result on search": expected} if expected else {})
     assert counts([span(n, trace=1, flags=EMPTY_RESULT) for n in range(1, 5)]) == {}
+
+
+def test_empty_results_are_counted_tool_by_tool_and_of_tools_alone() -> None:
+    # The failure is there so that the run is looked at.
+    failing = span(90, trace=1, operation="other", failing=True)
+    one_each = [span(n, trace=1, operation=each, args_hash=n, flags=EMPTY_RESULT) for n, each in enumerate("ab", 1)]
+    requests = [
+        span(10 + n, trace=1, kind="http", operation="/x", args_hash=n, flags=EMPTY_RESULT if n < 3 else 0)
+        for n in (1, 2, 3)
+    ]
+
+    assert counts([failing, *one_each, *spans(3, 1, trace=1, operation="a", args_hash=3)]) == {
+        "tool_call_failed on other": 1
+    }
+    assert counts([failing, *requests]) == {"tool_call_failed on other": 1}

@@ -25,6 +25,8 @@ def test_wilson_agrees_with_the_worked_examples_of_newcombe() -> None:
     assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    # By hand: 1 / (1 + 1.96^2), and all of it.
+    assert wilson(1, 1) == pytest.approx((0.2065, 1.0), abs=5e-5)
 
 
 def test_a_share_of_nothing_may_be_anything() -> None:
@@ -34,6 +36,11 @@ def test_a_share_of_nothing_may_be_anything() -> None:
 def test_samples_apart_give_the_figure_worked_out_by_hand() -> None:
     # U = 9, mean 4.5, variance 9 * 7 / 12 = 5.25, z = 4 / 2.2913 = 1.7457.
     assert shift({4: 1, 5: 1, 6: 1}, {1: 1, 2: 1, 3: 1}) == pytest.approx((0.0404, 1.0), abs=5e-5)
+
+
+def test_one_against_one_may_be_either() -> None:
+    # U is 1 of 1, half of one above its mean, and that is what is taken off for continuity.
+    assert shift({2: 1}, {1: 1}) == pytest.approx((0.5, 1.0))
 
 
 def test_ties_narrow_the_variance() -> None:
@@ -47,7 +54,7 @@ def test_ties_narrow_the_variance() -> None:
 
 def test_equal_values_are_no_shift() -> None:
     assert shift({7: 40}, {7: 40}) == (1.0, 0.0)
-    assert shift({}, {7: 40}) == (1.0, 0.0)
+    assert shift({}, {7: 40}) == shift({7: 40}, {}) == (1.0, 0.0)
 
 
 @given(histograms, histograms)
@@ -64,6 +71,7 @@ def test_discoveries_are_those_of_benjamini_and_hochberg() -> None:
 
     assert discoveries(chances, 0.05) == [True] * 4 + [False] * 11
     assert discoveries(chances[::-1], 0.05) == [False] * 11 + [True] * 4
+    assert discoveries([0.05], 0.05) == [True]
     assert discoveries([], 0.05) == []
 
 
@@ -74,8 +82,9 @@ def test_an_outlier_is_far_from_the_median_in_units_of_the_usual_distance() -> N
 def test_a_percentile_is_the_bucket_where_the_count_is_reached() -> None:
     assert percentile_bucket({1: 19, 5: 1}, 0.95) == 1
     assert percentile_bucket({1: 18, 5: 2}, 0.95) == 5
-    with pytest.raises(ValueError, match="nothing"):
-        percentile_bucket({}, 0.95)
+    for nothing in ({}, {1: 0}):
+        with pytest.raises(ValueError, match="nothing"):
+            percentile_bucket(nothing, 0.95)
 
 
 @given(st.integers(1_000, 10**15))

@@ -50,6 +50,16 @@ def test_an_issue_is_told_with_what_sets_it_apart() -> None:
     }
 
 
+def test_what_failures_say_and_how_they_go_on_is_told_last() -> None:
+    failing = [span(n, trace=1, parent=9, args_hash=7, failing=True, agent=None) for n in (1, 2, 3)]
+    [found] = diagnosed(failing, messages={key_of(failing[0]): "gone"})["issues"]
+
+    told = list(particulars(found))
+
+    assert told[-2:] == [("they say", "gone (1)"), ("also", "retry storm, tool loop")]
+    assert "versions" not in dict(told)
+
+
 def test_what_is_counted_in_sessions_is_no_part_of_records() -> None:
     [found] = diagnosed(
         [span(1, kind="llm", operation="chat", total_tokens=60_000)],

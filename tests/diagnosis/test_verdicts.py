@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifesign.clock import EpochMs
-from lifesign.diagnosis.facts import window_facts
+from lifesign.diagnosis.facts import ModelFacts, WindowFacts, window_facts
 from lifesign.diagnosis.findings import View
+from lifesign.diagnosis.issues import fingerprint_of
 from lifesign.diagnosis.preparation import clean, failures_of
 from lifesign.diagnosis.verdicts import (
     Judgement,
@@ -78,6 +79,12 @@ def test_what_is_needed_would_have_shown_the_issue_with_95_percent(count: int, e
     assert needed == 1 or silence ** (needed - 1) > 0.05 * 0.9999
 
 
+def test_one_record_is_enough_where_nearly_all_were_hit_and_as_many_as_before_where_none_was() -> None:
+    # ln .05 / ln .04 is .93.
+    assert needed_exposure(past(96, 100)) == 1
+    assert needed_exposure(past(0, 50)) == 50
+
+
 def test_exposure_is_of_the_operation_and_of_its_kind() -> None:
     facts = window_facts([span(1), span(2), span(3, kind="http"), span(4, operation="fetch")])
     view = View(facts, failures_of([], []))
@@ -86,6 +93,29 @@ def test_exposure_is_of_the_operation_and_of_its_kind() -> None:
     assert exposure_of(past(signal="error"), view, of_operations=True) == 1
     assert exposure_of(past(signal="slow_operation"), view, of_operations=True) == 3
     assert exposure_of(past(signal="refusal"), view, of_operations=False) == 4
+
+
+def test_an_operation_is_found_by_its_name_as_issues_have_it() -> None:
+    view = View(window_facts([span(1, operation="a\u202eb")]), failures_of([], []))
+
+    assert exposure_of(Past("f", "t", "tool_call_failed", "ab", 1, 1), view, of_operations=True) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_models_without_a_name_are_unknown_unless_one_is_called_that(order: int) -> None:
+    nameless, named = ModelFacts("", 3, None), ModelFacts("unknown", 5, None)
+
+    assert View(WindowFacts(models=[nameless]), failures_of([], [])).models == {"unknown": nameless}
+    assert View(WindowFacts(models=[nameless, named][::order]), failures_of([], [])).models == {"unknown": named}
+
+
+@pytest.mark.parametrize("signal", ["error_rate_regression", "latency_regression"])
+@pytest.mark.parametrize(("kind", "expected"), [("tool", 2), ("http", 1), ("llm", 0)])
+def test_what_compares_one_operation_key_is_measured_against_that_alone(signal: str, kind: str, expected: int) -> None:
+    view = View(window_facts([span(1), span(2), span(3, kind="http")]), failures_of([], []))
+    told = Past(fingerprint_of(signal, ("search", kind)), "t", signal, "search", 30, 100)
+
+    assert exposure_of(told, view, of_operations=True) == expected
 
 
 def test_operations_are_named_once_however_many_issues_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +158,10 @@ def test_a_fix_is_not_taken_back_by_an_earlier_window() -> None:
         ("1.1.0", "3f2a91c", True),
         (None, "1.2.0", True),
         ("1.1.0", None, True),
+        ("1.3.0-rc.1", "1.2.0", True),
+        ("1.2.0-alpha", "1.2.0-beta", False),
+        ("2", "2.0.0", True),
+        ("2.0.0", "2", True),
     ],
 )
 def test_versions_have_the_order_of_semantic_versioning(
@@ -138,4 +172,5 @@ def test_versions_have_the_order_of_semantic_versioning(
 
 def test_the_highest_version_is_not_the_last_by_alphabet() -> None:
     assert highest(["1.9.0", "zzz", "1.10.0"]) == "1.10.0"
+    assert highest(["1.0.0", "1.0"]) == highest(["1.0", "1.0.0"]) == "1.0.0"
     assert highest([]) is None

@@ -1,6 +1,7 @@
 """Whether what was found is over, over HTTP; and what the ledger remembers. Spec "Diagnosis", sections 6 and 7."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -234,6 +235,26 @@ async def test_an_issue_outlives_the_packet_that_told_it(start_lifesign: MakeLif
     )
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_other_rules_told_is_not_judged_by_these(
+    lifesign: Lifesign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent(lifesign) as ours:
+        packet = await found(ours, lifesign)
+        await ours.send(*[ours.tool() for _ in range(100)])
+        monkeypatch.setattr("lifesign.diagnosis.verification.RULESET", "2027.1-1")
+        [result] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        [entry] = await ledger(ours)
+
+    assert (result["title"], result["verdict"], result["reason"]) == (
+        "tool_call_failed on search",
+        "unverified",
+        "other_ruleset",
+    )
+    assert (result["baseline_count"], result["baseline_exposure"]) == (30, 100)
+    assert (entry["state"], entry["fixed_at"]) == ("new", None)
+
+
 async def test_latency_is_judged_by_whether_it_would_still_be_found(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         await ours.send(*[ours.tool(seconds=0.1) for _ in range(40)])
@@ -260,27 +281,103 @@ async def test_latency_is_judged_by_whether_it_would_still_be_found(lifesign: Li
     assert until < quick["window"]["since"]
 
 
-async def slowed(of: Agent, lifesign: Lifesign, tool: str = "search") -> Json:
-    """A packet of a tool that got slower, and a minute that has passed since."""
-    await of.send(*[of.tool(tool, seconds=0.1) for _ in range(40)])
+async def slowed(of: Agent, lifesign: Lifesign, *, before: Sequence[Json] = (), now: Sequence[Json] = ()) -> Json:
+    """A packet of a tool that got slower, with other records of either window, and a minute that has passed since."""
+    await of.send(*[of.tool(seconds=0.1) for _ in range(40)], *before)
     await lifesign.advance(1.5 * 3600)
-    await of.send(*[of.tool(tool, seconds=1) for _ in range(40)])
+    await of.send(*[of.tool(seconds=1) for _ in range(40)], *now)
     packet = await of.diagnose()
     await lifesign.advance(60)
     return packet
 
 
+def chats(of: Agent, tokens: int, usd: int) -> list[Json]:
+    """Twenty calls of a model."""
+    fields: dict[str, Any] = {
+        "gen_ai__operation__name": "chat",
+        "gen_ai__request__model": "gpt-5",
+        "gen_ai__usage__total_tokens": tokens,
+        "gen_ai__usage__cost": usd,
+    }
+    return [of.span("chat gpt-5", **fields) for _ in range(20)]
+
+
 async def test_silence_for_want_of_anything_to_compare_with_is_no_fix(start_lifesign: MakeLifesign) -> None:
     async with start_lifesign(telemetry_retention_days=1) as lifesign, agent(lifesign) as ours:
-        packet = await slowed(ours, lifesign)
+        packet = await slowed(ours, lifesign, before=chats(ours, 900, 1), now=chats(ours, 60_000, 5))
         await lifesign.advance(24 * 3600)
-        await ours.send(*[ours.tool(seconds=1) for _ in range(40)])
-        [result] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
-        [entry] = await ledger(ours)
+        await ours.send(*[ours.tool(seconds=1) for _ in range(40)], *chats(ours, 60_000, 5))
+        results = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        entries = await ledger(ours)
 
-    assert packet["issues"][0]["signal_type"] == "latency_regression"
-    assert (result["verdict"], result["needed_exposure"], result["reason"]) == ("unverified", 0, "baseline_gone")
-    assert (entry["state"], entry["fixed_at"]) == ("unverified", None)
+    assert sorted(each["signal_type"] for each in packet["issues"]) == [
+        "cost_spike",
+        "latency_regression",
+        "token_runaway",
+    ]
+    assert [(each["verdict"], each["needed_exposure"], each["reason"]) for each in results] == [
+        ("unverified", 0, "baseline_gone")
+    ] * 3
+    assert [(each["state"], each["fixed_at"]) for each in entries] == [("unverified", None)] * 3
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_rate_is_judged_by_its_failures_however_few(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+
+        def checks(failing: int) -> list[Json]:
+            # What is blocked is no error, so that the rate stands by itself.
+            blocked = [ours.span("check", failing=True, guardrail__blocked=True) for _ in range(failing)]
+            return [*blocked, *(ours.span("check") for _ in range(100 - failing))]
+
+        async def judged_again(failing: int) -> tuple[str, str | None, int, int]:
+            # Failures of another operation are none of its own.
+            await ours.send(*checks(failing), ours.tool(failing=True))
+            answer = await verified(ours, packet_id=packet["packet_id"], since_minutes=1)
+            await lifesign.advance(120)
+            [found] = [each for each in answer["results"] if each["title"].startswith("error_rate_regression")]
+            return found["verdict"], found["trend"], found["count"], found["exposure"]
+
+        await ours.send(*checks(1))
+        await lifesign.advance(1.5 * 3600)
+        await ours.send(*checks(50))
+        packet = await ours.diagnose()
+        await lifesign.advance(120)
+        verdicts = [await judged_again(failing) for failing in (3, 0, 3)]
+
+    assert sorted(each["signal_type"] for each in packet["issues"]) == ["error_rate_regression", "guardrail_block"]
+    assert verdicts == [("ongoing", "improving", 3, 100), ("fixed", None, 0, 100), ("regressed", None, 3, 100)]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_issue_of_one_environment_is_judged_in_that(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        await ours.send(*[ours.tool(failing=n < 30, deployment__environment="prod") for n in range(100)])
+        packet = await ours.diagnose(environment="prod")
+        await lifesign.advance(60)
+        await ours.send(
+            *[ours.tool(deployment__environment="dev") for _ in range(100)],
+            *[ours.tool(deployment__environment="prod") for _ in range(2)],
+        )
+        fingerprints = [each["fingerprint"] for each in packet["issues"]]
+        answers = [
+            await verified(ours, packet_id=packet["packet_id"]),
+            await verified(ours, fingerprints=fingerprints, environment="prod"),
+            await verified(ours, fingerprints=fingerprints),
+        ]
+        await ours.send(*[ours.tool(deployment__environment="prod") for _ in range(100)])
+        [fixed] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+        await lifesign.advance(60)
+        await ours.send(ours.tool(failing=True, deployment__environment="prod"))
+        [back] = (await verified(ours, packet_id=packet["packet_id"]))["results"]
+
+    assert (fixed["verdict"], back["verdict"]) == ("fixed", "regressed")
+    found = [each for answer in answers for each in answer["results"]]
+    assert [(each["verdict"], each["exposure"], each.get("reason")) for each in found] == [
+        ("unverified", 2, None),
+        ("unverified", 2, None),
+        ("unverified", 0, "unknown_fingerprint"),
+    ]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -348,6 +445,12 @@ async def test_a_packet_of_somebody_else_is_none(lifesign: Lifesign) -> None:
 
     assert by_packet[:2] == (404, "packet_not_found")
     assert [each["reason"] for each in by_issue["results"]] == ["unknown_fingerprint"]
+    # There is no packet whose baseline it could be, so it is what lies before the window.
+    assert (by_issue["baseline"]["since"], by_issue["baseline"]["until"]) == (
+        "2026-01-05T10:01:00.001Z",
+        "2026-01-05T11:01:00.001Z",
+    )
+    assert by_issue["window"]["since"] == "2026-01-05T11:01:00.001Z"
 
 
 # The ledger ---------------------------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ def entered(before: Entry | None, issue: Issue, *, environment: str, packet_id: 
 
 
 def _regressed_at(before: Entry, issue: Issue) -> EpochMs:
-    is_known = before.regressed_at is not None and before.regressed_at > (before.fixed_at or 0)
+    # The window that proved the fix ends before this very millisecond.
+    is_known = before.regressed_at is not None and before.regressed_at >= (before.fixed_at or 0)
     return before.regressed_at if is_known and before.regressed_at is not None else issue.last_seen
 
 
