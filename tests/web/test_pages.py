@@ -12,6 +12,7 @@ from lifesign.clock import EpochMs
 from lifesign.projects import service as projects
 from lifesign.projects.service import Order
 from tests.harness import Json, Lifesign, MakeLifesign
+from tests.pings.pinging import check, send
 from tests.web.browser import OWNER, Browser, executed_by, said, signed_up
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -211,6 +212,46 @@ async def test_a_heartbeat_goes_only_when_its_name_is_typed(lifesign: Lifesign) 
     assert await owner.post(f"/heartbeats/{made['id']}/delete", {"name": "Job"}) == "/"
 
     await lifesign.ask("GET", f"/v1/heartbeats/{made['id']}", expect=404)
+
+
+@pytest.mark.parametrize(
+    ("fields", "called"),
+    [({"slug": "job"}, "job"), ({}, "check {uuid:.8}"), ({"name": "two\r\nlines  of it"}, "two lines of it")],
+)
+async def test_a_check_without_a_name_or_with_several_lines_of_it_is_called_something_on_every_page(
+    lifesign: Lifesign, fields: dict[str, Any], called: str
+) -> None:
+    owner, viewer = await signed_up(lifesign), await signed_up(lifesign, "eve@example.org", "viewer")
+    hook = (await lifesign.webhook("http://127.0.0.1:1/"))["id"]
+    policy = (await lifesign.policy({"channels": [hook]}))["id"]
+    made = await check(lifesign, channels=hook, policy=policy, **fields)
+    await send(lifesign, f"{made['ping_url']}/fail")
+    [beat] = (await lifesign.ask("GET", "/v1/heartbeats"))["heartbeats"]
+    [incident] = await lifesign.incidents(beat["id"])
+    form = {"title": "Shop", "slug": "shop", "description": "", "members": beat["id"], "is_on": "on"}
+    await owner.get("/settings/status/new")
+    await owner.post("/settings/status/new", form)
+    called = called.format(**made)
+
+    at = f"/heartbeats/{beat['id']}"
+    for path, words in (
+        ("/", f"firing {called} heartbeat"),
+        (at, f" {called} firing "),
+        ("/incidents", f"Notes {called} said that it is unhealthy"),
+        (f"/incidents/{incident['id']}", f"{called} said that it is unhealthy"),
+        (f"/policies/{policy}", called),
+        (f"/channels/{hook}", called),
+        ("/status/shop", f" {called} down "),
+        ("/status/shop/rss.xml", f"{called}: down"),
+    ):
+        page = await viewer.get(path)
+        assert words in said(page), path
+        assert made["uuid"] not in page, path
+    assert f"Change {called}" in said(await owner.get(f"{at}/edit"))
+    assert f"Type its name, {called}, to delete it." in said(await owner.get(at))
+    await owner.post(f"{at}/delete", {"name": ""}, expect=400)
+    await owner.post(f"{at}/delete", {"name": called})
+    await lifesign.ask("GET", f"/v1/heartbeats/{beat['id']}", expect=404)
 
 
 async def test_a_long_history_has_pages(lifesign: Lifesign) -> None:

@@ -4,12 +4,15 @@ Spec "Heartbeats", sections 5 and 6. Everything is decided here and nothing is d
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from lifesign import schedule as cron
 from lifesign.clock import LATEST, EpochMs
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 Mode = Literal["recurring", "oneshot", "scheduled"]
 Status = Literal["active", "firing", "paused", "resolved"]
@@ -127,6 +130,19 @@ class Heartbeat:
     """When its owner expects the next check-in, in place of what its interval says."""
     is_suspended: bool = False
     """While it is paused: whether only its owner may resume it."""
+
+    @property
+    def line(self) -> str:
+        """Its name on one line. Those who ping may leave it empty, or break it, which no subject of a mail may be."""
+        return _CONTROL.sub(" ", self.name).strip()
+
+    @property
+    def called(self) -> str:
+        """What pages call it: its name; without one its slug, or how its UUID begins.
+
+        Whoever sees the whole UUID can ping.
+        """
+        return self.line or self.slug or (f"check {self.ping_id[:8]}" if self.ping_id else self.id)
 
     @property
     def timing(self) -> Timing:

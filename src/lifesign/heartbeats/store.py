@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, bindparam, case, delete, false, func, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, false, func, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
@@ -17,6 +17,10 @@ H = heartbeats.c
 D = dependencies.c
 K = idempotency_keys.c
 _COLUMNS = tuple(H[name] for name in Heartbeat.__dataclass_fields__)
+# As `Heartbeat.called` is.
+_CALLED = func.coalesce(func.nullif(H.name, ""), H.slug, literal("check ") + func.substr(H.ping_id, 1, 8), H.id).label(
+    "name"
+)
 _OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
 _DEPENDS_ON = list(Heartbeat.__dataclass_fields__).index("depends_on")
 _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
@@ -377,7 +381,7 @@ def using_policy(conn: Connection, project_id: str, policy_id: str) -> list[Hear
 
 def names_using_policy(conn: Connection, project_id: str, policy_id: str) -> list[tuple[str, str]]:
     """Id and name of the heartbeats that name a policy. Index: ix_heartbeats_policy."""
-    query = select(H.id, H.name).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.name, H.id)
+    query = select(H.id, _CALLED).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.name, H.id)
     return [(row.id, row.name) for row in conn.execute(query)]
 
 
@@ -390,7 +394,7 @@ def count_by_policy(conn: Connection, project_id: str) -> dict[str, int]:
 def names_using_channel(conn: Connection, project_id: str, channel_id: str) -> list[tuple[str, str]]:
     """Id and name of the heartbeats that name a channel of their own. Index: ix_heartbeats_project."""
     is_named = contains(conn, H.own_channels, f'"{channel_id}"')
-    query = select(H.id, H.name).where(H.project_id == project_id, is_named).order_by(H.name, H.id)
+    query = select(H.id, _CALLED).where(H.project_id == project_id, is_named).order_by(H.name, H.id)
     return [(row.id, row.name) for row in conn.execute(query)]
 
 

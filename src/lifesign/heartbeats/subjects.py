@@ -1,6 +1,5 @@
 """Heartbeats as incidents see them, and lines of their history."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,16 +13,13 @@ from lifesign.heartbeats import store
 from lifesign.heartbeats.rules import Heartbeat
 from lifesign.incidents.rules import Subject
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
 
 def subject_of(heartbeat: Heartbeat) -> Subject:
     """The heartbeat as an incident sees it."""
     return Subject(
         id=heartbeat.id,
         project_id=heartbeat.project_id,
-        # Those who ping may leave the name empty, or break its line, which no subject of a mail may.
-        name=_CONTROL.sub(" ", heartbeat.name) or heartbeat.ping_id or heartbeat.id,
+        name=heartbeat.line or heartbeat.ping_id or heartbeat.id,
         slug=heartbeat.slug or heartbeat.id,
         mode=heartbeat.mode,
         timezone=heartbeat.timezone,

@@ -225,7 +225,7 @@ def _beating(
     return Row(
         heartbeat.id,
         f"/heartbeats/{heartbeat.id}",
-        heartbeat.name,
+        heartbeat.called,
         state,
         *LOOKS[state],
         board.kind_of(heartbeat),

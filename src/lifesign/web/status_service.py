@@ -134,9 +134,9 @@ def shown(conn: Connection, page: StatusPage, now: EpochMs) -> Shown:
     found = [by_id[each] for each in page.heartbeats if each in by_id and by_id[each].project_id == page.project_id]
     since = EpochMs(now - DAYS * _DAY_MS)
     happened = incidents.of_heartbeats(conn, [each.id for each in found], since=since, limit=_INCIDENTS)
-    return Shown(page, [_member(conn, each, now) for each in found], happened, {each.id: each.name for each in found})
+    return Shown(page, [_member(conn, each, now) for each in found], happened, {each.id: each.called for each in found})
 
 
 def _member(conn: Connection, heartbeat: Heartbeat, now: EpochMs) -> Member:
     days = heartbeats.days(conn, heartbeat.project_id, heartbeat.id, count=DAYS, now=now)
-    return Member(heartbeat.name, board.state_of(heartbeat, now), days, up_share(days))
+    return Member(heartbeat.called, board.state_of(heartbeat, now), days, up_share(days))
