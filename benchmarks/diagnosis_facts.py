@@ -1,13 +1,16 @@
 """What diagnosis costs a store: the records of a window and as many before, 2 % of them failing, and a small window.
 
-With `--million`: a million in each window, as the goal has it; otherwise a tenth of that.
+With `--million`: a million in each window, as the goal has it; otherwise a tenth of that. ClickHouse is asked twice: as
+the engine within this process, and as a server, where the memory is that of who asks.
 """
 
 import asyncio
 import random
 import re
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +32,7 @@ from lifesign.telemetry.stores import open_store
 from lifesign.telemetry.stores.clickhouse.client import Asked
 from lifesign.telemetry.stores.clickhouse.store import ClickHouseStore
 from lifesign.telemetry.stores.sql import SqlStore
+from tests.peers.process import peer_process
 
 PROJECT: Final = "bench"
 SMALL: Final = "small"
@@ -46,6 +50,7 @@ _STORES: Final[tuple[tuple[str, DatabaseKind, str], ...]] = (
     ("sqlite", "sqlite", ""),
     ("postgresql", "postgresql", ""),
     ("clickhouse (chdb)", "sqlite", "chdb:///{directory}/clickhouse"),
+    ("clickhouse (a server)", "sqlite", "clickhouse://"),
 )
 _MILLION: Final = 1_000_000
 _FEW: Final = 10_000
@@ -64,10 +69,20 @@ def count_of(options: Options) -> int:
     return _MILLION if options.armed >= _MILLION else _MILLION // 10 if options.rounds > 1 else _FEW
 
 
+@contextmanager
+def _served(url: str, directory: Path) -> Iterator[str]:
+    """The address of a store; of a server of ClickHouse when that is what it names."""
+    if url != "clickhouse://":
+        yield url.format(directory=directory)
+        return
+    with tempfile.TemporaryDirectory() as data, peer_process("tests.peers.clickhouse", [data]) as (_, address):
+        yield address
+
+
 async def _on(name: str, kind: DatabaseKind, url: str, count: int, options: Options) -> list[Figure]:
-    with fresh_settings(kind) as settings:
+    with fresh_settings(kind) as settings, _served(url, settings.data_dir) as address:
         changes = {
-            "telemetry_url": SecretStr(url.format(directory=settings.data_dir)),
+            "telemetry_url": SecretStr(address),
             "telemetry_retention_days": 3650,
         }
         store = open_store(settings.model_copy(update=changes) if url else settings)

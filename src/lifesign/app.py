@@ -60,7 +60,7 @@ from lifesign.channels.service import Kit
 from lifesign.clock import Clock, CorrectedClock, EpochMs, ManualClock, SystemClock, parse_timestamp
 from lifesign.db import Database, offset, open_database
 from lifesign.db.failpoints import Failpoints
-from lifesign.db.open import data_directory_lock, is_postgres
+from lifesign.db.open import LOCK_FILE, SQLITE_FILE, NoDatabase, data_directory_lock, is_postgres
 from lifesign.diagnosis import overview_routes
 from lifesign.diagnosis import routes as diagnosis_routes
 from lifesign.diagnosis.service import Diagnoses
@@ -411,6 +411,11 @@ async def _adopt_settings(db: Database, settings: Settings, now: EpochMs) -> Non
         after = await db.write(systems.adopt_windows, windows, after=after, tuning=tuning, now=now)
 
 
+def _lag_ms(driver: Driver, now: EpochMs) -> int:
+    """How late the latest of the loops is that must run for a silence to be told."""
+    return max(driver.lag_ms(name, now) for name in ("sweep", "escalate", "deliver"))
+
+
 def _driver(
     settings: Settings,
     clock: Clock,
@@ -433,7 +438,7 @@ def _driver(
     )
     alive = Alive(db, clock, node_id, watch)
     outbound, url = courier.kit.outbound, settings.deadman_url
-    deadman = None if url is None else Deadman(outbound, url, lambda: driver.pulses["sweep"].lag_ms)
+    deadman = None if url is None else Deadman(outbound, url, lambda: _lag_ms(driver, clock.now()))
     loops: list[Loop] = [
         alive,
         Sweep(db, tuning, watch, may_fire=alive.may_fire, is_manual=is_manual, monotonic=clock.monotonic),
@@ -452,8 +457,9 @@ def _driver(
             measurement_days=settings.vitals_retention_days,
             bot_run_days=settings.bot_run_days,
             bot_transcript_days=settings.bot_transcript_days,
+            may_delete=alive.may_delete,
         ),
-        PruneSpans(store, settings.telemetry_retention_days),
+        PruneSpans(store, settings.telemetry_retention_days, alive.may_delete),
         Audit(db, tuning, deadman),
     ]
     driver = Driver(clock, db.wakeups, loops, attest=alive.attest, may_work=lambda: db.refusal is None)
@@ -662,6 +668,8 @@ class OperatorApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises InvalidInput when the header names no project, or several."""
         if scope["type"] == "http":
+            # Before anything can fail: the operator is told of a project that is not there as of everything else.
+            scope[auth.OPERATOR] = None
             sent = dict(scope["headers"]).get(b"x-lifesign-project", DEFAULT_PROJECT.encode())
             project_id = await self._project_id(sent.decode("latin-1"))
             scope = {**scope, auth.OPERATOR: auth.noted(auth.operator(project_id))}
@@ -689,7 +697,14 @@ def operator_way_in(node: Node) -> ASGIApp:
 
 @asynccontextmanager
 async def operator_app(settings: Settings) -> AsyncIterator[ASGIApp]:
-    """The operator's app without a server: opens the database itself, runs no engine. Raises DataDirectoryInUse."""
+    """The operator's app without a server: opens the database itself, runs no engine.
+
+    Raises DataDirectoryInUse, and NoDatabase when nobody named a directory and there is none where one would be: a key
+    of a database that was made by mistake would open nothing.
+    """
+    is_named = is_postgres(settings) or "data_dir" in settings.model_fields_set
+    if not is_named and not any((settings.data_dir / each).exists() for each in (SQLITE_FILE, LOCK_FILE)):
+        raise NoDatabase(settings.data_dir)
     with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
         node = await open_node(settings, is_server=False)
         try:

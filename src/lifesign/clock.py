@@ -18,7 +18,8 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = EpochMs(253_402_300_799_999)
 """The last instant that RFC 3339 can name: the end of year 9999."""
-_EARLIEST = -62_135_596_800_000
+EARLIEST = EpochMs(-62_135_596_800_000)
+"""The first: the beginning of year 1."""
 _LONGEST_SLEEP_S = 3600.0
 
 
@@ -102,7 +103,7 @@ def parse_timestamp(value: object) -> EpochMs:
     except (ValueError, OverflowError):
         raise ValueError("is not a date that exists") from None
     # An offset can carry a date past the years that can be shown.
-    if not _EARLIEST <= at <= LATEST:
+    if not EARLIEST <= at <= LATEST:
         raise ValueError("is not a date between year 1 and year 9999 in UTC")
     return at
 

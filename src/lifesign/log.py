@@ -27,7 +27,7 @@ def configure(log_format: Literal["auto", "json", "text"], level: Literal["debug
     ]
     ending: list[structlog.typing.Processor] = (
         # Plain tracebacks: the colourful ones print local variables, and those may hold a secret.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_escape, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -56,6 +56,16 @@ class _Lossy:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             self.stream.flush()
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Text of others, such as the path of a request, cannot steer a terminal. JSON has escapes of its own."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(
+                each if each.isprintable() else each.encode("unicode_escape").decode() for each in value
+            )
+    return event
 
 
 def _hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -150,19 +150,11 @@ async def show_metrics(request: Request) -> Response:
     vitals = cast("Vitals", request.app.state.vitals)
     VITALS_STREAMS.set(vitals.sessions.open_streams)
     VITALS_WAITING.set(vitals.workers.waiting)
-    metrics.SWEEP_LAG.set(_lag_ms(request, "sweep") / _S)
+    driver = cast("Driver", request.app.state.driver)
+    metrics.SWEEP_LAG.set(driver.lag_ms("sweep", context.now()) / _S)
     metrics.INCIDENTS_OPEN.set(opened)
     metrics.INCIDENTS_UNATTENDED.set(unattended)
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-
-def _lag_ms(request: Request, name: str) -> int:
-    """How late a loop is: how late it last began, or how long its next tick has been missing."""
-    driver = cast("Driver", request.app.state.driver)
-    pulse = driver.pulses[name]
-    idle_ms = next(loop.idle_ms for loop in driver.loops if loop.name == name)
-    missing = 0 if pulse.last_tick is None else context_of(request).now() - pulse.last_tick - idle_ms
-    return max(0, pulse.lag_ms, missing)
 
 
 def _gauges(conn: Connection, now: EpochMs) -> tuple[dict[str, tuple[int, int]], dict[str, int], tuple[int, int]]:

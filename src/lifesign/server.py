@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Literal, cast
 
 import httptools  # noqa: F401 - required: without it uvicorn falls back to a parser several times slower
@@ -27,7 +29,7 @@ from lifesign.http.protocol import protocol_for
 from lifesign.pings.mail import MailServer
 from lifesign.pings.service import Pings
 from lifesign.secretfile import SecretKeyUnusable
-from lifesign.settings import Settings
+from lifesign.settings import Settings, misspelt
 from lifesign.vitals.sessions import MAX_MESSAGE_BYTES
 from lifesign.web.live import Live
 
@@ -54,6 +56,8 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(_TURN_S)
     try:
         _check_testing(settings)
+        for name, meant in misspelt(os.environ).items():
+            logger.warning("settings.ignored", reason=f"{name} is no setting; did you mean {meant}?")
         with nullcontext() if is_postgres(settings) else data_directory_lock(settings.data_dir):
             return uvloop.run(_serve(settings))
     except (CannotStart, DataDirectoryInUse, SchemaTooNew, SecretKeyUnusable, CaFileUnusable) as error:
@@ -245,6 +249,12 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
+def _command() -> str:
+    """How the command was called: `make serve` calls one that is not on the path of the person who reads this."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "lifesign" and shutil.which("lifesign") != str(called) else "lifesign"
+
+
 def _announce(node: Node, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -252,11 +262,12 @@ def _announce(node: Node, listener: socket.socket) -> None:
     print(f"listening on http://{shown}:{port}  (docs: http://{shown}:{port}/docs)")
     if node.new_admin_key is not None:
         print(f"admin key: {node.new_admin_key}")
-        print("           shown this once; keep it. More keys: lifesign keys create --name NAME")
+        print(f"           shown this once; keep it. More keys: {_command()} keys create --name NAME")
     if node.new_setup_token is not None:
         base = node.settings.public_url or f"http://{shown}:{port}"
         print(f"setup link: {base}/setup/{node.new_setup_token}")
-        print("            works once; makes the account of the web interface's owner. Later: lifesign users add EMAIL")
+        later = f"{_command()} users add EMAIL"
+        print(f"            works once; makes the account of the web interface's owner. Later: {later}")
     sys.stdout.flush()
     logger.info(
         "server.started", version=__version__, node_id=node.id, database="sqlite" if node.db.is_sqlite else "postgresql"

@@ -1,8 +1,10 @@
 """Every setting of the server, its default and its `LIFESIGN_*` variable."""
 
+import difflib
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +20,15 @@ _ISSUER = re.compile(
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#]+")
 
+_BASE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+
 MAX_PORT = 65535
 _MANY = 10**15
 _STORES = ("sqlite", "postgresql", "clickhouse", "clickhouses", "chdb")
+
+
+# How like a setting a variable must be to be taken for it: `SMTP_USER` is, the variables of the commands are not.
+_ALIKE = 0.8
 
 
 class Settings(BaseSettings):
@@ -254,7 +262,10 @@ class Settings(BaseSettings):
 
     @field_validator("public_url", "pagerduty_url", "twilio_url")
     @classmethod
-    def _no_trailing_slash(cls, value: str | None) -> str | None:
+    def _is_base(cls, value: str | None) -> str | None:
+        # Without its scheme it would stand as it is in the links of every message.
+        if value is not None and not _BASE.fullmatch(value):
+            raise ValueError("must be an address with http:// or https://, such as https://lifesign.example.org")
         return value.rstrip("/") if value else value
 
     @field_validator("admin_key")
@@ -383,3 +394,12 @@ class Settings(BaseSettings):
                     msg = f"entry {entry!r} is neither a CIDR nor a host name"
                     raise ValueError(msg) from None
         return value
+
+
+def misspelt(variables: Iterable[str]) -> dict[str, str]:
+    """Variables that are no setting, and the setting that each was probably meant to be."""
+    prefix = "LIFESIGN_"
+    known = [name.upper() for name in Settings.model_fields]
+    unknown = [name for name in variables if name.startswith(prefix) and name.removeprefix(prefix) not in known]
+    meant = {name: difflib.get_close_matches(name.removeprefix(prefix), known, 1, _ALIKE) for name in sorted(unknown)}
+    return {name: prefix + close[0] for name, close in meant.items() if close}

@@ -14,6 +14,7 @@ from tests.engine.steps import fire, hook, notifications, row, told
 from tests.harness import Json, Lifesign, MakeLifesign
 from tests.peers.fixtures import MESSAGES, TWILIO_TOKEN
 from tests.peers.process import LedgerPeer
+from tests.web.browser import said, signed_up
 
 PUBLIC = "https://lifesign.example"
 NUMBER = "+15550100200"
@@ -104,6 +105,21 @@ async def test_a_text_that_was_not_delivered_is_dead_and_the_next_step_runs(
     assert (failed["error"], failed["final"]) == ("30003: the provider could not deliver it", True)
 
 
+async def test_a_text_of_which_it_is_heard_after_the_end_that_it_was_not_delivered_is_not_sent_again(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await _text(lifesign, ledger)
+    await lifesign.ask("POST", "/v1/heartbeats/job/ack")
+    await _call(lifesign, STATUS, MessageSid=await _sid(lifesign), MessageStatus="undelivered", ErrorCode="30003")
+    (text,) = await notifications(lifesign, "job")
+    assert text["status"] == "dead"
+
+    refused = await lifesign.ask("POST", f"/v1/notifications/{text['id']}/retry", expect=400)
+
+    assert refused["error"]["code"] == "INVALID_STATE"
+    assert len(ledger.requests(MESSAGES)) == 1
+
+
 async def test_a_report_about_a_text_nobody_sent_is_taken_and_changes_nothing(
     lifesign: Lifesign, ledger: LedgerPeer
 ) -> None:
@@ -139,6 +155,23 @@ async def test_the_signature_may_be_made_with_the_default_port(lifesign: Lifesig
 
 async def test_a_callback_that_is_too_large_is_refused(lifesign: Lifesign) -> None:
     assert (await _call(lifesign, STATUS, MessageSid="x" * 70_000)).status_code == 413
+
+
+async def test_every_page_says_that_the_gateway_refuses_the_login_of_the_server_until_it_takes_it(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign() as lifesign:
+        owner = await signed_up(lifesign)
+        ledger.script("twilio", {"status": 401})
+        await _text(lifesign, ledger)
+        assert "Refused The SMS gateway refuses the login of this server:" in said(await owner.get("/account"))
+
+        await lifesign.advance(899)
+        assert len(ledger.requests(MESSAGES)) == 1
+        await lifesign.advance(1)
+
+        assert len(ledger.requests(MESSAGES)) == 2
+        assert "Refused" not in said(await owner.get("/account"))
 
 
 # Codes --------------------------------------------------------------------------------------------------------------

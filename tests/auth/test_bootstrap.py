@@ -107,3 +107,16 @@ def test_any_other_chosen_key_is_refused_without_being_shown(key: str) -> None:
 
     assert "must be 16 to 128 printable ASCII characters without spaces" in str(refusal.value)
     assert key not in str(refusal.value)
+
+
+@pytest.mark.parametrize("address", ["lifesign.example.org", "ftp://x", "https://", "https://a b", "https://x/?y"])
+def test_a_public_address_is_one_that_links_can_begin_with(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be an address with http:// or https://"):
+        Settings(public_url=address)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://lifesign.example.org", "http://[::1]:8080", "https://example.org/lifesign"]
+)
+def test_a_public_address_loses_its_last_slash(address: str) -> None:
+    assert Settings(public_url=f"{address}/").public_url == Settings(public_url=address).public_url == address

@@ -375,6 +375,22 @@ async def test_an_accepted_text_is_sent_which_is_not_yet_delivered(lifesign: Lif
     assert await _statuses(lifesign) == ["sent"]
 
 
+async def test_what_was_queued_for_a_mailbox_goes_to_the_number_that_the_channel_has_now(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer, closed_port: int
+) -> None:
+    async with start_lifesign(smtp_host="127.0.0.1", smtp_port=closed_port, smtp_tls="none") as lifesign:
+        channel = await _channel(lifesign, "email", to="ops@example.com")
+        await _fire(lifesign, channel)
+        assert await _statuses(lifesign) == ["pending"]
+
+        await lifesign.ask("PATCH", f"/v1/channels/{channel}", {"type": "sms", "config": {"to": "+15550100200"}})
+        await lifesign.advance(10)
+
+        assert await _statuses(lifesign) == ["sent"]
+    (request,) = ledger.requests(MESSAGES)
+    assert parse_qs(request.content.decode())["To"] == ["+15550100200"]
+
+
 # Time ---------------------------------------------------------------------------------------------------------------
 async def test_a_peer_that_says_nothing_holds_a_send_for_its_time_limit_only(
     lifesign: Lifesign, ledger: LedgerPeer, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,20 @@
 """The pure rules of breakers and rates."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lifesign.channels.limits import Limits, bucket_key
-from lifesign.channels.rules import Breaker, Bucket, Rate, breaker_after_failure, minutes_late, refilled, token_wait_ms
+from lifesign.channels.rules import (
+    Breaker,
+    Bucket,
+    Rate,
+    after_failure,
+    breaker_after_failure,
+    minutes_late,
+    refilled,
+    token_wait_ms,
+)
 from lifesign.clock import EpochMs
 
 NOW = EpochMs(1_767_614_400_000)
@@ -59,8 +69,36 @@ def test_after_the_wait_there_are_as_many_tokens_as_wanted(tokens: float, per_mi
     assert later.tokens >= wanted - 1e-6
 
 
-def test_a_clock_that_is_set_back_takes_no_tokens_away() -> None:
-    assert refilled(Bucket(3, NOW), Rate(1, 5), EpochMs(NOW - 60 * S)) == Bucket(3, NOW)
+def test_a_clock_that_is_set_back_takes_no_tokens_away_and_fills_the_bucket_from_then_on() -> None:
+    earlier = EpochMs(NOW - 3600 * S)
+
+    after = refilled(Bucket(3, NOW), Rate(1, 5), earlier)
+
+    assert after == Bucket(3, earlier)
+    assert refilled(after, Rate(1, 5), EpochMs(earlier + S)) == Bucket(4, EpochMs(earlier + S))
+
+
+def test_nodes_that_differ_by_a_moment_do_not_fill_a_bucket_by_it() -> None:
+    assert refilled(Bucket(3, NOW), Rate(1, 5), EpochMs(NOW - 2 * S)) == Bucket(3, NOW)
+
+
+@pytest.mark.parametrize(("asked_s", "held_s"), [(0, 30), (31, 31), (600, 600), (366 * 86_400, 900)])
+def test_too_many_requests_holds_the_channel_for_as_long_as_was_asked_and_not_as_long_as_one_old_message_waits(
+    asked_s: int, held_s: int
+) -> None:
+    verdict = after_failure(
+        "retry",
+        attempt=12,
+        now=NOW,
+        expires_at=EpochMs(NOW + 86_400 * S),
+        after_ms=asked_s * S,
+        holds_lane=True,
+        is_withdrawn=False,
+        luck=0.5,
+    )
+
+    assert verdict.lane_held_until == NOW + held_s * S
+    assert verdict.not_before == NOW + 3600 * S
 
 
 def test_what_leaves_after_ten_minutes_or_less_is_not_called_late() -> None:

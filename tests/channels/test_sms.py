@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from lifesign.channels.outbound import OutboundClient
 from lifesign.channels.sender import HttpReply, Outcome, Permanent, Retry, SendContext, Sent, Unknown
-from lifesign.channels.sms import SmsSender, body, build, judge
+from lifesign.channels.sms import SmsSender, body, build, judge, sid_of_earlier
 from lifesign.settings import Settings
 from tests.channels.samples import OPENED, context, message, probe
 from tests.peers.process import ledger_peer
@@ -121,6 +121,38 @@ def test_any_text_is_one_line_of_at_most_300_characters(text: str) -> None:
 )
 def test_each_answer_has_its_outcome(answer: HttpReply, outcome: Outcome) -> None:
     assert judge(answer, OPENED) == outcome
+
+
+def earlier(**changes: str) -> dict[str, Any]:  # Any: JSON
+    """What a gateway answers that knows of one text."""
+    known = {"sid": "SM1", "body": "DOWN: Nightly", "status": "sent", "date_created": "Sun, 08 Mar 2026 07:01:00 +0000"}
+    return {"messages": [known | changes]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_it"),
+    [
+        ({}, True),
+        ({"body": "Sent from a trial account - DOWN: Nightly"}, True),
+        ({"body": "DOWN: Night"}, False),
+        ({"date_created": "Sun, 08 Mar 2026 07:00:59 +0000"}, False),
+        ({"date_created": "soon"}, True),
+        ({"status": "queued"}, True),
+        ({"status": "delivered"}, True),
+        ({"status": "undelivered"}, False),
+        ({"status": "failed"}, False),
+        ({"status": "canceled"}, False),
+    ],
+)
+def test_a_text_that_left_before_is_known_by_what_it_says_unless_it_is_old_or_has_failed(
+    changes: dict[str, str], *, is_it: bool
+) -> None:
+    assert sid_of_earlier(earlier(**changes), "DOWN: Nightly", OPENED) == ("SM1" if is_it else None)
+
+
+@pytest.mark.parametrize("answer", [{}, {"messages": None}, {"messages": [1]}, earlier(sid="")])
+def test_what_no_gateway_says_is_no_text(answer: dict[str, Any]) -> None:  # Any: JSON
+    assert sid_of_earlier(answer, "DOWN: Nightly", OPENED) is None
 
 
 @pytest.mark.parametrize(

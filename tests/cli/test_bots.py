@@ -106,6 +106,22 @@ def test_a_schedule_that_cannot_be_is_refused_without_asking(
     assert told in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("bots", "show", "99"), "there is no bot '99'"),
+        (("bots", "update", "99", "--on"), "there is no bot '99'"),
+        (("bots", "schedule", "list", "99"), "there is no bot '99'"),
+        (("runs", "cancel", "run_x"), "there is no run 'run_x'"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+)
+def test_what_is_not_there_is_named_as_it_was_typed(watched: Server, words: tuple[str, ...], told: str) -> None:
+    ran = lifesign_command(*words, env=watched.env)
+
+    assert (ran.code, ran.err) == (4, f"lifesign: {told}\n")
+
+
 def test_a_run_is_followed_to_its_end(watched: Server) -> None:
     bot = _bot(watched, "Followed")
     good, bad = _schedule(watched, bot), _schedule(watched, bot, "fail")

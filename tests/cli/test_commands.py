@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lifesign.cli import main, remote
-from lifesign.cli.doctor import clock_difference, directory, free_space, secret_key
+from lifesign.cli.doctor import clock_difference, directory, free_space, secret_key, spelling
 from lifesign.cli.remote import Answer
 from lifesign.db import migrate
 from lifesign.db.open import data_directory_lock
@@ -338,6 +338,8 @@ def test_an_address_that_belongs_to_something_else_is_told() -> None:
         (["heartbeats", "create", "x", "--key", "k"], "say when it must check in"),
         (["heartbeats", "create", "x", "--key", "k", "--every", "1h", "--once", "1h"], "exclude each other"),
         (["heartbeats", "update", "x", "--key", "k"], "nothing to change"),
+        (["heartbeats", "list", "--limit", "0"], "invalid value for '--limit': must be greater than or equal to 1 ("),
+        (["diagnose", "--format", "xml"], "invalid value for '--format': 'xml' is not one of"),
         (["heartbeats", "update", "x", "--key", "k", "--clear", "name"], "does not know 'name'"),
         (["policies", "create", "x", "--key", "k"], "give at least one step"),
         (["channels", "create", "slack", "--name", "x", "--key", "k"], "give --webhook-url"),
@@ -402,10 +404,40 @@ def test_keys_are_made_without_a_server_and_hold_when_one_starts(tmp_path: Path)
         assert lifesign_command("heartbeats", "list", env=env).code == 0
 
 
-def test_a_project_that_does_not_exist_is_named(server: Server) -> None:
-    ran = lifesign_command("keys", "list", "--project", "nowhere", "--data-dir", str(server.data_dir))
+@pytest.mark.parametrize("words", [("keys", "list"), ("users", "add", "ada@example.org")], ids=lambda words: words[0])
+def test_a_project_that_does_not_exist_is_named(words: tuple[str, ...], server: Server) -> None:
+    ran = lifesign_command(*words, "--project", "nowhere", "--data-dir", str(server.data_dir))
 
     assert (ran.code, ran.err) == (4, "lifesign: Invalid request: project 'nowhere' does not exist\n")
+
+
+def test_an_account_that_does_not_exist_is_named_and_nothing_else(server: Server) -> None:
+    ran = lifesign_command("users", "reset", "nobody@example.org", "--data-dir", str(server.data_dir))
+
+    assert (ran.code, ran.err) == (4, "lifesign: no account has the address nobody@example.org\n")
+
+
+def test_where_no_server_has_run_the_operator_makes_no_database_by_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIFESIGN_DATA_DIR", raising=False)
+
+    assert main(["keys", "create", "--name", "ci"]) == 2
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"lifesign: there is no database in {tmp_path / 'data'}; name the server's directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_named_is_made_for_the_first_start(tmp_path: Path) -> None:
+    made = lifesign_command("keys", "create", "--name", "ci", "--data-dir", str(tmp_path / "data"))
+
+    assert (made.code, made.err) == (0, "")
+    with running_server(tmp_path / "data", LIFESIGN_ADMIN_KEY="an-admin-key-of-mine") as server:
+        env = {"LIFESIGN_URL": server.url, "LIFESIGN_KEY": made.text.strip()}
+        assert lifesign_command("heartbeats", "list", env=env).code == 0
 
 
 def test_a_data_directory_held_by_something_without_a_socket_is_told(tmp_path: Path) -> None:
@@ -509,6 +541,14 @@ def test_the_doctor_fails_for_a_readable_secret_and_for_a_named_server_that_is_a
     assert "3 of 13 checks failed: secret key, signup secret, server" in ran.err
     assert f"chmod 600 {tmp_path / 'secret.key'}" in ran.text
     assert f"chmod 600 {tmp_path / 'signup_upgrade_secret'}" in ran.text
+
+
+def test_the_doctor_finds_a_variable_that_is_nearly_a_setting() -> None:
+    wrong = spelling(["LIFESIGN_SMTP_USER", "LIFESIGN_SMTP_HOST", "LIFESIGN_KEY", "LIFESIGN_API_KEY", "LIFESIGN_URL"])
+
+    assert (wrong.result, wrong.found) == ("warn", "read by nobody: LIFESIGN_SMTP_USER")
+    assert wrong.todo == "did you mean LIFESIGN_SMTP_USERNAME?"
+    assert spelling(["LIFESIGN_SMTP_HOST", "LIFESIGN_KEY", "LIFESIGN_SYSTEM_SECRET", "SMTP_USER"]).result == "ok"
 
 
 def test_the_doctor_makes_nothing_where_there_is_nothing(tmp_path: Path) -> None:

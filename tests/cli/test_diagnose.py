@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
 import pytest
 
-from lifesign.cli import diagnose
+from lifesign.cli import diagnose, main
 from lifesign.cli.errors import CommandFailed
 from lifesign.diagnosis.service import LIMIT_S, WAIT_S
 from lifesign.diagnosis.shown import ImprovementPacket
@@ -199,6 +200,72 @@ def test_a_watch_outlives_a_server_that_fails_for_a_while(ailing: Server, tmp_pa
     assert "Another one runs" in told
     assert "Traceback" not in told
     assert json.loads(out.read_text())["packet"] == shown[0]
+
+
+def answering(status: int, content: bytes) -> type[http.server.BaseHTTPRequestHandler]:
+    """Whatever it is asked, it answers this."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "words"),
+    [
+        (200, b'{"ok":true}', "an answer without a packet"),
+        (200, b'{"ok":true,"packet":{}}', "an answer without a packet"),
+        (204, b"", "an answer without a packet"),
+        (200, b"<html>", "an answer with status 200 that is not Lifesign's"),
+        (200, b"[" * 100_000, "an answer with status 200 that is not Lifesign's"),
+        (400, b'{"message":"a\\u001b[2J\\nb"}', "lifesign: a [2J\nb\n"),
+    ],
+)
+def test_what_is_no_answer_of_ours_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], status: int, content: bytes, words: str
+) -> None:
+    with listening(answering(status, content)) as url:
+        code = main(["diagnose", "--url", url, "--key", "lk_agent_x"])
+
+    told = capsys.readouterr()
+    assert (code, told.out) == (1, "")
+    assert words in told.err
+    assert "unexpected" not in told.err
+
+
+def test_a_watch_outlives_a_place_that_takes_no_file_for_a_while(
+    ailing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packet = ailing.command("diagnose", "--format", "json").out
+    out = tmp_path / "mounted" / "improve.json"
+    out.parent.mkdir()
+    written: list[bool] = []
+
+    def pause(_seconds: float) -> None:
+        written.append(out.exists())
+        match len(written):
+            case 1:
+                shutil.rmtree(out.parent)
+            case 2:
+                out.parent.mkdir()
+            case _:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("lifesign.cli.diagnose.time.sleep", pause)
+    with listening(answering(200, b'{"ok":true,"packet":' + packet + b"}")) as url:
+        code = main(["diagnose", "--url", url, "--key", "lk_agent_x", "--watch", "1", "--out", str(out)])
+
+    assert (code, written) == (130, [True, False, True])
+    assert capsys.readouterr().err == f"lifesign: cannot write {out}: No such file or directory\n"
 
 
 def test_a_watch_that_never_saw_a_packet_ends(ailing: Server) -> None:

@@ -14,6 +14,7 @@ from lifesign.cli.app import app
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
 SHARED = REFERENCE.partition("## What all commands share")[2].partition("\n## ")[0]
 EXAMPLES = [line for block in re.findall(r"```sh\n(.*?)```", REFERENCE, re.DOTALL) for line in block.splitlines()]
+TEMPLATES = Path(__file__).parents[2] / "src" / "lifesign" / "web" / "templates"
 
 # Any, here and below: the classes of the parser have no public names.
 ROOT: Any = typer.main.get_command(app)
@@ -74,3 +75,22 @@ def test_every_example_is_understood(line: str) -> None:
         command = command.commands[words.pop(0)]
 
     command.make_context("lifesign", words)
+
+
+def _shown() -> list[str]:
+    """Every command that a page of the web interface tells people to give, its variables left out."""
+    shown = "\n".join(each.read_text() for each in TEMPLATES.glob("*.j2"))
+    lines = [line for block in re.findall(r"<pre[^>]*>(.*?)</pre>", shown, re.DOTALL) for line in block.splitlines()]
+    found = [re.search(r"(?:^|[ =])(lifesign [a-z]+ .*)", line) for line in lines]
+    # Whatever stands in a variable of the template is one word.
+    return sorted({re.sub(r"{{.*?}}", "x", match[1]) for match in found if match})
+
+
+@pytest.mark.parametrize("line", _shown())
+def test_every_command_that_a_page_shows_is_understood(line: str) -> None:
+    test_every_example_is_understood(line)
+
+
+def test_pages_show_commands() -> None:
+    assert 'lifesign maintenance create "Weekly reboot" --at "0 3 * * SUN" --duration 1h --all' in _shown()
+    assert len(_shown()) > 8

@@ -39,6 +39,22 @@ def test_a_moment_with_any_offset_is_sent_in_utc() -> None:
     assert values.moment("2027-03-01T09:00:00+01:00", "--expires") == "2027-03-01T08:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2030-12-31", r"no offset from UTC; write for example 2030-12-31T00:00:00Z$"),
+        ("2030-12-31T08:00", r"no offset from UTC; write for example 2030-12-31T08:00Z$"),
+        ("tomorrow", r"neither a time nor a duration; write for example 2030-12-31T18:00:00Z or 30d$"),
+    ],
+)
+def test_what_is_no_moment_is_refused_with_one_that_is(text: str, told: str) -> None:
+    with pytest.raises(WrongUsage, match=rf"^--start: '{text}' .*{told}") as refused:
+        values.moment(text, "--start")
+
+    example = str(refused.value).rpartition("for example ")[2].partition(" or ")[0]
+    assert values.moment(example, "--start").startswith("2030-12-31T")
+
+
 def test_a_moment_without_an_offset_is_refused() -> None:
     with pytest.raises(WrongUsage, match="no offset"):
         values.moment("2027-03-01T09:00:00", "--expires")

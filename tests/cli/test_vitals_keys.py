@@ -65,7 +65,7 @@ def test_an_address_is_allowed_more_keys(server: Server) -> None:
     ("arguments", "code", "told"),
     [
         (("revoke", "999999"), 4, "Resource not found"),
-        (("revoke", "x"), 2, "Input should be a valid integer"),
+        (("revoke", "x"), 2, "invalid value for 'ID': must be a valid integer (lifesign vitals keys revoke --help"),
         (("allow", "nowhere", "5"), 4, "email must be an e-mail address"),
         (("allow", "a@x.io", "10001"), 4, "keys must be"),
     ],

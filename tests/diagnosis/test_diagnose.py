@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lifesign.clock import parse_timestamp
-from tests.diagnosis.runs import START_NS, agent
+from lifesign.clock import EpochMs, parse_timestamp
+from tests.diagnosis.runs import START_NS, Agent, agent
 from tests.harness import Json, Lifesign, MakeLifesign
 
 HOUR_S = 3600
@@ -257,6 +257,9 @@ async def test_the_last_hour_is_what_is_diagnosed_when_nothing_is_said(lifesign:
         ({"until": 7}, "invalid_parameter", "until must be an RFC 3339 time"),
         ({"until": "2026-01-05"}, "invalid_parameter", "until must be an RFC 3339 time"),
         ({"until": "2026-01-05T12:00:01Z"}, "invalid_parameter", "until must not be in the future"),
+        ({"until": "0001-01-01T01:59:59.999Z"}, "invalid_parameter", "until must leave room for two windows since"),
+        ({"until": "0001-03-01T23:59:59Z", "since_minutes": 43_200}, "invalid_parameter", "until must leave room"),
+        ({"until": "2016-12-31T23:59:60Z"}, "invalid_parameter", "until is not a date that exists"),
         ({"environment": 7}, "invalid_parameter", "environment must be a text"),
         ({"environment": ""}, "invalid_parameter", "environment must not be empty"),
         ({"environment": "x" * 257}, "invalid_parameter", "environment must be at most 256 characters long"),
@@ -269,6 +272,24 @@ async def test_what_cannot_be_asked_is_named(lifesign: Lifesign, body: object, c
 
     assert (status, error) == (400, code)
     assert message.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("body", "window"),
+    [
+        ({"until": "0001-01-01t02:00:00z"}, ("0001-01-01T01:00:00.000Z", "0001-01-01T02:00:00.000Z")),
+        ({"until": "2026-01-05T12:00:00.001Z"}, ("2026-01-05T11:00:00.001Z", "2026-01-05T12:00:00.001Z")),
+        ({"until": "2026-01-06T11:59:00+23:59"}, ("2026-01-05T11:00:00.000Z", "2026-01-05T12:00:00.000Z")),
+    ],
+    ids=["the first there is", "the last there is", "of another zone"],
+)
+async def test_a_window_ends_when_it_is_told(
+    lifesign: Lifesign, body: dict[str, object], window: tuple[str, str]
+) -> None:
+    async with agent(lifesign) as ours:
+        told = (await ours.diagnose(**body))["window"]
+
+    assert (told["since"], told["until"]) == window
 
 
 async def test_half_a_body_is_no_json(lifesign: Lifesign) -> None:
@@ -506,6 +527,33 @@ async def test_the_overviews_tell_of_the_latest_packet(lifesign: Lifesign) -> No
     assert report.endswith("\nExternal writes need human approval.\n")
 
 
+async def test_a_packet_of_a_clock_that_was_ahead_is_not_the_latest_for_years(lifesign: Lifesign) -> None:
+    async with agent(lifesign) as ours:
+        years = 1000 * 24 * HOUR_S * 1000
+        lifesign.clock.set(EpochMs(lifesign.now() + years))
+        await ours.send(ours.tool(failing=True))
+        ahead = await ours.diagnose()
+        lifesign.clock.set(EpochMs(lifesign.now() - years))
+        await ours.send(*[ours.tool(failing=True) for _ in range(3)])
+        packet = await ours.diagnose()
+        dashboard = await ours.told("GET", "/v1/dashboard")
+        report = (await ours.ask("GET", "/v1/reports/latest.md")).text
+        [entry] = (await ours.told("GET", "/v1/issues"))["issues"]
+        await lifesign.advance(60)
+        verified = await ours.told("POST", "/v1/runs/verify", {"fingerprints": [entry["fingerprint"]]})
+
+    assert ahead["issues"][0]["fingerprint"] == packet["issues"][0]["fingerprint"]
+    assert dashboard["latest_packet"]["packet_id"] == packet["packet_id"]
+    assert dashboard["top_issues"] == packet["issues"]
+    assert "- Failures: 3\n" in report
+    assert (entry["last_packet_id"], entry["count"], entry["last_seen"]) == (
+        packet["packet_id"],
+        3,
+        "2026-01-05T12:00:00.000Z",
+    )
+    assert verified["packet_id"] == packet["packet_id"]
+
+
 # Several at once ----------------------------------------------------------------------------------------------------
 async def test_diagnoses_of_one_project_wait_for_each_other(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
@@ -517,10 +565,67 @@ async def test_diagnoses_of_one_project_wait_for_each_other(lifesign: Lifesign) 
     assert len({determined(each) for each in packets}) == 1
 
 
+async def is_there() -> None:
+    """Somebody who waits for an answer to the end."""
+
+
+@pytest.mark.parametrize("path", [DIAGNOSE, "/v1/runs/verify"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_whoever_leaves_while_they_wait_keeps_nobody_waiting(lifesign: Lifesign, path: str) -> None:
+    read, left = asyncio.Event(), asyncio.Event()
+    async with agent(lifesign) as ours:
+        packet = await found_once(ours)
+        await lifesign.advance(60)
+        body = {} if path == DIAGNOSE else {"packet_id": packet["packet_id"]}
+        coming: list[Json] = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+        async def receive() -> Json:
+            if coming:
+                read.set()
+                return coming.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_message: object) -> None:
+            pass
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {ours.ours.agent_key}".encode())],
+            "scheme": "http",
+            "http_version": "1.1",
+            "client": None,
+            "server": None,
+        }
+        async with lifesign.node.api.state.diagnoses.turn(ours.ours.project_id, is_there):
+            waiting = asyncio.ensure_future(lifesign.node.app(scope, receive, send))
+            await read.wait()
+            left.set()
+        await waiting
+        listed = (await ours.told("GET", "/v1/runs"))["runs"]
+        [entry] = (await ours.told("GET", "/v1/issues"))["issues"]
+        after = await ours.diagnose()
+
+    assert [each["packet_id"] for each in listed] == [packet["packet_id"]]
+    # A verification would say that silence proves nothing yet.
+    assert entry["state"] == "new"
+    assert after["failures"] == 1
+
+
+async def found_once(of: Agent) -> Json:
+    """A packet of one failure."""
+    await of.send(of.tool(failing=True))
+    return await of.diagnose()
+
+
 async def test_whoever_waits_too_long_is_told_to_come_again(lifesign: Lifesign, monkeypatch: Any) -> None:
     monkeypatch.setattr("lifesign.diagnosis.service.WAIT_S", 0.01)
     async with agent(lifesign) as ours:
-        async with lifesign.node.api.state.diagnoses.turn(ours.ours.project_id):
+        async with lifesign.node.api.state.diagnoses.turn(ours.ours.project_id, is_there):
             answer = await ours.ask("POST", DIAGNOSE)
         after = await ours.ask("POST", DIAGNOSE)
 

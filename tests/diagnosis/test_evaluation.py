@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.diagnosis import runs, scoring, synthetic, traffic
+from benchmarks.diagnosis import formats, runs, scoring, synthetic, traffic
 from benchmarks.diagnosis.__main__ import main
 from benchmarks.diagnosis.diagnosing import Server, in_process
 from benchmarks.diagnosis.formats import NotThisFormat, runs_of
@@ -34,6 +34,7 @@ TAU = [
         ],
     }
 ]
+SAMPLE = Path(formats.__file__).parent / "tau_bench" / "runs.json"
 WHO = {
     "history": [
         {"role": "user", "name": "Planner", "content": "plan"},
@@ -382,6 +383,25 @@ def test_runs_are_converted_and_scored_with_healthy_ones_and_gates(
     }
     assert told["gates"] == {
         "tool_call_failed_3": None,
+        "tool_loop_or_pattern": None,
+        "false_alarms": True,
+        "reruns_identical": True,
+    }
+
+
+def test_runs_that_others_published_are_beside_it_and_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran(monkeypatch, "convert", "--format", "tau-bench", SAMPLE, tmp_path) == 0
+    assert ran(monkeypatch, "score", tmp_path) == 0
+    told = json.loads(capsys.readouterr().out.removeprefix("20 runs\n"))
+
+    assert (told["runs"], told["healthy"], told["base_rate"]) == (20, 6, 0.7)
+    fired = {name: (each["fires"], each["precision"]) for name, each in told["signals"].items() if each["fires"]}
+    assert fired == {"tool_call_failed": (4, 0.75), "retry_storm": (1, 1.0), "empty_result": (1, 1.0)}
+    assert (told["together"]["telemetry_read"], told["together"]["failures"]) == (395, 7)
+    assert told["gates"] == {
+        "tool_call_failed_3": True,
         "tool_loop_or_pattern": None,
         "false_alarms": True,
         "reruns_identical": True,

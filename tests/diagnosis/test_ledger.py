@@ -6,7 +6,7 @@ import pytest
 
 from lifesign.clock import EpochMs
 from lifesign.diagnosis.issues import Issue, State
-from lifesign.diagnosis.ledger import Entry, entered, judged_again
+from lifesign.diagnosis.ledger import SET_BACK_MS, Entry, entered, judged_again
 from lifesign.diagnosis.verdicts import Verdict
 
 
@@ -39,12 +39,29 @@ def issue(
     )
 
 
+NOW = EpochMs(1000)
+
+
 def after(before: Entry | None, told: Issue, packet_id: str = "pkt_2") -> Entry:
-    return entered(before, told, environment="prod", packet_id=packet_id)
+    return entered(before, told, environment="prod", packet_id=packet_id, now=NOW)
 
 
 KNOWN = after(None, issue(versions=("1.0",)), "pkt_1")
 FIXED = replace(KNOWN, state="fixed", fixed_at=EpochMs(300), fixed_version="1.1")
+
+
+def test_what_a_clock_that_was_ahead_wrote_does_not_hold_against_what_is_told_now() -> None:
+    ahead = EpochMs(NOW + SET_BACK_MS + 1)
+    known = replace(FIXED, first_seen=ahead, last_seen=ahead, fixed_at=ahead, regressed_at=ahead)
+
+    assert after(known, issue(first=100, last=200)) == replace(KNOWN, last_packet_id="pkt_2", versions=())
+
+
+def test_a_packet_of_somebody_whose_clock_is_a_little_behind_adds_to_the_past_only() -> None:
+    ahead = EpochMs(NOW + SET_BACK_MS)
+    known = replace(FIXED, last_seen=ahead, fixed_at=ahead)
+
+    assert after(known, issue(first=50, last=200)) == replace(known, first_seen=EpochMs(50))
 
 
 def test_an_entry_is_what_the_first_packet_told() -> None:

@@ -405,6 +405,23 @@ async def test_the_ledger_is_read_by_state_and_page_by_page(lifesign: Lifesign) 
     assert bad[0][2] == "state must be one of new, ongoing, regressed, fixed, unverified"
 
 
+async def test_the_ledger_is_read_to_its_end_whatever_environments_are_called(lifesign: Lifesign) -> None:
+    # In JSON each of these is six characters.
+    names = [letter + "\x01" * 254 + letter for letter in "abc"]
+    async with agent(lifesign) as ours:
+        await ours.send(*[ours.tool(failing=True, deployment__environment=name) for name in names])
+        for name in names:
+            await ours.diagnose(environment=name)
+        seen: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await ours.told("GET", f"/v1/issues?limit=1{cursor and f'&cursor={cursor}'}")
+            seen += [each["environment"] for each in page["issues"]]
+            cursor = page["next_cursor"]
+
+    assert seen == names
+
+
 async def test_a_packet_of_an_older_window_adds_to_the_past_only(lifesign: Lifesign) -> None:
     async with agent(lifesign) as ours:
         await ours.send(ours.tool("a", failing=True))

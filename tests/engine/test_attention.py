@@ -170,6 +170,42 @@ async def test_repeats_to_a_provider_that_never_answers_do_not_put_off_the_fallb
     assert told(ledger, "fallback") == [(90, "incident.unattended")]
 
 
+async def test_reminders_go_on_after_a_snooze_beside_a_step_that_repeats(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await fallback(lifesign, ledger)
+    channel = await lifesign.webhook(hook(ledger))
+    ledger.script("ops", {"status": 500, "times": 1000})
+    policy = await lifesign.policy({"channels": [channel["id"]]}, repeatLastStep=True)
+    await lifesign.heartbeat(slug="job", policy=policy["id"])
+    await fire(lifesign, "job")
+    await lifesign.advance(100)
+
+    await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 2 * HOUR})
+    await lifesign.advance(3 * HOUR - MIN)
+
+    ended = 100 + 2 * HOUR
+    assert [at for at, _ in told(ledger, "fallback")] == [90, ended, ended + 30 * MIN]
+
+
+async def test_a_policy_that_is_gone_when_a_snooze_ends_leaves_nobody_to_tell_and_that_is_said_at_once(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await fallback(lifesign, ledger)
+    channel = await lifesign.webhook(hook(ledger))
+    policy = await lifesign.policy({"channels": [channel["id"]]}, {"channels": [channel["id"]], "wait": 60})
+    await lifesign.heartbeat(slug="job", policy=policy["id"])
+    await fire(lifesign, "job")
+    await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 10 * MIN})
+    await lifesign.advance(2 * MIN)
+    await lifesign.ask("PATCH", "/v1/heartbeats/job", {"policy": None})
+
+    await lifesign.advance(8 * MIN)
+
+    assert told(ledger, "fallback") == [(10 * MIN, "incident.unattended")]
+    assert await reasons(lifesign, "job") == ["no_policy"]
+
+
 async def test_when_nobody_reacts_to_the_last_step_the_fallback_channel_hears_of_it_half_an_hour_later(
     lifesign: Lifesign, ledger: LedgerPeer
 ) -> None:

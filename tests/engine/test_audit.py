@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import Table, delete, select, update
 
 from lifesign.clock import EpochMs
-from lifesign.db.schema import heartbeats, incidents, lanes, notifications, timers
+from lifesign.db.schema import heartbeats, incidents, lanes, notifications, storms, timers
+from lifesign.engine import damage
+from lifesign.engine.damage import Rule
 from tests.engine.steps import fire, hook, loop, told
 from tests.engine.steps import incidents as shown_incidents
 from tests.harness import Json, Lifesign, MakeLifesign
@@ -217,6 +219,24 @@ async def test_holds_with_a_reason_are_left_alone(lifesign: Lifesign, ledger: Le
     assert told(ledger) == []
 
 
+async def test_what_a_storm_that_is_over_still_holds_back_is_told_at_once(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    config = {"webhookUrl": f"{ledger.url}/slack/ops"}
+    slack = await lifesign.ask("POST", "/v1/channels", {"name": "s", "type": "slack", "config": config}, expect=201)
+    for number in range(21):
+        await lifesign.heartbeat(slug=f"job-{number}", interval=600, grace=0, channels=[slack["id"]])
+    await lifesign.advance(600)
+    await _damage(lifesign, storms, state="closed")
+    await lifesign.node.db.write(lambda conn: conn.execute(delete(timers).where(timers.c.kind == "storm_release")))
+
+    await _audit(lifesign)
+
+    titles = [each.json["text"].split(":")[0] for each in ledger.requests("/slack/ops")]
+    assert titles == ["21 heartbeats went silent", "21 heartbeats are down"]
+    assert 'lifesign_audit_repairs_total{rule="held"}' in (await lifesign.http.get("/metrics")).text
+
+
 # The other monitor --------------------------------------------------------------------------------------------------
 async def test_another_monitor_hears_every_minute_that_all_is_well(
     start_lifesign: MakeLifesign, ledger: LedgerPeer
@@ -228,6 +248,37 @@ async def test_another_monitor_hears_every_minute_that_all_is_well(
     pings = ledger.requests("/hook/third")
     assert 5 <= len(pings) <= 6
     assert {(each.method, each.query["from"]) for each in pings} == {("GET", "here")}
+
+
+async def test_another_monitor_hears_nothing_while_no_silence_would_be_told(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(deadman_url=f"{ledger.url}/hook/third") as lifesign:
+        await lifesign.advance(0)
+        before = len(ledger.requests("/hook/third"))
+
+        # All loops but the auditor hang.
+        lifesign.clock.set(EpochMs(lifesign.now() + 61_000))
+        await loop(lifesign, "audit").tick(lifesign.now())
+        assert len(ledger.requests("/hook/third")) == before
+        await lifesign.advance(60)
+
+    assert len(ledger.requests("/hook/third")) == before + 1
+
+
+async def test_another_monitor_hears_nothing_while_damage_is_left(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond_repair = Rule("beyond", lambda _conn, _now, _limit: ["inc_1"], lambda _conn, _ids, _now, _tuning: [])
+    async with start_lifesign(deadman_url=f"{ledger.url}/hook/third") as lifesign:
+        monkeypatch.setattr(damage, "RULES", (*damage.RULES, beyond_repair))
+        await lifesign.advance(120)
+        assert ledger.requests("/hook/third") == []
+        monkeypatch.undo()
+
+        await lifesign.advance(60)
+
+    assert len(ledger.requests("/hook/third")) == 1
 
 
 async def test_another_monitor_that_does_not_answer_disturbs_nothing(

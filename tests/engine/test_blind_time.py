@@ -1,15 +1,16 @@
 """What was due while no node listened gets time to check in; what was due before does not."""
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from lifesign.clock import EpochMs, ManualClock
 from lifesign.db import StorageUnavailable
-from lifesign.db.schema import engine_state, nodes
+from lifesign.db.schema import engine_state, lanes, nodes, timers
+from lifesign.db.schema import notifications as outbox
 from lifesign.engine.alive import Alive
-from lifesign.engine.rules import Reading, Watch, is_halt_over, jump_ms
-from tests.engine.steps import hook, told
+from lifesign.engine.rules import Reading, Span, Watch, believable, is_halt_over, joined, jump_ms
+from tests.engine.steps import fire, hook, loop, told
 from tests.harness import Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
 
@@ -74,6 +75,137 @@ async def test_a_short_restart_across_a_deadline_fires_at_once(
 
         assert (await restarted.event_types("job"))[-2:] == ["firing", "created"]
     assert told(ledger) == [(8, "incident.opened")]
+
+
+async def test_a_node_that_is_gone_again_as_soon_as_it_came_does_not_end_the_wait_for_what_nobody_heard(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    await _job_and_stop(start_lifesign, ledger)
+    async with start_lifesign(at=AFTER_30_S) as crashing:
+        await loop(crashing, "alive").tick(crashing.now())
+        assert await crashing.event_types("job") == ["created"]
+
+    async with start_lifesign(at="2026-01-05T12:00:45.000Z") as restarted:
+        await restarted.advance(9.9)
+        assert (await restarted.get("job"))["status"] == "active"
+        await restarted.advance(0.1)
+
+        blind = next(each for each in await restarted.events("job") if each["type"] == "blind")
+    assert (blind["metadata"]["from"], blind["metadata"]["to"]) == (
+        "2026-01-05T12:00:00.000Z",
+        "2026-01-05T12:00:45.000Z",
+    )
+    assert told(ledger) == [(55, "incident.opened")]
+
+
+@pytest.mark.parametrize(
+    ("from_at", "counts_from"), [(59_000, 59_000), (60_000, 10_000), (69_999, 10_000), (70_000, 70_000)]
+)
+def test_a_silence_is_one_with_the_last_while_nothing_was_waited_for_to_its_end(from_at: int, counts_from: int) -> None:
+    before, after = Span(EpochMs(10_000), EpochMs(60_000)), Span(EpochMs(from_at), EpochMs(90_000))
+
+    assert joined(before, after, Watch(10_000, 10_000, 120_000)) == Span(EpochMs(counts_from), EpochMs(90_000))
+
+
+# A clock that was ahead ---------------------------------------------------------------------------------------------
+TOMORROW = "2026-01-06T12:00:00.000Z"
+
+
+async def test_what_waits_because_the_clock_was_a_day_ahead_fires_in_time_once_that_is_put_right(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    await _job_and_stop(start_lifesign, ledger, interval=60)
+    async with start_lifesign(at=TOMORROW) as ahead:
+        await ahead.advance(0)
+        assert await ahead.event_types("job") == ["blind", "created"]
+
+    async with start_lifesign(at=AFTER_30_S) as right:
+        await right.advance(34.9)
+        assert (await right.get("job"))["status"] == "active"
+        await right.advance(0.1)
+
+        assert (await right.get("job"))["status"] == "firing"
+    assert told(ledger) == [(65, "incident.opened")]
+
+
+async def test_a_check_in_after_the_clock_was_ahead_is_waited_for_like_any_other(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    await _job_and_stop(start_lifesign, ledger)
+    async with start_lifesign(at=TOMORROW) as ahead:
+        await ahead.advance(0)
+        await ahead.check_in("job")
+
+    async with start_lifesign(at=AFTER_30_S) as right:
+        await right.advance(0)
+        await right.check_in("job")
+        await right.advance(60)
+
+    assert told(ledger) == [(55, "incident.opened")]
+
+
+async def test_a_node_that_ended_with_its_clock_ahead_hides_no_later_silence(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(at=TOMORROW) as ahead:
+        await ahead.advance(0)
+    await _job_and_stop(start_lifesign, ledger)
+
+    async with start_lifesign(at=AFTER_30_S) as restarted:
+        await restarted.advance(0)
+
+        assert await restarted.event_types("job") == ["blind", "created"]
+    assert told(ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "believed"),
+    [(90_000, (10_000, 90_000)), (88_000, (10_000, 90_000)), (87_999, (10_000, 87_999)), (5_000, (5_000, 5_000))],
+)
+def test_no_silence_ended_in_the_future(now: int, believed: tuple[int, int]) -> None:
+    assert believable(Span(EpochMs(10_000), EpochMs(90_000)), EpochMs(now)) == believed
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_waits_waits_as_long_as_before_when_the_clock_is_set_back(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    ledger.script("ops", {"status": 429, "headers": {"Retry-After": "60"}})
+    channel = (await lifesign.webhook(hook(ledger)))["id"]
+    policy = await lifesign.policy({"channels": [channel]}, {"channels": [channel], "wait": 600})
+    await lifesign.heartbeat(slug="job", policy=policy["id"])
+    await lifesign.heartbeat(slug="quiet")
+    await fire(lifesign, "job")
+    await lifesign.ask("POST", "/v1/heartbeats/quiet/snooze", {"until": TOMORROW})
+    clock = _SetClock(lifesign.now())
+    alive = Alive(lifesign.node.db, clock, lifesign.node.id, Watch(10_000, 10_000, 120_000))
+    before = await _waits(lifesign)
+
+    clock.set(EpochMs(lifesign.now() + 1_000 - 3_600_000))
+    clock.seconds = 1.0
+    await alive.tick(clock.now())
+    await alive.tick(clock.now())
+
+    assert {name for name, _ in before} == {
+        "escalate",
+        "failover",
+        "snooze_end",
+        "message",
+        "channel due",
+        "channel held",
+    }
+    assert await _waits(lifesign) == [(name, at if name == "snooze_end" else at - 3_600_000) for name, at in before]
+
+
+async def _waits(lifesign: Lifesign) -> list[tuple[str, int]]:
+    def found(conn: Connection) -> list[tuple[str, int]]:
+        due = [(row[0], row[1]) for row in conn.execute(select(timers.c.kind, timers.c.due_at))]
+        due += [("message", at) for at in conn.scalars(select(outbox.c.not_before))]
+        for due_at, held_until in conn.execute(select(lanes.c.due_at, lanes.c.held_until)):
+            due += [("channel due", due_at), ("channel held", held_until)]
+        return sorted(due)
+
+    return await lifesign.node.db.read(found)
 
 
 async def test_turning_a_manual_clock_is_never_blind_time(start_lifesign: MakeLifesign) -> None:

@@ -175,6 +175,30 @@ async def test_ack_pause_and_delete_are_told_to_machines_but_not_to_people(
     assert len(mail.mails()) == 3
 
 
+async def test_every_message_of_an_incident_leads_to_its_page(start_lifesign: MakeLifesign, ledger: LedgerPeer) -> None:
+    async with start_lifesign(public_url="https://lifesign.example") as lifesign:
+        hooked = await lifesign.webhook(hook(ledger))
+        duty = await _pagerduty(lifesign)
+        slack = await _channel(lifesign, "slack", webhookUrl=f"{ledger.url}/slack/second")
+        policy = await lifesign.policy({"channels": [hooked["id"], duty, slack], "message": "Look at {{url}}"})
+        await lifesign.heartbeat(slug="job", policy=policy["id"])
+        await fire(lifesign, "job")
+        await lifesign.check_in("job")
+        await lifesign.advance(5)
+        (incident,) = await incidents(lifesign, "job")
+
+    page = f"https://lifesign.example/incidents/{incident['id']}"
+    hooks = [each.json["data"] for each in ledger.requests("/hook/ops")]
+    assert [each["url"] for each in hooks] == [page, page]
+    assert hooks[0]["message"] == f"Look at {page}"
+    assert [each.json["client_url"] for each in ledger.requests(ENQUEUE)] == [page, page]
+    details = [
+        [button["url"] for button in each.json["blocks"][-1]["elements"] if button["text"]["text"] == "Details"]
+        for each in ledger.requests("/slack/second")
+    ]
+    assert details == [[page], [page]]
+
+
 async def test_an_edited_policy_counts_for_the_steps_that_have_not_run(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     first, second, third = [await lifesign.webhook(hook(ledger, name), name) for name in ("ops", "second", "third")]
     policy = await lifesign.policy({"channels": [first["id"]], "wait": 0}, {"channels": [second["id"]], "wait": 300})

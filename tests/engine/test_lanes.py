@@ -99,6 +99,22 @@ async def test_a_channel_refused_for_good_is_tried_with_one_message_in_ten_minut
     assert [at_s(each) for each in ledger.requests("/hook/ops")] == [0, 600, 1200, 1800]
 
 
+async def test_a_message_that_gets_through_a_broken_channel_shows_that_it_is_not_broken_any_more(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    ledger.script("ops", {"status": 410})
+    channel = (await lifesign.webhook(hook(ledger)))["id"]
+    await _firing(lifesign, channel, "first")
+    await _firing(lifesign, channel, *(f"job-{number}" for number in range(3)))
+
+    await lifesign.advance(599)
+    assert "broken" in await lifesign.ask("GET", f"/v1/channels/{channel}")
+    await lifesign.advance(1)
+
+    assert [at_s(each) for each in ledger.requests("/hook/ops")] == [0, 600, 600, 600]
+    assert "broken" not in await lifesign.ask("GET", f"/v1/channels/{channel}")
+
+
 async def test_an_address_that_is_refused_does_not_hold_up_the_others_of_its_channel(
     start_lifesign: MakeLifesign, mail: SmtpPeer
 ) -> None:

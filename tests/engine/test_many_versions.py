@@ -8,6 +8,7 @@ from lifesign.app import open_node
 from lifesign.clock import CorrectedClock, EpochMs, SystemClock
 from lifesign.db.migrate import newest
 from lifesign.db.offset import correct
+from lifesign.engine.store import state
 from lifesign.settings import Settings
 from tests.harness import Lifesign
 
@@ -78,6 +79,29 @@ async def test_a_node_goes_by_the_clock_of_the_database(
         assert clock.offset_ms == pytest.approx(0, abs=1000)
     finally:
         await node.close()
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("set_by_ms", [-3_600_000, 3_600_000])
+async def test_a_machine_whose_clock_is_set_is_put_right_before_it_says_anything(
+    settings: Settings, database_url: SecretStr, set_by_ms: int
+) -> None:
+    clock = CorrectedClock(_Skewed(0))
+    node = await open_node(settings.model_copy(update={"database_url": database_url}), clock=clock)
+    alive = next(each for each in node.driver.loops if each.name == "alive")
+    try:
+        await alive.tick(clock.now())
+
+        base = clock.base
+        assert isinstance(base, _Skewed)
+        base.ms = set_by_ms
+        await alive.tick(clock.now())
+
+        last_alive, blind = await node.db.read(state, SystemClock().now())
+    finally:
+        await node.close()
+    assert last_alive == pytest.approx(SystemClock().now(), abs=5_000)
+    assert blind is None
 
 
 @ON_POSTGRESQL

@@ -20,7 +20,7 @@ from lifesign.events import service as history
 from lifesign.events.rules import Event
 from tests.engine.steps import fire, hook
 from tests.engine.steps import incidents as shown_incidents
-from tests.harness import Lifesign
+from tests.harness import Lifesign, MakeLifesign
 from tests.peers.process import LedgerPeer
 
 DAY_S = 24 * 3600
@@ -51,6 +51,18 @@ async def test_messages_and_their_attempts_go_after_thirty_days(lifesign: Lifesi
 
     assert (await _count(lifesign, notifications), await _count(lifesign, attempts)) == (0, 0)
     assert await _count(lifesign, incidents) == 1
+
+
+async def test_nothing_goes_while_the_date_may_be_a_mistake(start_lifesign: MakeLifesign, ledger: LedgerPeer) -> None:
+    async with start_lifesign() as lifesign:
+        await _told(lifesign, ledger)
+
+    async with start_lifesign(at="2026-03-05T12:00:00.000Z") as ahead:
+        await ahead.advance(3500)
+        assert await _count(ahead, notifications) == 2
+        await ahead.advance(200)
+
+        assert await _count(ahead, notifications) == 0
 
 
 async def test_dead_messages_stay_for_ninety_days(lifesign: Lifesign, ledger: LedgerPeer) -> None:

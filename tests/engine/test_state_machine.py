@@ -52,6 +52,8 @@ _crash_points = st.sampled_from(
     ["sweep.after_commit", "escalate.after_commit", "claim.after_commit", "send.after_reply", "finish.after_commit"]
 )
 _faults = st.sampled_from([{"status": 500}, {"status": 429}, {"close": "after_read"}, {"reset": True}])
+_ALARMS = {"incident.opened", "incident.escalated", "incident.repeated"}
+_ENDS = {"incident.resolved", "incident.acknowledged", "incident.closed"}
 # Channels by position: the two webhooks that the example begins with.
 _steps = st.lists(
     st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=2, unique=True), st.sampled_from([0, 30, 120])),
@@ -303,6 +305,21 @@ class Engine(RuleBasedStateMachine):
         # Whatever was tried again had failed, or nobody knows how it ended.
         good = per_id.where(attempts.c.outcome == "sent").having(func.count() > 1)
         assert self._read(lambda conn: conn.execute(good).all()) == []
+        # I6: what a person had closed before a page was claimed was closed in vain.
+        after_the_end = (
+            select(NTF.id)
+            .join(incidents, INC.id == NTF.incident_id)
+            .join(attempts, attempts.c.notification_id == NTF.id)
+            .where(NTF.kind == "page", INC.resolved_by.in_(("ack", "pause", "delete")))
+            .where(attempts.c.started_at > INC.resolved_at)
+        )
+        assert self._read(lambda conn: list(conn.scalars(after_the_end))) == []
+        ended: set[tuple[str, str]] = set()
+        for request in requests:
+            kind, data = request.json["type"], request.json["data"]
+            about = (data["channel"], data.get("incident", {}).get("id"))
+            assert about not in ended or kind not in _ALARMS
+            ended |= {about} if kind in _ENDS else set()
         repaired = select(events.c.metadata).where(events.c.type == "repaired")
         assert self._read(lambda conn: list(conn.scalars(repaired))) == []
 

@@ -1,6 +1,6 @@
 """Storms and digests: people get one message instead of hundreds, machines get them all."""
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from lifesign.db.schema import notifications as outbox
 from lifesign.db.schema import storms, timers
@@ -75,6 +75,21 @@ async def test_who_heard_of_an_incident_by_digest_hears_of_its_end(lifesign: Lif
     *_, last = _texts(ledger)
     assert last.startswith("UP: job 01")
     assert len(_texts(ledger)) == 3
+
+
+async def test_who_heard_of_an_incident_by_a_digest_that_is_kept_no_longer_hears_of_its_end(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack = await _slack(lifesign, ledger)
+    await _many(lifesign, 21, slack)
+    await lifesign.advance(190)
+    # As the retention does after a month.
+    await lifesign.node.db.write(lambda conn: conn.execute(delete(outbox).where(outbox.c.kind == "digest")))
+
+    await lifesign.check_in("job-1")
+    await lifesign.advance(10)
+
+    assert [each.split(":")[0] for each in _texts(ledger)][2:] == ["UP"]
 
 
 async def test_machines_get_every_message_of_a_storm_at_once(lifesign: Lifesign, ledger: LedgerPeer) -> None:
@@ -232,6 +247,37 @@ async def test_a_release_that_fails_is_rolled_back_and_done_once_at_the_next_loo
         assert await _storms(lifesign) == [("closed", 21)]
 
 
+async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
+    policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
+    for number in range(21):
+        await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
+    await lifesign.advance(61)
+    assert len(_texts(ledger)) == 1
+    ledger.script("ops", {"status": 404, "body": "no_service"})
+
+    await lifesign.advance(121)
+
+    assert told(ledger, "second") == [(180, "incident.opened")] * 21
+
+
+async def test_a_digest_that_no_provider_takes_is_told_to_others_90_s_later(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
+    policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
+    for number in range(21):
+        await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
+    await lifesign.advance(61)
+    ledger.script("ops", {"status": 500, "times": 100})
+
+    await lifesign.advance(240)
+
+    assert told(ledger, "second") == [(270, "incident.opened")] * 21
+
+
 # Digests ------------------------------------------------------------------------------------------------------------
 async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
     slack = await _slack(lifesign, ledger)
@@ -248,6 +294,58 @@ async def test_more_than_ten_due_messages_to_one_address_become_one(lifesign: Li
     await lifesign.advance(60)
 
     assert [each.split(":")[0] for each in _texts(ledger)] == ["11 heartbeats are down", "11 heartbeats are back"]
+
+
+async def test_a_storm_and_its_digest_lead_to_the_list_of_incidents(
+    start_lifesign: MakeLifesign, ledger: LedgerPeer
+) -> None:
+    async with start_lifesign(public_url="https://lifesign.example") as lifesign:
+        slack = await _slack(lifesign, ledger)
+        await _many(lifesign, 21, slack)
+
+        await lifesign.advance(190)
+
+    buttons = [each.json["blocks"][-1]["elements"] for each in ledger.requests("/slack/ops")]
+    assert [[(each["text"]["text"], each["url"]) for each in row] for row in buttons] == [
+        [("Details", "https://lifesign.example/incidents")]
+    ] * 2
+
+
+async def test_a_person_behind_the_fallback_channel_gets_one_message_instead_of_many(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    slack = await _slack(lifesign, ledger)
+    await lifesign.ask("PATCH", "/v1/settings", {"fallbackChannel": slack})
+    for number in range(11):
+        await lifesign.heartbeat(f"job {number:02}", slug=f"job-{number}", interval=86_400)
+        await lifesign.check_in(f"job-{number}", healthy=False)
+
+    await lifesign.advance(1860)
+    for number in range(11):
+        await lifesign.check_in(f"job-{number}")
+    await lifesign.advance(60)
+
+    assert [each.split(":")[0] for each in _texts(ledger)] == [
+        "11 heartbeats are unattended",
+        "11 heartbeats are unattended",
+        "11 heartbeats are back",
+    ]
+
+
+async def test_the_ends_of_flapping_are_told_one_by_one(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    slack = await _slack(lifesign, ledger)
+    for number in range(11):
+        await lifesign.heartbeat(f"job {number:02}", slug=f"job-{number}", interval=86_400, channels=[slack])
+        for _ in range(5):
+            await lifesign.check_in(f"job-{number}", healthy=False)
+            await lifesign.check_in(f"job-{number}")
+        await lifesign.check_in(f"job-{number}", healthy=False)
+
+    await lifesign.advance(2 * 3600)
+
+    assert sorted(each for each in _texts(ledger) if each.startswith("CALM")) == [
+        f"CALM: job {number:02}: job {number:02} is no longer flapping; it is firing" for number in range(11)
+    ]
 
 
 async def test_ten_due_messages_to_one_address_stay_ten(lifesign: Lifesign, ledger: LedgerPeer) -> None:

@@ -46,7 +46,7 @@ def test_the_data_directory_of_a_killed_server_is_free_again(tmp_path: Path) -> 
             {"system_alive_seconds": "1300"},
             "LIFESIGN_SYSTEM_INTERVAL_SECONDS must not be more than LIFESIGN_SYSTEM_ALIVE_SECONDS, nor that",
         ),
-        ({"system_alert_seconds": "0"}, "LIFESIGN_SYSTEM_ALERT_SECONDS: input should be greater than or equal to 1"),
+        ({"system_alert_seconds": "0"}, "LIFESIGN_SYSTEM_ALERT_SECONDS: must be greater than or equal to 1"),
         ({"egress_allow": "10.0.0.0/8,10.2.0.0/99"}, "LIFESIGN_EGRESS_ALLOW: entry '10.2.0.0/99'"),
         ({"admin_key": "short"}, "LIFESIGN_ADMIN_KEY: must be 16 to 128"),
         ({"secret_key": "too short"}, "LIFESIGN_SECRET_KEY: must be at least 32"),
@@ -93,17 +93,23 @@ def test_testing_is_refused_where_others_could_reach_it(tmp_path: Path) -> None:
     assert "LIFESIGN_TESTING=1 is for loopback only, not for 0.0.0.0" in words
 
 
-def test_without_testing_its_variables_are_ignored_with_a_warning_and_its_routes_are_not_there(tmp_path: Path) -> None:
+def test_without_testing_its_variables_are_ignored_like_misspelt_ones_and_its_routes_are_away(tmp_path: Path) -> None:
     with serving(
-        tmp_path, clock="manual", clock_start="2026-01-05T12:00:00Z", failpoints="checkin.before_commit=kill"
+        tmp_path,
+        clock="manual",
+        clock_start="2026-01-05T12:00:00Z",
+        failpoints="checkin.before_commit=kill",
+        pubic_url="https://lifesign.example.org",
     ) as server:
         assert server.request("POST", "/_test/advance", {"ms": 1}).status_code == 404
         assert server.request("GET", "/_test/clock").status_code == 404
         server.heartbeat("job")
         server.ask("POST", "/v1/heartbeats/job/checkin")
         assert not server.ask("GET", "/v1/heartbeats/job")["createdAt"].startswith("2026-01-05T12:00")
-        warning = next(line for line in server.log.read_text().splitlines() if "settings.ignored" in line)
-        assert "need LIFESIGN_TESTING=1" in warning
+        warnings = [line for line in server.log.read_text().splitlines() if "settings.ignored" in line]
+        assert len(warnings) == 2
+        assert "need LIFESIGN_TESTING=1" in warnings[0]
+        assert "LIFESIGN_PUBIC_URL is no setting; did you mean LIFESIGN_PUBLIC_URL?" in warnings[1]
 
 
 def test_with_testing_the_clock_stands_until_it_is_turned(manual: Server) -> None:

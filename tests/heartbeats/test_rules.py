@@ -96,10 +96,18 @@ def test_a_later_anchor_never_gives_an_earlier_deadline(heartbeat: Heartbeat, on
     assert rules.next_deadline(heartbeat.timing, early) <= rules.next_deadline(heartbeat.timing, late)
 
 
-@given(heartbeats(), st.lists(instants, min_size=2, max_size=6), st.randoms(use_true_random=False))
+@given(
+    heartbeats(),
+    instants,
+    st.lists(st.integers(0, rules.SET_BACK_MS), min_size=2, max_size=6),
+    st.randoms(use_true_random=False),
+)
 def test_the_order_in_which_check_ins_commit_changes_no_deadline(
-    heartbeat: Heartbeat, stamps: list[EpochMs], luck: Any
+    heartbeat: Heartbeat, first: EpochMs, later: list[int], luck: Any
 ) -> None:
+    # What arrived together: nothing takes longer than this from its arrival to its commit.
+    stamps = [EpochMs(first + each) for each in later]
+
     def after_all(order: list[EpochMs]) -> Heartbeat:
         state = heartbeat
         for stamp in order:
@@ -113,6 +121,19 @@ def test_the_order_in_which_check_ins_commit_changes_no_deadline(
     assert (mixed.next_deadline, mixed.fires_at) == (ordered.next_deadline, ordered.fires_at)
     assert mixed.last_checkin_at == ordered.last_checkin_at == max(stamps)
     assert mixed.checkin_count == ordered.checkin_count
+
+
+def test_a_check_in_after_the_clock_was_set_back_counts_from_the_new_time() -> None:
+    ahead = EpochMs(NOON + 24 * HOUR)
+    seen = rules.after_check_in(rules.armed(blank(), NOON, NOON), healthy=True, stamp=ahead, metadata=None).heartbeat
+    back = EpochMs(NOON + MINUTE)
+
+    after = rules.after_check_in(seen, healthy=True, stamp=back, metadata=None).heartbeat
+
+    assert (after.anchor_at, after.last_checkin_at, after.next_deadline) == (back, back, back + HOUR)
+    assert after.check_at is not None
+    assert after.fires_at is not None
+    assert after.check_at <= after.fires_at
 
 
 @given(heartbeats(), st.booleans(), instants)
@@ -303,7 +324,7 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=N
     schedule=schedules,
     zone=zones,
     anchor=instants,
-    later=st.integers(-HOUR, 72 * HOUR),
+    later=st.integers(-rules.SET_BACK_MS, 72 * HOUR),
 )
 def test_the_quick_way_of_an_ordinary_check_in_decides_as_the_general_rule_does(
     *, mode: Mode, interval: int, grace: int, schedule: str, zone: str, anchor: EpochMs, later: int

@@ -114,16 +114,18 @@ async def test_a_bad_step_is_refused(office: Lifesign, ledger: LedgerPeer, metho
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("body", "told"),
     [
-        ({"name": "p"}, "steps"),
-        ({"name": "p", "steps": []}, "steps"),
-        ({"name": "p", "steps": {}}, "steps"),
-        ({"name": "p", "steps": None}, "steps"),
+        ({"name": "p"}, "is required"),
+        ({"name": "p", "steps": []}, "must have at least 1 item"),
+        ({"name": "p", "steps": {}}, "must be a list"),
+        ({"name": "p", "steps": None}, "must be a list"),
     ],
 )
-async def test_a_policy_needs_steps(office: Lifesign, body: Json, field: str) -> None:
-    assert [each["field"] for each in await refused(office, "POST", "/v1/policies", body)] == [field]
+async def test_a_policy_needs_steps(office: Lifesign, body: Json, told: str) -> None:
+    details = await refused(office, "POST", "/v1/policies", body)
+
+    assert [(each["field"], each["message"]) for each in details] == [("steps", told)]
 
 
 async def test_a_policy_has_room_for_twenty_steps_of_twenty_channels(office: Lifesign, ledger: LedgerPeer) -> None:
@@ -134,7 +136,7 @@ async def test_a_policy_has_room_for_twenty_steps_of_twenty_channels(office: Lif
 
     assert len(made["steps"]) == 20
     details = await refused(office, "POST", "/v1/policies", {"name": "p", "steps": [step] * 21})
-    assert [each["field"] for each in details] == ["steps"]
+    assert details == [{"field": "steps", "message": "must have at most 20 items, not 21"}]
 
 
 async def test_every_unknown_channel_is_named(office: Lifesign) -> None:

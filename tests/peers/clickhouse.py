@@ -2,9 +2,12 @@
 
 As much of the protocol as the client needs: queries with bound parameters in a form, inserts of compressed blocks,
 settings, errors with their codes. It can be away, refuse inserts, or take a request and say nothing.
+
+`python -m tests.peers.clickhouse DIRECTORY` runs it by itself: it prints its address, and ends when it is told to.
 """
 
 import re
+import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -159,3 +162,13 @@ def _form(body: bytes, boundary: str) -> dict[str, str]:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    print(ClickHousePeer(sys.argv[1]).url, flush=True)  # noqa: T201 - read by who started it
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,10 @@
 """What was sent is read back: records, sessions, the dashboard, the report. Spec "Telemetry", sections 6 and 11."""
 
+import base64
 import html
+import json
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -178,6 +181,15 @@ async def test_a_cursor_is_good_for_its_list_and_its_project_only(lifesign: Life
             for wrong in (cursors[path][:-3], "", "x", "%00", "%C3%BC", "W10", "A" * 5000):
                 assert (await refused(ours, f"{path}?cursor={wrong}"))[:2] == (400, "invalid_cursor")
             assert (await refused(theirs, f"{path}?cursor={cursors[path]}"))[:2] == (400, "invalid_cursor")
+            for place in ([True, "x"], [1.5, "x"], [2**63, "x"], [0], [0, None], [0, "x", "x"], [0, "\x00"]):
+                wrong = altered(cursors[path], place)
+                assert (await refused(ours, f"{path}?cursor={wrong}"))[:2] == (400, "invalid_cursor"), place
+
+
+def altered(cursor: str, place: Sequence[object]) -> str:
+    """The cursor of the same list and project with another place."""
+    told = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    return base64.urlsafe_b64encode(json.dumps([*told[:2], *place]).encode()).decode()
 
 
 async def test_a_cursor_of_a_session_is_good_for_that_session_only(lifesign: Lifesign) -> None:

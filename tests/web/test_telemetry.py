@@ -98,6 +98,24 @@ async def test_a_session_is_a_waterfall_and_a_span_tells_all_it_says(lifesign: L
     assert "Timeout" in said(chosen)
 
 
+async def test_a_session_that_is_called_like_a_step_in_a_path_has_a_page(lifesign: Lifesign) -> None:
+    owner = await signed_up(lifesign)
+    names = [".", "..", "../..", "/", "?a=b#c", "%2e%2e", "\\"]
+    for name in names:
+        await send(lifesign, *conversation(name))
+        await lifesign.advance(1)
+
+    listed = await owner.get("/telemetry")
+    ways = [html.unescape(each) for each in re.findall(r'<a href="(/sessions/[^"]*)"', listed)]
+    pages = [await owner.get(way) for way in ways]
+
+    assert [re.findall(r'<h1>Session <span class="mono">(.*)</span>', each) for each in pages] == [
+        [html.escape(name)] for name in reversed(names)
+    ]
+    # The links of its own page lead to it, too.
+    assert all(f'href="{way}?span=' in html.unescape(each) for way, each in zip(ways, pages, strict=True))
+
+
 async def test_evidence_leads_to_its_span_within_its_trace(lifesign: Lifesign) -> None:
     owner = await signed_up(lifesign)
     spans = conversation()

@@ -72,6 +72,8 @@ def finish(conn: Connection, finished: Finished, now: EpochMs) -> Ended | None:
         return None
     if isinstance(finished.outcome, Permanent) and finished.outcome.disable:
         _break(conn, finished.claimed.channel, event_words(finished.outcome), now)
+    if isinstance(finished.outcome, Sent):
+        _mend(conn, finished.claimed.channel)
     _record(conn, row, finished.outcome, verdict, now)
     if verdict.lane_held_until is not None:
         store.set_lane(conn, row.channel_id, {"held_until": verdict.lane_held_until})
@@ -113,6 +115,16 @@ def _break(conn: Connection, channel: Channel, reason: str, now: EpochMs) -> Non
     if HAS_ONE_ADDRESS[channel.type]:
         store.set_lane(conn, channel.id, {"held_until": now + PROBE_EVERY_MS})
     broken.tell(conn, [replace(channel, broken_reason=reason)], now)
+
+
+def _mend(conn: Connection, channel: Channel) -> None:
+    """What was refused for good is taken again: the next messages need not wait ten minutes each.
+
+    Of a channel with several addresses this may be another one than was refused.
+    """
+    if channel.broken_at is not None and HAS_ONE_ADDRESS[channel.type]:
+        store.save_channel(conn, channel.id, {"broken_reason": None, "broken_at": None})
+        store.set_lane(conn, channel.id, {"held_until": None})
 
 
 def finish_many(conn: Connection, items: Sequence[tuple[Finished, EpochMs]]) -> list[Ended | Exception | None]:

@@ -54,6 +54,7 @@ def _drafts(conn: Connection, channel: Channel, fallback_id: str, project: str, 
         project=project,
         happened_at=now,
         broken=BrokenPart(channel.id, channel.name, reason),
+        url="/channels",
     )
     found: list[str | None] = [*addresses(fallback.type, orjson.loads(fallback.config))] or [None]
     return [

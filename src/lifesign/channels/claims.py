@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from lifesign.channels import history, outbox, rules, store
 from lifesign.channels.attempts import Claimed, begun
 from lifesign.channels.limits import Limits
-from lifesign.channels.rules import ALARMS, CROWD, PROBE_EVERY_MS, Bucket, ChannelType
+from lifesign.channels.rules import CROWD, PROBE_EVERY_MS, Bucket, ChannelType
 from lifesign.channels.senders import CHANNEL_CAP, HAS_ONE_ADDRESS, IS_MACHINE
 from lifesign.channels.store import Channel, Lane, Notification
 from lifesign.clock import EpochMs
@@ -71,8 +71,7 @@ def claim_due(conn: Connection, now: EpochMs, *, node_id: str, room: Room, limit
     history.record(conn, "notify_failed", buried, now, error="expired: not delivered in time", final=True)
     open_types = [kind for kind, free in slots.items() if free > 0]
     next_due = store.next_lane_due(conn, types=open_types, without=_saturated(busy))
-    unreached = {row.incident_id for row in buried if row.kind in ALARMS and row.incident_id is not None}
-    return Claim(claimed, next_due, sorted(unreached))
+    return Claim(claimed, next_due, store.alarms_among(conn, buried))
 
 
 def _fold(conn: Connection, channel_id: str, now: EpochMs) -> None:

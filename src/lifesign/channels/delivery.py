@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -78,8 +78,7 @@ class Courier:
             attempt=row.attempt,
             now=self.clock.now(),
             created_at=row.created_at,
-            # A message that was queued before the channel changed its type has no address of its own.
-            dest=row.dest or next(iter(addresses(channel.type, config)), None),
+            dest=_address_of(row.dest, addresses(channel.type, config)),
             maybe_sent=bool(row.maybe_sent),
             ack_token=self._ack_token(claimed),
             mark_called=None if IS_IDEMPOTENT[channel.type] else lambda: self._mark_called(claimed),
@@ -125,6 +124,13 @@ class Courier:
         row = claimed.notification
         if not await self.db.write(attempts.mark_called, row.id, row.lease_token, self.clock.now()):
             raise LeaseLost
+
+
+def _address_of(dest: str | None, known: Sequence[str]) -> str | None:
+    """Where a message goes; one that was queued before its channel changed its type has no address, or a mail's."""
+    if dest is None or not known or ("@" in dest) != ("@" in known[0]):
+        return next(iter(known), None)
+    return dest
 
 
 def courier_of(request: Request) -> Courier:

@@ -6,16 +6,17 @@ from lifesign.channels.message import ItemPart, Message
 from lifesign.channels.rules import MAX_ITEMS
 from lifesign.clock import EpochMs, rfc3339
 
+_STATES = {"resolve": "back", "fallback": "unattended", "reminder": "unattended"}
+
 
 def digest(folded: Sequence[Message], now: EpochMs) -> Message:
-    """One message in the place of several pages, or several closing ones, of one project; each incident once.
+    """One message in the place of several of one kind, alarms or closing ones, of one project; each incident once.
 
     Lists the first 20 in the order in which they went down, or came back.
     """
-    is_back = folded[0].kind == "resolve"
     items = sorted({item.incident_id: item for item in map(_item, folded)}.values(), key=lambda item: item.at)
     subject = "1 heartbeat is" if len(items) == 1 else f"{len(items)} heartbeats are"
-    title = f"{subject} {'back' if is_back else 'down'}"
+    title = f"{subject} {_STATES.get(folded[0].kind, 'down')}"
     lines = [f"- {item.name}, since {rfc3339(item.at)}" for item in items[:MAX_ITEMS]]
     rest = len(items) - len(lines)
     if rest:
@@ -28,6 +29,7 @@ def digest(folded: Sequence[Message], now: EpochMs) -> Message:
         happened_at=now,
         items=tuple(items[:MAX_ITEMS]),
         total=len(items),
+        url="/incidents",
     )
 
 

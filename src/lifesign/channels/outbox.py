@@ -13,7 +13,6 @@ from lifesign.channels import digests, history, store
 from lifesign.channels import message as messages
 from lifesign.channels.message import Message
 from lifesign.channels.rules import (
-    ALARMS,
     EXPIRES_AFTER_MS,
     PRIORITY_LATER,
     RETRIED_FOR_MS,
@@ -95,6 +94,7 @@ told_of = store.told_of
 paged_targets = store.paged_targets
 page_states = store.page_states
 times_told = store.times_told
+alarms_among = store.alarms_among
 next_order_seq = store.next_order_seq
 
 
@@ -105,13 +105,15 @@ def release_pages(conn: Connection, incident_id: str, now: EpochMs, *, except_of
 
 
 # Many at once -------------------------------------------------------------------------------------------------------
-def tell_held(conn: Connection, storm_id: str, now: EpochMs) -> None:
-    """What a storm held back and is still of interest: one digest for each address."""
+def tell_held(conn: Connection, storm_id: str, now: EpochMs) -> list[str]:
+    """What a storm held back and is still of interest: one digest for each address; of which incidents."""
     by_target: dict[str, list[Notification]] = {}
     for row in store.held_of(conn, storm_id):
         by_target.setdefault(row.target, []).append(row)
     for target, rows in sorted(by_target.items()):
         fold(conn, rows, f"{storm_id}:digest:{now}:{target}", now, storm_id=storm_id)
+    held = (row for rows in by_target.values() for row in rows)
+    return sorted({row.incident_id for row in held if row.incident_id is not None})
 
 
 def fold(
@@ -161,7 +163,7 @@ def note_undelivered(conn: Connection, provider_id: str, code: str, now: EpochMs
     rows = store.end_sent(conn, provider_id, dead)
     error = f"{code}: the provider could not deliver it"
     history.record(conn, "notify_failed", rows, now, error=error, final=True)
-    return [row.incident_id for row in rows if row.incident_id is not None and row.kind in ALARMS]
+    return store.alarms_among(conn, rows)
 
 
 # Sent again ---------------------------------------------------------------------------------------------------------
@@ -192,6 +194,11 @@ def wake_lanes(conn: Connection, channel_ids: Iterable[str], now: EpochMs) -> No
     """Let channels look at their messages at once."""
     store.hasten_lanes(conn, dict.fromkeys(channel_ids, now))
     wake_after_commit(conn, "deliver")
+
+
+def follow_clock(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """The clock was set back by so much: what is so long to wait stays so long, and ends by the new time."""
+    store.set_queue_back(conn, by_ms, now)
 
 
 figures = store.outbox_figures

@@ -16,6 +16,8 @@ LEASE_MS = 60 * _S
 LADDER_MS = (5 * _S, 15 * _S, 30 * _S, 1 * _MIN, 2 * _MIN, 5 * _MIN, 10 * _MIN, 15 * _MIN, 30 * _MIN)
 LAST_RUNG_MS = _H
 MAX_RETRY_AFTER_MS = 15 * _MIN
+# A channel that was asked too much of pauses at least so long, unless the message itself is tried sooner.
+SHORTEST_PAUSE_MS = 30 * _S
 JITTER = 0.2
 EXPIRES_AFTER_MS = {
     "page": 24 * _H,
@@ -151,10 +153,13 @@ def after_failure(
     """What follows an attempt that did not succeed but may at another time.
 
     is_withdrawn: the incident was closed meanwhile, nobody wants the message any more. holds_lane: the provider said
-    "too many requests", which is meant for the whole channel.
+    "too many requests", which is meant for the whole channel: for as long as it asked for, or half a minute, but
+    not for the hour that a message waits by itself which has failed for long.
     """
-    not_before = EpochMs(now + retry_delay_ms(attempt, after_ms=after_ms, luck=luck))
-    held_until = not_before if holds_lane else None
+    delay_ms = retry_delay_ms(attempt, after_ms=after_ms, luck=luck)
+    not_before = EpochMs(now + delay_ms)
+    asked_ms = max(min(after_ms or 0, MAX_RETRY_AFTER_MS), SHORTEST_PAUSE_MS)
+    held_until = EpochMs(now + min(delay_ms, asked_ms)) if holds_lane else None
     if is_withdrawn:
         return Verdict("canceled", outcome, lane_held_until=held_until)
     if not_before > expires_at:
@@ -207,6 +212,9 @@ def breaker_after_failure(breaker: Breaker, now: EpochMs) -> Breaker:
 
 
 # Rates --------------------------------------------------------------------------------------------------------------
+_SET_BACK_MS = 2 * _S
+
+
 class Rate(NamedTuple):
     """At most `per_second` messages on average, and `burst` at once."""
 
@@ -222,9 +230,15 @@ class Bucket(NamedTuple):
 
 
 def refilled(bucket: Bucket | None, rate: Rate, now: EpochMs) -> Bucket:
-    """The bucket at `now`; a new one is full. A clock that was set back takes nothing away."""
+    """The bucket at `now`; a new one is full. A clock that was set back takes nothing away, and fills it from now on.
+
+    Nodes agree on the time to within a moment: what another one has just written down stays as it is.
+    """
     if bucket is None:
         return Bucket(rate.burst, now)
+    if bucket.at - now > _SET_BACK_MS:
+        # Otherwise nothing would be gained until the old time comes again, hours from now.
+        return Bucket(min(float(rate.burst), bucket.tokens), now)
     gained = max(0, now - bucket.at) / _S * rate.per_second
     return Bucket(min(float(rate.burst), bucket.tokens + gained), max(now, bucket.at))
 

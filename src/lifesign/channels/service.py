@@ -255,6 +255,7 @@ def _secret_overlap(kit: Kit, channel: Channel, old: str | None, new: str | None
 
 
 broken_of = store.broken_of
+locked_out = store.locked_out
 deliveries_by_day = store.deliveries_by_day
 
 DeliveryLog = list[tuple[Notification, list[Attempt]]]

@@ -32,6 +32,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Not a number, not reachable by text, opted out, not mobile: the address itself is at fault.
 _BAD_NUMBER_CODES = frozenset({21211, 21214, 21610, 21614})
 _UNAUTHORISED = frozenset({401, 403})
+_FAILED = frozenset({"failed", "undelivered", "canceled"})
 
 
 def is_configured(settings: Settings) -> bool:
@@ -123,15 +124,22 @@ class SmsSender:
 
 
 def sid_of_earlier(answer: dict[str, Any], text: str, created_at: EpochMs) -> str | None:  # Any: a gateway's JSON
-    """The sid of a text that was sent since `created_at` and says exactly this."""
+    """The sid of a text that says this, was sent since `created_at`, and has not failed by now.
+
+    A gateway may say more than it was given, as trial accounts do. One that failed has told nobody, and the report of
+    it came when nobody knew its sid: the text is sent again.
+    """
     found = answer.get("messages")
     for each in found if isinstance(found, list) else []:
-        if not isinstance(each, dict) or each.get("body") != text or not isinstance(each.get("sid"), str):
+        if not isinstance(each, dict) or each.get("status") in _FAILED:
+            continue
+        sid, said = each.get("sid"), each.get("body")
+        if not (isinstance(sid, str) and sid and isinstance(said, str) and text in said):
             continue
         made_at = _instant(each.get("date_created"))
         # The gateway has whole seconds.
         if made_at is None or made_at >= created_at // 1000:
-            return str(each["sid"])
+            return sid
     return None
 
 

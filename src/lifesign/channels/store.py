@@ -205,12 +205,15 @@ def hasten_lanes(conn: Connection, due: Mapping[str, EpochMs]) -> None:
 
 
 def withdraw_pages(conn: Connection, incident_id: str, now: EpochMs) -> None:
-    """The incident is over: waiting pages are canceled, those on the wire or dead must not be tried again.
+    """The incident is over: waiting pages are canceled, all others must not be tried again.
+
+    Those that were sent, because their provider may still say that it could not deliver them.
 
     One statement, so that a page which another node claims at this moment is either still waiting here or already
     on the wire, never neither.
     """
-    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), N.status.in_((*_UNSENT, "sending", "dead")))
+    which = N.status.in_((*_UNSENT, "sending", "sent", "dead"))
+    _withdraw(conn, now, N.incident_id == incident_id, N.kind.in_(ALARMS), which)
 
 
 def cancel_pending_of_channel(conn: Connection, channel_id: str, now: EpochMs) -> None:
@@ -310,6 +313,24 @@ def page_states(conn: Connection, incident_ids: Iterable[str]) -> list[PageState
     return [PageState(*row) for row in conn.execute(query.where(N.kind == "page").distinct())]
 
 
+def alarms_among(conn: Connection, rows: Iterable[Notification]) -> list[str]:
+    """The incidents of which these messages are alarms, by themselves or folded into a digest.
+
+    Index: ix_notifications_channel.
+    """
+    rows = list(rows)
+    found = {row.incident_id for row in rows if row.kind in ALARMS and row.incident_id is not None}
+    digests = [row for row in rows if row.kind == "digest"]
+    if digests:
+        folded = select(N.incident_id).where(
+            N.channel_id.in_({row.channel_id for row in digests}),
+            N.bundle_id.in_({row.id for row in digests}),
+            N.kind == "page",
+        )
+        found |= set(conn.scalars(folded.distinct()))
+    return sorted(found)
+
+
 def times_told(conn: Connection, incident_ids: Iterable[str]) -> dict[str, int]:
     """How often a fallback channel was told of each incident. Index: ix_notifications_incident."""
     query = (
@@ -341,7 +362,11 @@ def _was_told(table: Any = notifications) -> ColumnElement[bool]:  # Any: Table 
     by_digest = exists().where(
         digest.c.id == table.c.bundle_id, digest.c.status.in_(("pending", "sending", "sent", "delivered"))
     )
-    return told | by_digest
+    # One that was sent a month ago is kept no longer; its pages are while their incident is open.
+    is_forgotten: ColumnElement[bool] = table.c.bundle_id.is_not(None) & ~exists().where(
+        digest.c.id == table.c.bundle_id
+    )
+    return told | by_digest | is_forgotten
 
 
 # Many at once -------------------------------------------------------------------------------------------------------
@@ -351,11 +376,17 @@ def held_of(conn: Connection, storm_id: str) -> list[Notification]:
     return [Notification(*row) for row in conn.execute(held.order_by(N.id).with_for_update())]
 
 
+# Of an incident each, but for the end of a spell of flapping: what is calm need not be back.
+_FOLDS = (
+    N.kind.in_(("page", "resolve", "fallback", "reminder")) & N.incident_id.is_not(None) & ~N.idem_key.endswith(":flap")
+)
+
+
 def crowded(conn: Connection, channel_id: str, now: EpochMs) -> list[tuple[str, str]]:
     """Address and kind of which too many messages are due. Index: ix_notifications_pending."""
     query = (
         select(N.target, N.kind)
-        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.kind.in_(("page", "resolve")))
+        .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, _FOLDS)
         .group_by(N.target, N.kind)
         .having(func.count() > CROWD)
     )
@@ -367,7 +398,7 @@ def foldable(conn: Connection, channel_id: str, target: str, kind: str, now: Epo
     query = (
         select(*_NOTIFICATION_COLUMNS)
         .where(N.channel_id == channel_id, _PENDING, N.not_before <= now, N.target == target, N.kind == kind)
-        .where(~_is_blocked(), N.order_key != f"{target}:digests")
+        .where(_FOLDS, ~_is_blocked(), N.order_key != f"{target}:digests")
         .order_by(N.id)
         .limit(MAX_FOLDED)
     )
@@ -409,6 +440,16 @@ def due_lanes(
         .with_for_update(skip_locked=True)
     )
     return [Lane(*row) for row in rows]
+
+
+def set_queue_back(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """What waits to be sent, whatever sends, and channels that pause, do so for so much less: no index, no haste."""
+    waiting = update(notifications).where(_PENDING, N.not_before > now)
+    conn.execute(waiting.values(not_before=N.not_before - by_ms))
+    leased = update(notifications).where(_SENDING, N.lease_until > now)
+    conn.execute(leased.values(lease_until=N.lease_until - by_ms))
+    for column in (lanes.c.due_at, lanes.c.held_until, lanes.c.open_until):
+        conn.execute(update(lanes).where(column > now).values({column: column - by_ms}))
 
 
 def sleeping_lanes(conn: Connection, now: EpochMs, waiting_since: EpochMs, later_than: EpochMs) -> list[str]:
@@ -725,6 +766,16 @@ def deliveries_by_day(conn: Connection, channel_ids: Iterable[str], since: Epoch
         .group_by(N.channel_id, day, N.status)
     )
     return [DayOfDelivery(*row) for row in conn.execute(query)]
+
+
+def locked_out(conn: Connection, project_id: str) -> list[ChannelType]:
+    """Types of channels of a project with a message that waits because the server's own login was refused.
+
+    Indexes: ix_channels_project, ix_notifications_pending once for each channel.
+    """
+    waits = exists().where(N.channel_id == channels.c.id, _PENDING, N.last_code == "auth")
+    query = select(channels.c.type).where(channels.c.project_id == project_id, waits)
+    return sorted(set(conn.scalars(query)))
 
 
 def outbox_figures(conn: Connection, now: EpochMs) -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from lifesign.cli.errors import CommandFailed
 from lifesign.cli.quick import command_of
+from lifesign.cli.values import plainly
 
 _FAILED = 1
 _INTERRUPTED = 128 + signal.SIGINT
@@ -53,8 +54,11 @@ def _parsed(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    from lifesign.cli.output import safe_lines
+
     with contextlib.suppress(OSError):
-        print(f"lifesign: {message}", file=sys.stderr)
+        # Whoever answered may have chosen the words.
+        print(f"lifesign: {safe_lines(message)}", file=sys.stderr)
     return code
 
 
@@ -62,7 +66,7 @@ def _usage(error: Exception) -> int:
     # getattr: only what the parser raises knows its command, and those classes have no public name.
     context = getattr(error, "ctx", None)
     code = int(getattr(error, "exit_code", 2))
-    message = str(getattr(error, "format_message", lambda: str(error))())
+    message = plainly(str(getattr(error, "format_message", lambda: str(error))()))
     if type(error).__name__ == "NoArgsIsHelpError":
         return code  # the help has been printed
     hint = f" (lifesign {command} --help says more)" if context and (command := _command(context.command_path)) else ""

@@ -1,6 +1,7 @@
 """What the commands about bots have in common: the project that every call names, and how things are shown."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -13,7 +14,13 @@ from lifesign.cli.values import Json
 PATH = "/v1/bot"
 MAX_PAGE = 100
 MAX_SCHEDULES = 1000
-_FORBIDDEN = 403
+_FORBIDDEN, _NOT_FOUND = 403, 404
+# How the API calls what is missing; which member names it, and what it is called here.
+_MISSING = {
+    "Bot": ("bot_id", "bot"),
+    "Heartbeat": ("heartbeat_id", "schedule"),
+    "Run": ("run_id", "run"),
+}
 
 Project = Annotated[
     str | None,
@@ -35,16 +42,20 @@ class BotsApi:
             raise Refused(told, status=_FORBIDDEN)
 
     def get(self, path: str, **query: Json) -> dict[str, Json]:
-        return self._api.get(PATH + path, **{"project_id": self._project} | query)
+        with _named(query):
+            return self._api.get(PATH + path, **{"project_id": self._project} | query)
 
     def post(self, path: str, body: dict[str, Json], **query: Json) -> dict[str, Json]:
-        return self._api.call("POST", PATH + path, body={"project_id": self._project} | body, query=query)
+        with _named(body):
+            return self._api.call("POST", PATH + path, body={"project_id": self._project} | body, query=query)
 
     def put(self, path: str, body: dict[str, Json]) -> dict[str, Json]:
-        return self._api.call("PUT", PATH + path, body={"project_id": self._project} | body)
+        with _named(body):
+            return self._api.call("PUT", PATH + path, body={"project_id": self._project} | body)
 
     def delete(self, path: str, **query: Json) -> None:
-        self._api.delete(PATH + path, **{"project_id": self._project} | query)
+        with _named(query):
+            self._api.delete(PATH + path, **{"project_id": self._project} | query)
 
     def rows(self, path: str, name: str, limit: int | None, *, most: int, **query: Json) -> dict[str, Json]:
         """A list of up to `limit` rows (None: all), page after page, in the shape of one answer."""
@@ -59,6 +70,19 @@ class BotsApi:
                 return {name: rows}
             if limit is not None and len(rows) >= limit:
                 return {name: rows, "next_cursor": cursor}
+
+
+@contextmanager
+def _named(sent: dict[str, Json]) -> Iterator[None]:
+    """Say what is not there by what was typed: the API tells a word of its own, and nothing of its paths is typed."""
+    try:
+        yield
+    except Refused as error:
+        word = str(error).partition(" not found")[0]
+        member, ours = _MISSING.get(word, ("", ""))
+        if error.status != _NOT_FOUND or member not in sent:
+            raise
+        raise Refused(f"there is no {ours} {sent[member]!r}", status=error.status) from error
 
 
 def print_bot(told: dict[str, Json], *, as_json: bool) -> None:

@@ -12,7 +12,16 @@ import typer
 from lifesign.cli import options
 from lifesign.cli.errors import CommandFailed, Refused, Unreachable
 from lifesign.cli.numbers import finite
-from lifesign.cli.output import now, print_bytes, print_fields, print_json, print_rows, safe, whole_file
+from lifesign.cli.output import (
+    now,
+    print_bytes,
+    print_fields,
+    print_json,
+    print_rows,
+    safe,
+    safe_lines,
+    whole_file,
+)
 from lifesign.cli.remote import Api
 from lifesign.cli.values import Json
 
@@ -74,23 +83,22 @@ def diagnose(
             time.sleep(watch_s)
             try:
                 packet = _diagnosed(api, body)
+                if sys.stdout.isatty():
+                    print(_REDRAW, end="")
+                _show(packet, shape, out, url.rstrip("/"))
             except CommandFailed as error:
                 # It worked once: whoever watches wants to see it work again.
-                print(f"lifesign: {error}", file=sys.stderr)
-                continue
-            if sys.stdout.isatty():
-                print(_REDRAW, end="")
-            _show(packet, shape, out, url.rstrip("/"))
+                print(f"lifesign: {safe_lines(str(error))}", file=sys.stderr)
     return 0 if packet["status"] != "observe_more" else _OBSERVE_MORE
 
 
 def _diagnosed(api: Api, body: dict[str, Json]) -> dict[str, Json]:
     """The packet. Raises CommandFailed for whatever goes wrong: other codes have other meanings here."""
     try:
-        packet = api.post(_ROUTE, body)["packet"]
+        packet = api.post(_ROUTE, body).get("packet")
     except (Refused, Unreachable) as error:
         raise CommandFailed(str(error)) from None
-    if not isinstance(packet, dict):
+    if not isinstance(packet, dict) or "packet_id" not in packet:
         raise CommandFailed("got an answer without a packet; does the address belong to a Lifesign server?")
     return packet
 

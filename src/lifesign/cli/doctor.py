@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -66,6 +66,16 @@ def doctor(
         raise CommandFailed(f"{len(failed)} of {len(rows)} checks failed: {', '.join(failed)}")
 
 
+def spelling(variables: Iterable[str]) -> Finding:
+    """Whether a variable is set that no setting reads, and that is nearly the name of one."""
+    from lifesign.settings import misspelt
+
+    wrong = misspelt(variables)
+    if not wrong:
+        return Finding("ok", "readable")
+    return Finding("warn", f"read by nobody: {', '.join(wrong)}", f"did you mean {', '.join(wrong.values())}?")
+
+
 def _findings(data_dir: str | None, url: str | None) -> Iterator[tuple[str, Finding]]:
     yield "python", Finding("ok", ".".join(map(str, sys.version_info[:3])))
     yield "time zones", time_zones()
@@ -74,7 +84,7 @@ def _findings(data_dir: str | None, url: str | None) -> Iterator[tuple[str, Find
     except WrongUsage as error:
         yield "settings", Finding("fail", " ".join(str(error).split()), "correct or unset these variables")
         return
-    yield "settings", Finding("ok", "readable")
+    yield "settings", spelling(os.environ)
     if settings.database_url is None:
         yield "sqlite", sqlite_version()
         yield "data directory", directory(settings.data_dir)

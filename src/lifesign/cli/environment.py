@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lifesign.cli.errors import CommandFailed, WrongUsage
+from lifesign.cli.values import plainly
 
 if TYPE_CHECKING:
     # Loading the settings costs more than a whole check-in, so that only commands that need them do.
@@ -38,7 +39,7 @@ def storage_failure(error: Exception) -> CommandFailed:
 
 def _told(loc: tuple[int | str, ...], message: str, given: dict[str, str | int]) -> str:
     # What spans several settings has no place of its own, and names them itself.
-    return f"{_name(str(loc[0]), given)}: {_lowered(message)}" if loc else message.removeprefix("Value error, ")
+    return f"{_name(str(loc[0]), given)}: {_lowered(message)}" if loc else plainly(message)
 
 
 def _name(field: str, given: dict[str, str | int]) -> str:
@@ -46,5 +47,5 @@ def _name(field: str, given: dict[str, str | int]) -> str:
 
 
 def _lowered(message: str) -> str:
-    message = message.removeprefix("Value error, ")
+    message = plainly(message)
     return message[:1].lower() + message[1:]

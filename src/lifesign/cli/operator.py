@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lifesign.cli.environment import read_settings, storage_failure
-from lifesign.cli.errors import CommandFailed, Refused, Unreachable
+from lifesign.cli.errors import CommandFailed, Refused, Unreachable, WrongUsage
 from lifesign.cli.remote import TIMEOUT_S, Answer, Api, Call, Send, answer_of, headers_of, reason_of
 from lifesign.cli.values import Json
 
@@ -108,7 +108,7 @@ async def _served(settings: "Settings", project: str | None, call: Call) -> Answ
 
     from lifesign import log
     from lifesign.app import operator_app
-    from lifesign.db.open import DataDirectoryInUse
+    from lifesign.db.open import DataDirectoryInUse, NoDatabase
 
     # One line for each request is for the log of a server, not for this terminal.
     log.configure("text", "error")
@@ -127,6 +127,11 @@ async def _served(settings: "Settings", project: str | None, call: Call) -> Answ
         raise CommandFailed(
             f"{error}, but that process does not answer on {SOCKET_FILE}; "
             "if it is a server that is just starting, try again in a moment"
+        ) from error
+    except NoDatabase as error:
+        raise WrongUsage(
+            f"{error}; name the server's directory by --data-dir or LIFESIGN_DATA_DIR, "
+            "or let 'lifesign serve' or 'lifesign migrate' make one"
         ) from error
     except Exception as error:
         raise storage_failure(error) from error

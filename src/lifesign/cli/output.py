@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NewType
+from typing import BinaryIO, NewType
 
 from lifesign.cli.errors import CommandFailed
 from lifesign.cli.values import Json
@@ -31,6 +31,8 @@ _STATE_STYLES: Mapping[str, str] = {
 _STATE_COLUMNS = frozenset({"status", "result"})
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _COLUMN_GAP = "  "
+_KEPT_OF_A_NAME = 40
+_PERMISSIONS = 0o777
 
 NowMs = NewType("NowMs", int)
 Column = tuple[str, Callable[[dict[str, Json]], object]]
@@ -51,18 +53,38 @@ def print_bytes(content: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Write a file piece by piece: the whole of it or, when that fails, the one before. Raises CommandFailed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file piece by piece: the whole of it or, when that fails, the one before. Raises CommandFailed.
+
+    Of a link the file that it leads to. What is no file, like /dev/null or a pipe, takes the pieces as they come.
+    """
     try:
-        with part.open("wb") as file:
+        # Whoever is root would put a file in the place of a device, for all of the machine.
+        is_other = path.exists() and not path.is_file()
+        with _opened(path) if is_other else _replacing(Path(os.path.realpath(path))) as file:
 
             def write(content: bytes) -> None:
                 file.write(content)
 
             yield write
-        part.replace(path)
     except OSError as error:
         raise CommandFailed(f"cannot write {path}: {error.strerror}") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("wb")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another once all of it is there, for whoever might read that one."""
+    # Short, so that it is no longer than a name may be where the other is not.
+    part = path.with_name(f".{path.name[:_KEPT_OF_A_NAME]}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            if path.exists():
+                part.chmod(path.stat().st_mode & _PERMISSIONS)
+            yield file
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -126,6 +148,11 @@ def short_span(seconds: int) -> str:
 def safe(text: str) -> str:
     """Text of others on one line, and unable to steer the terminal."""
     return "".join(" " if unicodedata.category(each) in {"Cc", "Zl", "Zp"} else each for each in text)
+
+
+def safe_lines(text: str) -> str:
+    """The same of a text that may have several lines."""
+    return "\n".join(map(safe, text.split("\n")))
 
 
 def _cell(value: object) -> str:

@@ -215,7 +215,7 @@ def understood(answer: Answer, path: str) -> dict[str, Json]:
         return {}
     try:
         body = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise CommandFailed(

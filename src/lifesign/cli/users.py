@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from lifesign.cli import options, output
+from lifesign.cli.errors import Refused
 from lifesign.cli.operator import Operator
 from lifesign.cli.output import print_json, print_rows, relative, tell_more
 
@@ -14,6 +15,7 @@ app = typer.Typer(
 
 _PATH = "/admin/users"
 _DEFAULT_PROJECT = "default"
+_NOT_FOUND = 404
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="Address the person signs in with.")]
 
@@ -45,7 +47,13 @@ def add_user(
 @app.command("reset")
 def reset_user(*, email: Email, as_json: options.AsJson = False, data_dir: options.DataDir = None) -> None:
     """Sign somebody out everywhere, and print the link by which they choose another password, this once."""
-    made = Operator(data_dir).call("POST", f"{_PATH}/reset", {"email": email})
+    try:
+        made = Operator(data_dir).call("POST", f"{_PATH}/reset", {"email": email})
+    except Refused as error:
+        if error.status != _NOT_FOUND:
+            raise
+        # The path, which other refusals name, does not tell who it was about.
+        raise Refused(f"no account has the address {email}", status=error.status) from error
     if as_json:
         print_json(made)
     else:

@@ -42,10 +42,28 @@ def moment(text: str, option: str) -> str:
         given = None
     # `20260401` is a date to Python, and a number of seconds to everybody else here.
     if given is None or text.isdigit():
-        return rfc3339(EpochMs(SystemClock().now() + seconds(text, option) * 1000))
+        try:
+            wait_s = seconds(text, option)
+        except WrongUsage:
+            raise WrongUsage(
+                f"{option}: {text!r} is neither a time nor a duration; write for example 2030-12-31T18:00:00Z or 30d"
+            ) from None
+        return rfc3339(EpochMs(SystemClock().now() + wait_s * 1000))
     if given.tzinfo is None:
-        raise WrongUsage(f"{option}: {text!r} has no offset from UTC; write for example {text}Z")
+        whole = f"{text}T00:00:00Z" if len(text) == len("2030-12-31") else f"{text}Z"
+        raise WrongUsage(f"{option}: {text!r} has no offset from UTC; write for example {whole}")
     return rfc3339(from_datetime(given))
+
+
+def plainly(message: str) -> str:
+    """What the parser says of a value, in our words."""
+    return (
+        message.replace("Value error, ", "")
+        .replace("Input should be", "must be")
+        .replace("input should be", "must be")
+        .replace(", unable to parse string as an integer", "")
+        .replace(", unable to parse string as a number", "")
+    )
 
 
 def json_object(text: str, option: str) -> dict[str, Json]:

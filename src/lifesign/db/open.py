@@ -39,6 +39,14 @@ class DataDirectoryInUse(Exception):
         self.pid = pid
 
 
+class NoDatabase(Exception):
+    """No server has ever run on the data directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"there is no database in {directory.absolute()}")
+        self.directory = directory
+
+
 @contextmanager
 def data_directory_lock(directory: Path, file: str = LOCK_FILE) -> Iterator[None]:
     """Hold the data directory for this process, or of all in it what has a lock file of its own.

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from lifesign.clock import EpochMs, parse_timestamp
+from lifesign.clock import EARLIEST, EpochMs, parse_timestamp
 from lifesign.diagnosis.ledger import STATES, LedgerState
-from lifesign.diagnosis.service import Order
+from lifesign.diagnosis.service import MINUTE_MS, Order
 from lifesign.diagnosis.verification import Question
 from lifesign.http.context import context_of
 from lifesign.http.ok import Json, MalformedParameter, integer_of, read_object
@@ -21,7 +21,8 @@ _DEFAULT_MINUTES: Final = 60
 async def order_of(request: Request) -> Order:
     """What is to be diagnosed; nothing said: the last hour. Raises InvalidJson, InvalidParameter, BodyTooLarge."""
     body = await read_object(request, is_required=False)
-    return Order(_minutes(body), _until(request, body), _environment(body))
+    minutes = _minutes(body)
+    return Order(minutes, _until(request, body, minutes), _environment(body))
 
 
 async def question_of(request: Request) -> Question:
@@ -31,11 +32,12 @@ async def question_of(request: Request) -> Question:
         raise MalformedParameter("packet_id", "or fingerprints must be given, and not both")
     if "packet_id" in body and "environment" in body:
         raise MalformedParameter("environment", "must not be given with packet_id: a packet brings its own")
+    minutes = _minutes(body)
     return Question(
-        _minutes(body),
+        minutes,
         _text(body, "packet_id"),
         _fingerprints(body),
-        _until(request, body),
+        _until(request, body, minutes),
         _environment(body),
     )
 
@@ -53,7 +55,7 @@ def _minutes(body: Json) -> int:
     return integer_of(body, "since_minutes", 1, MAX_MINUTES, default=_DEFAULT_MINUTES)
 
 
-def _until(request: Request, body: Json) -> EpochMs | None:
+def _until(request: Request, body: Json, minutes: int) -> EpochMs | None:
     value = body.get("until")
     if value is None:
         return None
@@ -64,6 +66,9 @@ def _until(request: Request, body: Json) -> EpochMs | None:
     # The end of a window that was just read is a millisecond ahead, and may be asked for again.
     if until > context_of(request).now() + 1:
         raise MalformedParameter("until", "must not be in the future")
+    # Two windows lie before it, and no time before year 1 can be written down.
+    if until - 2 * minutes * MINUTE_MS < EARLIEST:
+        raise MalformedParameter("until", "must leave room for two windows since the beginning of year 1")
     return until
 
 

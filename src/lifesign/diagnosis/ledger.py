@@ -13,6 +13,8 @@ from lifesign.diagnosis.rules import RULESET
 from lifesign.diagnosis.verdicts import Verdict, fix_of
 
 LedgerState = Literal["new", "ongoing", "regressed", "fixed", "unverified"]
+SET_BACK_MS: Final = 10 * 60_000
+"""What lies further ahead was written before the clock was put back."""
 STATES: Final[tuple[LedgerState, ...]] = ("new", "ongoing", "regressed", "fixed", "unverified")
 
 
@@ -45,8 +47,11 @@ class Entry:
         return Known(self.first_seen, self.fixed_at, self.fixed_version)
 
 
-def entered(before: Entry | None, issue: Issue, *, environment: str, packet_id: str) -> Entry:
-    """The entry once a packet has told of the issue. A packet of an older window adds to the past only."""
+def entered(before: Entry | None, issue: Issue, *, environment: str, packet_id: str, now: EpochMs) -> Entry:
+    """The entry once a packet has told of the issue. A packet of an older window adds to the past only.
+
+    What a clock that was ahead has written does not hold against what is told now: it might for years.
+    """
     new = Entry(
         environment=environment,
         fingerprint=issue.fingerprint,
@@ -64,8 +69,10 @@ def entered(before: Entry | None, issue: Issue, *, environment: str, packet_id: 
     if before is None:
         return new
     first_seen = min(before.first_seen, issue.first_seen)
-    if issue.last_seen < before.last_seen:
+    if issue.last_seen < before.last_seen <= now + SET_BACK_MS:
         return replace(before, first_seen=first_seen)
+    if before.fixed_at is not None and before.fixed_at > now + SET_BACK_MS:
+        before = replace(before, fixed_at=None, fixed_version=None, regressed_at=None)
     past = replace(
         new,
         first_seen=first_seen,

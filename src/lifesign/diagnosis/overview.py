@@ -58,14 +58,14 @@ async def glance(db: Database, store: SpanStore, project_id: str, now: EpochMs) 
     """A project at a glance. Raises ProjectNotFound."""
     window = EpochMs(now - DAY_MS), EpochMs(now + 1)
     stats = await store.stats(project_id, *window)
-    project, packet = await db.read(_kept, project_id)
+    project, packet = await db.read(_kept, project_id, now)
     recent = await store.sessions(project_id, *window, environment=None, limit=_RECENT, after=None)
     quota = Quota(project.quota_spans, await store.used(project_id, now), next_month(now))
     return Glance(project, quota, window, stats, recent, packet, store.kind)
 
 
-def _kept(conn: Connection, project_id: str) -> tuple[Project, Json | None]:
-    latest = service.latest_packet(conn, project_id)
+def _kept(conn: Connection, project_id: str, now: EpochMs) -> tuple[Project, Json | None]:
+    latest = service.latest_packet(conn, project_id, now)
     return projects.project(conn, project_id), None if latest is None else service.packet_json(latest)
 
 

@@ -39,12 +39,12 @@ async def read_report(request: Request) -> Response:
     """The latest diagnosis in Markdown, for people and for programs that read; without one, the last 24 hours."""
     caller = await telemetry_caller(request, "reports:read")
     context = context_of(request)
-    latest = await context.db.read(service.latest_packet, caller.project_id)
+    now = context.now()
+    latest = await context.db.read(service.latest_packet, caller.project_id, now)
     project = await context.db.read(projects.project, caller.project_id)
     if latest is not None:
         text = report.of_packet(project.title, service.packet_json(latest), base=base_url(request))
     else:
-        now = context.now()
         window = EpochMs(now - _DAY_MS), EpochMs(now + 1)
         stats = await asked.store_of(request).stats(project.id, *window)
         text = report.without_packet(project.title, project.id, stats, window, now, base=base_url(request))

@@ -1,5 +1,6 @@
 """HTTP of diagnosis: packets, the ledger, verification."""
 
+from functools import partial
 from typing import cast
 
 import orjson
@@ -15,6 +16,7 @@ from lifesign.diagnosis.ledger import STATES, Entry
 from lifesign.diagnosis.service import Diagnoses
 from lifesign.diagnosis.store import Place, StoredPacket
 from lifesign.http.answers import MadeJson
+from lifesign.http.body import still_asked
 from lifesign.http.context import context_of
 from lifesign.http.describe import Refusal
 from lifesign.http.ok import Json, ok_answer, ok_operation, query_integer
@@ -63,7 +65,7 @@ async def diagnose(request: Request) -> Response:
     """Diagnose a window by fixed rules: what fails, loops, slows down or costs more, with evidence; and keep it."""
     caller = await telemetry_caller(request, "runs:write")
     order = await asked.order_of(request)
-    return _whole(await diagnoses_of(request).diagnose(caller.project_id, order))
+    return _whole(await diagnoses_of(request).diagnose(caller.project_id, order, partial(still_asked, request)))
 
 
 def _whole(packet: StoredPacket) -> Response:
@@ -86,7 +88,10 @@ async def verify(request: Request) -> Response:
     caller = await telemetry_caller(request, "runs:write")
     question = await asked.question_of(request)
     db = context_of(request).db
-    return ok_answer(await verification.verify(diagnoses_of(request), db, caller.project_id, question))
+    told = await verification.verify(
+        diagnoses_of(request), db, caller.project_id, question, partial(still_asked, request)
+    )
+    return ok_answer(told)
 
 
 @router.get(

@@ -5,7 +5,7 @@ One of a project at a time in each process: they read much, and two at once woul
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ from lifesign.diagnosis import alerts, store
 from lifesign.diagnosis.details import Details, Fetch
 from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.diagnosis.issues import Issue, fingerprint_of
-from lifesign.diagnosis.ledger import entered
+from lifesign.diagnosis.ledger import SET_BACK_MS, entered
 from lifesign.diagnosis.packet import Examined, Json, examined, issues_in, packet_of
 from lifesign.diagnosis.refusals import DiagnosisBusy, DiagnosisTimeout, IssueNotFound, PacketNotFound
 from lifesign.diagnosis.store import Decided as Decided  # noqa: PLC0414 - what is decided here has this type
@@ -43,7 +43,9 @@ WAIT_S: Final = 30
 LIMIT_S: Final = 60
 """How long a diagnosis may take."""
 
-latest_packet = store.latest_packet
+StillAsked = Callable[[], Awaitable[None]]
+"""Raises when nobody waits for the answer any more."""
+
 heads = store.heads
 decisions = store.decisions
 list_entries = store.list_entries
@@ -79,17 +81,21 @@ class Diagnoses:
         self._check_ins = check_ins
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def diagnose(self, project_id: str, order: Order) -> StoredPacket:
+    async def diagnose(self, project_id: str, order: Order, still_asked: StillAsked) -> StoredPacket:
         """Diagnose a window and keep the packet.
 
-        Raises DiagnosisBusy, DiagnosisTimeout, StoreUnavailable, StorageUnavailable, ProjectNotFound.
+        Raises DiagnosisBusy, DiagnosisTimeout, StoreUnavailable, StorageUnavailable, ProjectNotFound, and what
+        `still_asked` does.
         """
-        async with self.turn(project_id):
+        async with self.turn(project_id, still_asked):
             return await self._diagnose(project_id, order)
 
     @asynccontextmanager
-    async def turn(self, project_id: str) -> AsyncIterator[None]:
-        """Nobody else diagnoses this project, for as long as it may take. Raises DiagnosisBusy, DiagnosisTimeout."""
+    async def turn(self, project_id: str, still_asked: StillAsked) -> AsyncIterator[None]:
+        """Nobody else diagnoses this project, for as long as it may take. Raises DiagnosisBusy, DiagnosisTimeout.
+
+        still_asked: before it begins. Of those who left while they waited each would keep the others waiting.
+        """
         lock = self._turns.setdefault(project_id, asyncio.Lock())
         try:
             async with asyncio.timeout(WAIT_S):
@@ -97,6 +103,7 @@ class Diagnoses:
         except TimeoutError:
             raise DiagnosisBusy from None
         try:
+            await still_asked()
             async with asyncio.timeout(LIMIT_S):
                 yield
         except TimeoutError:
@@ -226,7 +233,13 @@ def _keep(
     lock_project(conn, packet.project_id)
     known = store.entries(conn, packet.project_id, packet.environment, [each.fingerprint for each in issues])
     changed = [
-        entered(known.get(each.fingerprint), each, environment=packet.environment, packet_id=packet.id)
+        entered(
+            known.get(each.fingerprint),
+            each,
+            environment=packet.environment,
+            packet_id=packet.id,
+            now=packet.created_at,
+        )
         for each in issues
     ]
     store.save_entries(conn, packet.project_id, changed)
@@ -239,6 +252,11 @@ def lock_project(conn: Connection, project_id: str) -> None:
     """One change of a project's ledger at a time, and none once it is deleted. Raises ProjectNotFound."""
     projects.lock(conn, project_id)
     projects.project(conn, project_id)
+
+
+def latest_packet(conn: Connection, project_id: str, now: EpochMs) -> StoredPacket | None:
+    """The newest packet of a project, of which none is from days to come, made before the clock was put back."""
+    return store.latest_packet(conn, project_id, EpochMs(now + SET_BACK_MS))
 
 
 def find_packet(conn: Connection, project_id: str, packet_id: str) -> StoredPacket:

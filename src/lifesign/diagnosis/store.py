@@ -64,9 +64,10 @@ def packets_by_ids(conn: Connection, project_id: str, packet_ids: Sequence[str])
     return {row.id: StoredPacket(*row) for row in conn.execute(query)}
 
 
-def latest_packet(conn: Connection, project_id: str) -> StoredPacket | None:
-    """The newest packet of a project. Index: ix_packets_project."""
-    row = conn.execute(select(*_PACKET).where(P.project_id == project_id).order_by(P.id.desc()).limit(1)).first()
+def latest_packet(conn: Connection, project_id: str, until: EpochMs) -> StoredPacket | None:
+    """The newest packet of a project that was made until an instant. Index: ix_packets_project."""
+    query = select(*_PACKET).where(P.project_id == project_id, P.created_at <= until)
+    row = conn.execute(query.order_by(P.id.desc()).limit(1)).first()
     return None if row is None else StoredPacket(*row)
 
 

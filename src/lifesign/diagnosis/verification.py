@@ -21,7 +21,7 @@ from lifesign.diagnosis.ledger import Entry, judged_again
 from lifesign.diagnosis.packet import MOST_ISSUES, Examined, Json, issue_json, issues_in
 from lifesign.diagnosis.refusals import WindowOverlapsPacket
 from lifesign.diagnosis.rules import RULESET, all_rules
-from lifesign.diagnosis.service import MINUTE_MS, Diagnoses
+from lifesign.diagnosis.service import MINUTE_MS, Diagnoses, StillAsked
 from lifesign.diagnosis.store import StoredPacket
 from lifesign.diagnosis.verdicts import (
     COMPARING,
@@ -78,12 +78,14 @@ class Judged(NamedTuple):
     versions: tuple[str, ...]
 
 
-async def verify(diagnoses: Diagnoses, db: Database, project_id: str, question: Question) -> Json:
+async def verify(
+    diagnoses: Diagnoses, db: Database, project_id: str, question: Question, still_asked: StillAsked
+) -> Json:
     """The answer to a question, without `ok`; what it proves is in the ledger by then.
 
     Raises PacketNotFound, WindowOverlapsPacket, and what `Diagnoses.diagnose` does.
     """
-    async with diagnoses.turn(project_id):
+    async with diagnoses.turn(project_id, still_asked):
         project = await db.read(projects.project, project_id)
         asked = await db.read(_asked, project_id, question)
         window = _window(diagnoses.end_of(question.until), question.since_minutes, asked.packet)

@@ -79,15 +79,15 @@ class Audit(Idle):
 class Deadman:
     """Asks an address of the operator's once a minute while this server does its work."""
 
-    def __init__(self, outbound: OutboundClient, url: str, sweep_lag_ms: Callable[[], int]) -> None:
+    def __init__(self, outbound: OutboundClient, url: str, lag_ms: Callable[[], int]) -> None:
         self._outbound = outbound
         self._url = url
-        self._sweep_lag_ms = sweep_lag_ms
+        self._lag_ms = lag_ms
         self._next_at = EpochMs(0)
 
     async def ping(self, now: EpochMs) -> None:
-        """Tell the other monitor that all is well, unless the sweep is late or it was told within the minute."""
-        if is_resting(now, self._next_at, _PING_EVERY_MS) or self._sweep_lag_ms() >= _LONGEST_LAG_MS:
+        """Tell the other monitor that all is well, unless silences are told late or it was told within the minute."""
+        if is_resting(now, self._next_at, _PING_EVERY_MS) or self._lag_ms() >= _LONGEST_LAG_MS:
             return
         self._next_at = EpochMs(now + _PING_EVERY_MS)
         reply = await self._outbound.get(self._url, {}, guarded=False)

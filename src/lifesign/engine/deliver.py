@@ -9,13 +9,13 @@ from collections.abc import Collection
 import structlog
 from sqlalchemy import Connection
 
-from lifesign.channels import attempts, claims
+from lifesign.channels import attempts, claims, outbox
 from lifesign.channels.attempts import Claimed, Ended, Finished
 from lifesign.channels.claims import Claim, Flight, Room
 from lifesign.channels.delivery import Courier, LeaseLost
 from lifesign.channels.limits import Limits
-from lifesign.channels.rules import ALARMS
 from lifesign.channels.senders import SLOTS
+from lifesign.channels.store import Notification
 from lifesign.clock import EpochMs
 from lifesign.db import StorageUnavailable
 from lifesign.db.wakeups import Loop as Wakeable
@@ -69,6 +69,11 @@ class Deliver:
             self._db.failpoints.hit("claim.before_commit")
         return claim
 
+    async def _look_for_others(self, dead: Notification, now: EpochMs) -> None:
+        """A message could not be delivered: others are told of what it was an alarm of."""
+        with contextlib.suppress(StorageUnavailable):
+            await self._hasten_failover(await self._db.read(outbox.alarms_among, [dead]), now)
+
     async def _hasten_failover(self, incident_ids: Collection[str], now: EpochMs) -> None:
         if incident_ids:
             # If this is lost, the look 90 s after the step does the same.
@@ -109,9 +114,8 @@ class Deliver:
             log.warning("breaker.opened", channel_id=claimed.channel.id, type=kind)
         elif ended.breaker == "closed":
             log.info("breaker.closed", channel_id=claimed.channel.id, type=kind)
-        incident_id = claimed.notification.incident_id
-        if ended.status == "dead" and claimed.notification.kind in ALARMS and incident_id is not None:
-            await self._hasten_failover([incident_id], clock.now())
+        if ended.status == "dead":
+            await self._look_for_others(claimed.notification, clock.now())
 
     async def settle(self) -> bool:
         """Wait for the sends in flight."""

@@ -81,7 +81,7 @@ class Driver:
         self._may_work = may_work
         self._wakeups = wakeups
         self.loops = loops
-        began_at = clock.now()
+        self._began_at = began_at = clock.now()
         self.pulses = {loop.name: Pulse(rests_since=began_at if loop.rests_first else None) for loop in loops}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -91,6 +91,13 @@ class Driver:
     def is_manual(self) -> bool:
         """Whether time stands until somebody turns it."""
         return isinstance(self._clock, ManualClock)
+
+    def lag_ms(self, name: str, now: EpochMs) -> int:
+        """How late a loop is: how late it last began, or for how long its next tick without a fault is missing."""
+        pulse = self.pulses[name]
+        idle_ms = next(loop.idle_ms for loop in self.loops if loop.name == name)
+        last_tick = self._began_at if pulse.last_tick is None else pulse.last_tick
+        return max(0, pulse.lag_ms, now - last_tick - idle_ms)
 
     # The machine's clock --------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -147,7 +154,8 @@ class Driver:
         events = [self._stopping]
         if loop.wakes_on is not None:
             events.append(self._wakeups.event(loop.wakes_on))
-        await self._wait_for(events, max(0, until - self._clock.now()))
+        # Never longer than it may be idle: the clock may have been set back during the tick.
+        await self._wait_for(events, min(max(0, until - self._clock.now()), loop.idle_ms))
         self._forget_wake_up(loop)
 
     @staticmethod

@@ -148,7 +148,7 @@ class Sweep(Idle):
         only: str | None = None,
     ) -> sweep.Swept | None:
         # In this transaction: a process that was suspended must not fire before anybody saw for how long.
-        state = store.state(conn)
+        state = store.state(conn, now)
         if rules.blind_span(state.last_alive, now, self._watch.blind_after_ms) is not None:
             return None
         swept = sweep.sweep(

@@ -77,6 +77,7 @@ class Prune(Idle):
         bot_run_days: int,
         bot_transcript_days: int,
         measurement_days: int,
+        may_delete: Callable[[], bool] = lambda: True,
     ) -> None:
         self._db = db
         self._bot_run_days = bot_run_days
@@ -84,6 +85,7 @@ class Prune(Idle):
         self._event_days = event_days
         self._packet_days = packet_days
         self._measurement_days = measurement_days
+        self._may_delete = may_delete
         self._erasers = erasers
         self._rest_until = EpochMs(0)
         self._old = Walk(0, has_more=False, deleted=0)
@@ -99,7 +101,7 @@ class Prune(Idle):
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Delete some; come back soon when there may be more."""
-        if is_resting(now, self._rest_until, self.idle_ms):
+        if is_resting(now, self._rest_until, self.idle_ms) or not self._may_delete():
             return None
         if await self._db.write(self._delete_aged, now) or await self._delete_surplus(now) or await self._erase(now):
             return EpochMs(now + self._pause_ms)

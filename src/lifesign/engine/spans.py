@@ -1,5 +1,7 @@
 """The loop that deletes records of telemetry which are kept no longer. Spec "Telemetry", section 8, "Retention"."""
 
+from collections.abc import Callable
+
 import structlog
 
 from lifesign.clock import EpochMs
@@ -23,15 +25,16 @@ class PruneSpans(Idle):
     _limit = 5000
     _pause_ms = 50
 
-    def __init__(self, store: SpanStore, retention_days: int) -> None:
+    def __init__(self, store: SpanStore, retention_days: int, may_delete: Callable[[], bool] = lambda: True) -> None:
         self._store = store
         self._retention_days = retention_days
+        self._may_delete = may_delete
         self._rest_until = EpochMs(0)
         self._deleted = 0
 
     async def tick(self, now: EpochMs) -> EpochMs | None:
         """Delete some; come back soon when there may be more."""
-        if is_resting(now, self._rest_until, self.idle_ms):
+        if is_resting(now, self._rest_until, self.idle_ms) or not self._may_delete():
             return None
         count = await self._store.purge(EpochMs(now - self._retention_days * _DAY), self._limit)
         if count:

@@ -2,15 +2,16 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import engine_state, nodes
-from lifesign.engine.rules import Span
+from lifesign.engine.rules import CLOCKS_DIFFER_MS, Span
 
 N = nodes.c
 S = engine_state.c
-_LAST_ALIVE = select(func.max(N.alive_at)).scalar_subquery()
+# A node whose clock was ahead when it ended would hide every silence until that time comes.
+_LAST_ALIVE = select(func.max(N.alive_at)).where(N.alive_at <= bindparam("latest")).scalar_subquery()
 _STATE = select(_LAST_ALIVE, S.blind_from, S.blind_to)
 
 
@@ -21,9 +22,9 @@ class State(NamedTuple):
     blind: Span | None
 
 
-def state(conn: Connection) -> State:
-    """What the nodes know of each other."""
-    last_alive, blind_from, blind_to = conn.execute(_STATE).one()
+def state(conn: Connection, now: EpochMs) -> State:
+    """What the nodes know of each other at `now`."""
+    last_alive, blind_from, blind_to = conn.execute(_STATE, {"latest": now + CLOCKS_DIFFER_MS}).one()
     return State(last_alive, None if blind_from is None else Span(blind_from, blind_to))
 
 

@@ -398,7 +398,7 @@ def after_ordinary_check_in(waiting: Waiting, stamp: EpochMs) -> Waiting | None:
 
     None when its bound has to move, so that more than this must be written.
     """
-    anchor = max(stamp, waiting.anchor_at)
+    anchor = _later(waiting.anchor_at, stamp)
     deadline = next_deadline(waiting.timing, anchor)
     fires_at = EpochMs(deadline + waiting.timing.grace_ms)
     if fires_at < waiting.check_at:
@@ -408,12 +408,25 @@ def after_ordinary_check_in(waiting: Waiting, stamp: EpochMs) -> Waiting | None:
         waiting.project_id,
         waiting.timing,
         anchor,
-        max(stamp, waiting.last_checkin_at or stamp),
+        _later(waiting.last_checkin_at or stamp, stamp),
         waiting.checkin_count + 1,
         deadline,
         fires_at,
         waiting.check_at,
     )
+
+
+# No check-in takes so long from its arrival to its commit.
+SET_BACK_MS = 10 * 60_000
+
+
+def _later(before: EpochMs, stamp: EpochMs) -> EpochMs:
+    """The later of what is known and a stamp: one that committed late moves nothing backwards.
+
+    What lies further ahead than a check-in can be late was written down by a clock that has been set back since. To
+    keep it would be to ignore every check-in, and the silence after the last one, until that time comes again.
+    """
+    return stamp if before - stamp > SET_BACK_MS else max(stamp, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,12 +451,12 @@ def after_check_in(
 ) -> CheckInOutcome:
     """Decide what a check-in that arrived at `stamp` does, in any state.
 
-    A check-in whose stamp is older than the present anchor counts, but never moves the deadline backwards.
+    A check-in whose stamp is a little older than the present anchor counts, but never moves the deadline backwards.
     covered_until: when the maintenance window closes that the heartbeat is in, which makes bad news expected.
     """
     # Copying a heartbeat (7 us) is most of what deciding costs, so the usual path copies it once, not four times.
     seen: dict[str, Any] = {
-        "last_checkin_at": max(stamp, heartbeat.last_checkin_at or stamp),
+        "last_checkin_at": _later(heartbeat.last_checkin_at or stamp, stamp),
         "checkin_count": heartbeat.checkin_count + 1,
     }
     if metadata is not None:
@@ -479,7 +492,7 @@ def _rearming(heartbeat: Heartbeat, stamp: EpochMs) -> dict[str, Any]:
         over = {"status": "resolved", "is_armed": True, "incident_id": None, "run_due_at": None, "check_at": None}
         return _NO_WAIT | over
     is_waiting = heartbeat.is_armed and heartbeat.status != "paused"
-    anchor = max(stamp, heartbeat.anchor_at) if is_waiting else stamp
+    anchor = _later(heartbeat.anchor_at, stamp) if is_waiting else stamp
     changes = _wait(heartbeat, anchor, stamp) | {"status": "active", "incident_id": None}
     return changes | _kept_bound(heartbeat, changes)
 
@@ -565,6 +578,14 @@ def held(heartbeat: Heartbeat, until: EpochMs) -> Heartbeat:
     """The heartbeat that fires no earlier than `until`; when its check-in was expected stays as it was."""
     run_due_at = None if heartbeat.run_due_at is None else max(heartbeat.run_due_at, until)
     return replace(heartbeat, fires_at=until, check_at=until, run_due_at=run_due_at)
+
+
+def released(heartbeat: Heartbeat, blind: Blindness) -> Heartbeat:
+    """The heartbeat that was held for too long: it fires when it is due, but not before the end of this hold."""
+    due_at = blind.hold_end(heartbeat.grace_ms)
+    if heartbeat.next_deadline is not None:
+        due_at = max(due_at, EpochMs(heartbeat.next_deadline + heartbeat.grace_ms))
+    return replace(heartbeat, fires_at=due_at, check_at=due_at)
 
 
 def was_held(heartbeat: Heartbeat, blind: Blindness) -> bool:

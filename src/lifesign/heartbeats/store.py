@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, bindparam, delete, false, func, literal, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, false, func, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
 from lifesign.db.sql import Rows, among, contains, insert_many, insert_new, json_each, json_rows, update_many
-from lifesign.heartbeats.rules import BOT_OWNER, Heartbeat, Minded, Timing, Waiting
+from lifesign.heartbeats.rules import BOT_OWNER, Blindness, Heartbeat, Minded, Timing, Waiting
 
 H = heartbeats.c
 D = dependencies.c
@@ -420,6 +420,23 @@ def lock_due(
         query = query.where(H.id.not_in(list(without)))
     if only is not None:
         query = query.where(H.id == only)
+    rows = conn.execute(query.order_by(H.check_at).limit(limit).with_for_update(skip_locked=True))
+    return [_heartbeat(row) for row in rows]
+
+
+def lock_held(conn: Connection, blind: Blindness, limit: int) -> list[Heartbeat]:
+    """Heartbeats that wait because of this span, locked; others' are skipped. Index: ix_heartbeats_check_at."""
+    hold_ms = case(
+        (H.grace_ms < blind.min_hold_ms, blind.min_hold_ms),
+        (H.grace_ms > blind.max_hold_ms, blind.max_hold_ms),
+        else_=H.grace_ms,
+    )
+    query = select(*_COLUMNS).where(
+        H.check_at >= blind.to_at + blind.min_hold_ms,
+        H.check_at <= blind.to_at + blind.max_hold_ms,
+        H.fires_at - hold_ms == blind.to_at,
+        H.armed_at < blind.to_at,
+    )
     rows = conn.execute(query.order_by(H.check_at).limit(limit).with_for_update(skip_locked=True))
     return [_heartbeat(row) for row in rows]
 

@@ -217,6 +217,17 @@ def _hold(conn: Connection, due: list[Heartbeat], blind: Blindness, now: EpochMs
     return after
 
 
+def release(conn: Connection, wrong: Blindness, now: EpochMs, limit: int) -> int:
+    """Let heartbeats fire in time that wait for the end of a span which a clock that was ahead saw; how many.
+
+    They are given time to check in from now on, as nobody knows how much of that span there was.
+    """
+    held = store.lock_held(conn, wrong, limit)
+    hold = wrong._replace(to_at=now)
+    store.save_holds(conn, [rules.released(each, hold) for each in held])
+    return len(held)
+
+
 def _blind_time(heartbeat: Heartbeat, blind: Blindness | None) -> tuple[EpochMs, EpochMs] | None:
     """The span because of which the heartbeat was waited for."""
     return (blind.from_at, blind.to_at) if blind is not None and rules.was_held(heartbeat, blind) else None

@@ -42,6 +42,12 @@ async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     return b"".join(chunks)
 
 
+async def still_asked(request: Request) -> None:
+    """Raises ClientDisconnect when whoever asked has left. The body has been read; does not wait."""
+    if await request.is_disconnected():
+        raise ClientDisconnect
+
+
 # Any: JSON of the caller, before a model has looked at it.
 def parse_object(raw: bytes, *, required: bool) -> dict[str, Any]:
     """The JSON object in `raw`; `{}` for a blank body unless it is required. Raises InvalidInput on field `body`."""

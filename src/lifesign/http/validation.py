@@ -63,6 +63,7 @@ def _fault(detail: ErrorDetails, hidden: set[str]) -> Fault:
 
 def _plain(message: str) -> str:
     """Pydantic's sentence as the end of ours: `Input should be 'a' or 'b'` becomes `must be 'a' or 'b'`."""
+    message = message.replace(" item after validation, not 0", " item").replace(" after validation", "")
     for prefix in ("Input should ", "List should ", "String should ", "Value should ", "Dictionary should "):
         if message.startswith(prefix):
             return "must " + message.removeprefix(prefix)

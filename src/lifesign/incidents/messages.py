@@ -20,11 +20,14 @@ def page(
     repeat: int,
     project: str,
     is_first: bool,
+    public_url: str | None,
     now: EpochMs,
 ) -> Message:
     """The message of step `step` (0 = the heartbeat's own channels), its `repeat`th run."""
     custom = plan.steps[step - 1].message if step else None
     values = _values(subject, incident, project, now) | {"step": str(step), "steps": str(len(plan.steps))}
+    if public_url is not None:
+        values["url"] = f"{public_url}{_page_of(incident)}"
     text = render(custom if custom is not None else DEFAULT_TEXTS[incident.reason], values, subject.metadata)
     blind = _blind(incident)
     return Message(
@@ -40,7 +43,12 @@ def page(
         repeat=repeat,
         is_first=is_first,
         blind=blind,
+        url=_page_of(incident),
     )
+
+
+def _page_of(incident: Incident) -> str:
+    return f"/incidents/{incident.id}"
 
 
 def closing(subject: Subject, incident: Incident, *, heartbeat_status: str, project: str) -> Message:
@@ -75,6 +83,7 @@ def closing(subject: Subject, incident: Incident, *, heartbeat_status: str, proj
         heartbeat=_heartbeat(subject, heartbeat_status),
         incident=_incident(incident),
         step=incident.steps_run,
+        url=_page_of(incident),
     )
 
 
@@ -97,6 +106,7 @@ def unattended(
         heartbeat=_heartbeat(subject, "firing"),
         incident=_incident(incident),
         step=incident.steps_run,
+        url=_page_of(incident),
     )
 
 
@@ -104,7 +114,9 @@ def storm(count: int, *, project: str, now: EpochMs) -> Message:
     """The one message of a storm: how many, and when the details come."""
     title = f"{count} heartbeats went silent"
     text = f"{title} within a minute; details follow in {STORM_HOLD_MS // 60_000} minutes"
-    return Message(kind="storm", title=title, text=text, project=project, happened_at=now, total=count)
+    return Message(
+        kind="storm", title=title, text=text, project=project, happened_at=now, total=count, url="/incidents"
+    )
 
 
 def flapping(subject: Subject, incident_id: str, project: str, now: EpochMs) -> Message:
@@ -117,6 +129,7 @@ def flapping(subject: Subject, incident_id: str, project: str, now: EpochMs) -> 
         happened_at=now,
         heartbeat=_heartbeat(subject, "firing"),
         flap=FlapPart(incident_id),
+        url=f"/heartbeats/{subject.id}",
     )
 
 
@@ -130,6 +143,7 @@ def flapping_ended(subject: Subject, incident_id: str, status: str, project: str
         happened_at=now,
         heartbeat=_heartbeat(subject, status),
         flap=FlapPart(incident_id),
+        url=f"/heartbeats/{subject.id}",
     )
 
 

@@ -68,12 +68,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What the operator may tune of escalations. `unattended_after_ms`: wait after the last step, for a reaction."""
+    """What the operator may tune of escalations. `unattended_after_ms`: wait after the last step, for a reaction.
+
+    public_url: where people reach this server, for the texts of steps that name the page of an incident.
+    """
 
     min_repeat_ms: int = 60_000
     unattended_after_ms: int = 1_800_000
     storm_min: int = 20
     flap_limit: int = 4
+    public_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def tuning_of(settings: Settings) -> Tuning:
         settings.unattended_after_seconds * 1000,
         settings.storm_min,
         settings.flap_limit,
+        settings.public_url,
     )
 
 
@@ -154,7 +155,7 @@ def _start(
         for subject, incident in started
         if subject.own_channels
     ]
-    _tell(conn, own, now)
+    _tell(conn, own, now, tuning)
     attention.await_acceptance(
         conn,
         {run.incident.id: (run.incident.project_id, waits.get(run.incident.policy_id or "")) for run in own},
@@ -238,7 +239,9 @@ def end_hold(conn: Connection, incident_id: str, subject: Subject, word: Hold, *
         waits = {key: 0 if word == "flap" or due is None else max(0, due - now) for key in plans}
         _start(conn, [(subject, released)], plans, waits, now=now, tuning=tuning)
     else:
-        _go_on(conn, subject, released, EpochMs(now) if incident.step_waiting else due, now=now, tuning=tuning)
+        # What waited may be gone by now: a policy can lose a step, or the incident its policy.
+        next_at = now if due is not None and incident.step_waiting else due
+        _go_on(conn, subject, released, next_at, now=now, tuning=tuning)
 
 
 def _go_on(
@@ -250,11 +253,12 @@ def _go_on(
     store.clear_timers(conn, [incident.id])
     if due is not None:
         store.set_timers(conn, {incident.id: (incident.project_id, max(now, due))})
-    elif incident.unattended is not None:
+    if incident.unattended is not None:
+        # Its reminders waited as well, whether or not steps go on beside them.
         store.keep_timers(conn, {incident.id: (incident.project_id, now)}, "remind")
-    elif incident.policy_id is None and not subject.own_channels:
+    elif due is None and incident.policy_id is None and not subject.own_channels:
         attention.mark_unattended(conn, [(subject, incident)], "no_policy", now)
-    else:
+    elif due is None:
         attention.await_reaction(conn, [incident], now, tuning)
     if incident.steps_run or subject.own_channels:
         wait_ms = None if due is None else max(0, due - now)
@@ -328,7 +332,7 @@ def run_due(
     store.clear_timers(conn, [incident.id for incident in due if incident.id not in timers])
     store.set_timers(conn, timers)
     store.save_incidents(conn, changes)
-    _tell(conn, runs, now)
+    _tell(conn, runs, now, tuning)
     events.record(conn, finished, now)
     attention.await_reaction(conn, [each for each in due if changes[each.id]["escalation"] == "done"], now, tuning)
     # A repeat tells the same channels again: only another step is worth waiting for.
@@ -355,7 +359,7 @@ def _plan_of(incident: Incident, plans: Mapping[str, Plan]) -> Plan:
     return plans.get(incident.policy_id or "", _NO_PLAN)
 
 
-def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
+def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs, tuning: Tuning) -> None:
     """Put the messages of steps into the outbox, with their events. The incidents' rows are locked or new."""
     if not runs:
         return
@@ -385,6 +389,7 @@ def _tell(conn: Connection, runs: Sequence[_Run], now: EpochMs) -> None:
                 repeat=run.repeat,
                 project=project,
                 is_first=(incident.id, target.key) not in paged,
+                public_url=tuning.public_url,
                 now=now,
             )
             made = draft(incident, target, message, page_priority(run.step), incident.next_seq + position)
@@ -414,6 +419,14 @@ def _directory(conn: Connection, runs: Sequence[_Run]) -> dict[str, DirectoryEnt
 def _targets(runs: Sequence[_Run], directory: Mapping[str, DirectoryEntry]) -> dict[str, list[Target]]:
     addresses = {key: entry.addresses for key, entry in directory.items()}
     return {run.incident.id: rules.resolve_targets(run.channels, addresses) for run in runs}
+
+
+def follow_clock(conn: Connection, by_ms: int, now: EpochMs) -> None:
+    """The clock was set back by so much: what is so long to wait stays so long, and ends by the new time.
+
+    Snoozes and windows end when their owner said; whether a heartbeat is calm, its own rule says.
+    """
+    store.set_timers_back(conn, ("escalate", "failover", "remind", "storm_release", "dependency_release"), by_ms, now)
 
 
 due_kinds = store.due_kinds

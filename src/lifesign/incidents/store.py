@@ -338,6 +338,12 @@ def due_timers(
     return list(conn.scalars(query.with_for_update(skip_locked=True) if lock else query))
 
 
+def set_timers_back(conn: Connection, kinds: Collection[TimerKind], by_ms: int, now: EpochMs) -> None:
+    """Timers of these kinds that are not due are due so much earlier. Index: ix_timers_due."""
+    to_come = update(timers).where(timers.c.due_at > now, timers.c.kind.in_(kinds))
+    conn.execute(to_come.values(due_at=timers.c.due_at - by_ms))
+
+
 _DUE_KINDS = select(timers.c.kind).where(timers.c.due_at <= bindparam("now")).distinct()
 _NEXT_TIMER = select(func.min(timers.c.due_at))
 

@@ -15,7 +15,7 @@ from lifesign.channels.rules import PRIORITY_URGENT
 from lifesign.clock import EpochMs
 from lifesign.db.wakeups import wake_after_commit
 from lifesign.ids import new_id
-from lifesign.incidents import messages, rules, store
+from lifesign.incidents import attention, messages, rules, store
 from lifesign.incidents.rules import STORM_HOLD_MS, STORM_WINDOW_MS, Storm, Target, Tuning
 from lifesign.projects import service as projects
 
@@ -88,7 +88,9 @@ def release(conn: Connection, storm_ids: Collection[str], now: EpochMs, *, tunin
     locked = store.lock_storms(conn, storm_ids)
     store.clear_timers(conn, storm_ids, "storm_release")
     for storm in locked:
-        outbox.tell_held(conn, storm.id, now)
+        told = outbox.tell_held(conn, storm.id, now)
+        # While they were held nobody waited for a provider to take them.
+        attention.await_acceptance(conn, dict.fromkeys(told, (storm.project_id, None)), now)
         lately = _missed_lately(conn, storm.project_id, now)
         goes_on = lately > tuning.storm_min and lately > rules.storm_threshold(
             tuning, armed(conn, storm.project_id, now)

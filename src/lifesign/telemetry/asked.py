@@ -19,7 +19,8 @@ from lifesign.telemetry.store import Filter, SpanStore
 MAX_MINUTES: Final = 43_200
 MAX_IDS: Final = 100
 _MINUTE_MS: Final = 60_000
-_LONGEST_CURSOR: Final = 2000
+_LONGEST_CURSOR: Final = 4000
+"""As long as one may be of an environment of 256 characters, each of which JSON writes as six."""
 _SIGNALS: Final[tuple[SignalType, ...]] = get_args(SignalType)
 
 Place = TypeVar("Place")
@@ -98,8 +99,12 @@ def place_of(request: Request, route: str, project_id: str, read: Callable[[int,
     if cursor is None:
         return None
     match _told(cursor):
+        # `true` is a number to Python, and none to any database.
         case [str(its_route), str(its_project), int(number), str(text)] if (
-            (its_route, its_project) == (route, project_id) and abs(number) < 2**63 and "\x00" not in text
+            (its_route, its_project) == (route, project_id)
+            and not isinstance(number, bool)
+            and abs(number) < 2**63
+            and "\x00" not in text
         ):
             return read(number, text)
     raise InvalidCursor

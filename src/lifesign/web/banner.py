@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from lifesign.bots import project_settings as bots
 from lifesign.channels import service as channels
+from lifesign.channels.rules import ChannelType
 from lifesign.clock import EpochMs
 from lifesign.engine.alive import last_blind
 from lifesign.incidents import service as incidents
@@ -26,17 +27,22 @@ class BrokenChannel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """unattended: ids of open incidents; broken: how many, and the first; blind: from when to when nobody listened."""
+    """unattended: ids of open incidents; broken: how many, and the first; blind: from when to when nobody listened.
+
+    locked_out: types of channels whose gateway refuses this server's own login.
+    """
 
     unattended: Sequence[str] = ()
     broken_count: int = 0
     broken: Sequence[BrokenChannel] = ()
+    locked_out: Sequence[ChannelType] = ()
     blind: tuple[EpochMs, EpochMs] | None = None
     stopped_at: EpochMs | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to say."""
-        return bool(self.unattended or self.broken_count or self.blind or self.stopped_at is not None)
+        is_trouble = self.unattended or self.broken_count or self.locked_out or self.blind
+        return bool(is_trouble or self.stopped_at is not None)
 
 
 def banner_of(conn: Connection, project_id: str, now: EpochMs) -> Banner:
@@ -48,6 +54,7 @@ def banner_of(conn: Connection, project_id: str, now: EpochMs) -> Banner:
         incidents.unattended_of(conn, project_id),
         len(broken),
         [BrokenChannel(each.id, each.name) for each in broken[:_NAMED]],
+        channels.locked_out(conn, project_id),
         (blind.from_at, blind.to_at) if is_recent and blind is not None else None,
         bots.settings_of(conn, project_id).stopped_at,
     )

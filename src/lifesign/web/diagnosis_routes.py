@@ -1,6 +1,7 @@
 """HTTP of diagnosis' pages: what stands out in a window of telemetry, with evidence, and what people decided."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, cast, get_args
 
 import orjson
@@ -17,6 +18,7 @@ from lifesign.diagnosis.service import Decided, Decision, Diagnoses, Order, Stor
 from lifesign.diagnosis.texts import counts, percent
 from lifesign.diagnosis.verification import Question
 from lifesign.faults import invalid
+from lifesign.http.body import still_asked
 from lifesign.http.context import base_url, context_of
 from lifesign.http.paging import is_id
 from lifesign.telemetry.asked import storable
@@ -98,7 +100,7 @@ async def diagnose(request: Request) -> Response:
     if len(environment) > MAX_ENVIRONMENT:
         raise invalid("environment", f"must be at most {MAX_ENVIRONMENT} characters long")
     order = Order(_minutes(form), environment=environment or None)
-    packet = await _diagnoses(request).diagnose(person.shown.project_id, order)
+    packet = await _diagnoses(request).diagnose(person.shown.project_id, order, partial(still_asked, request))
     return to(f"/packets/{packet.id}")
 
 
@@ -130,7 +132,9 @@ async def verify(request: Request, packet_id: str) -> Response:
     person, form = await form_for(request, _SCOPE)
     question = Question(_minutes(form), packet_id=packet_id)
     db = context_of(request).db
-    told = await verification.verify(_diagnoses(request), db, person.shown.project_id, question)
+    told = await verification.verify(
+        _diagnoses(request), db, person.shown.project_id, question, partial(still_asked, request)
+    )
     return await _shown(request, person, packet_id, told)
 
 

@@ -38,6 +38,7 @@ _LONGEST_VALUE: Final = 4000
 _RECORD_ID: Final = re.compile(r"rec_[0-9a-f]{48}")
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _TRACE_DIGITS: Final = 32
+_STEPS: Final = frozenset({".", ".."})
 
 
 class Span(NamedTuple):
@@ -161,7 +162,9 @@ class Ways(NamedTuple):
 
     def session(self, session_id: str) -> str:
         """Where a session's page is, whatever its sender called it."""
-        return f"{self.sessions}/{quote(session_id, safe='')}"
+        # Browsers take a step up the path for these, percent-encoded too. A blank at the end is no part of a name.
+        end = "%20" if session_id in _STEPS else ""
+        return f"{self.sessions}/{quote(session_id, safe='')}{end}"
 
 
 OF_PEOPLE: Final = Ways("/telemetry", "/sessions", "/traces")

@@ -88,7 +88,7 @@ def _record(
         result_hash=dice.choice([None, 1, -1]) if is_tool else None,
         bucket=dice.randrange(4),
         attempt=dice.choice([None, None, 0, 2, 3]),
-        finish_reason=dice.choice([None, "stop", "LENGTH", "refusal"]),
+        finish_reason=dice.choice([None, "stop", "LENGTH", "max_to\u212aens", "refusal"]),
         flags=dice.choice([0] * 9 + [BLOCKED, EMPTY_RESULT, CLOCK_SKEW, TRUNCATED | EMPTY_RESULT]),
         input_tokens=tokens,
         output_tokens=dice.choice([None, 1]),
@@ -241,3 +241,21 @@ def test_traces_are_read_from_the_first_that_is_of_interest(a_store: Opened) -> 
         )
 
     assert a_store.runner.run(told()) == [1, 3, 5, 7]
+
+
+def test_why_a_model_stopped_is_known_whatever_the_case_of_letters(a_store: Opened) -> None:
+    # The sign of kelvins is a capital letter, too.
+    reasons = ["length", "LENGTH", "Max_Tokens", "max_to\u212aens", "Content_Filter", "stop", "lengths", "\u0130"]
+    records = [
+        record(kind="llm", finish_reason=reason, span_id=SPANS[number], received_at=EpochMs(NOW - 1))
+        for number, reason in enumerate(reasons)
+    ]
+
+    async def told() -> list[str | None]:
+        project = a_store.new_project()
+        await a_store.store.append(project, records, quota=0, now=NOW)
+        return await a_store.store.examine(
+            project, WINDOWS, lambda facts, _: [each.record.finish_reason for each in facts.current.rows]
+        )
+
+    assert a_store.runner.run(told()) == reasons[:5]

@@ -47,7 +47,7 @@ from lifesign.telemetry.stores.gathered import Gathered, Tally
 T = TypeVar("T")
 _FAILING: Final = f"status = {STATUSES.index('error')}"
 _IS_ABNORMAL: Final = (
-    f"kind = 'llm' AND lower(finish_reason) IN ({', '.join(repr(each) for each in sorted(ABNORMAL_REASONS))})"
+    f"kind = 'llm' AND lowerUTF8(finish_reason) IN ({', '.join(repr(each) for each in sorted(ABNORMAL_REASONS))})"
 )
 _IS_ROW: Final = f"""(signal_type != 'info' OR {_FAILING} OR bitAnd(flags, {BLOCKED}) != 0
   OR ifNull(attempt, 0) >= {MANY_ATTEMPTS} OR ifNull({_IS_ABNORMAL}, 0))"""
