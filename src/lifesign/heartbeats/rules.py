@@ -408,7 +408,7 @@ def after_ordinary_check_in(waiting: Waiting, stamp: EpochMs) -> Waiting | None:
         waiting.project_id,
         waiting.timing,
         anchor,
-        _later(waiting.last_checkin_at or stamp, stamp),
+        max(stamp, waiting.last_checkin_at or stamp),
         waiting.checkin_count + 1,
         deadline,
         fires_at,
@@ -456,7 +456,7 @@ def after_check_in(
     """
     # Copying a heartbeat (7 us) is most of what deciding costs, so the usual path copies it once, not four times.
     seen: dict[str, Any] = {
-        "last_checkin_at": _later(heartbeat.last_checkin_at or stamp, stamp),
+        "last_checkin_at": max(stamp, heartbeat.last_checkin_at or stamp),
         "checkin_count": heartbeat.checkin_count + 1,
     }
     if metadata is not None:
