@@ -155,16 +155,21 @@ async def test_a_dead_message_beside_one_that_waits_does_not_hurry_the_next_step
     assert told(ledger, "second") == [(90, "incident.opened")]
 
 
-async def test_repeats_to_a_provider_that_never_answers_do_not_put_off_the_fallback_channel(
-    lifesign: Lifesign, ledger: LedgerPeer
-) -> None:
+async def _repeating_to_nobody(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    """A heartbeat that fires; its only step repeats, to a provider that takes nothing."""
     await fallback(lifesign, ledger)
     channel = await lifesign.webhook(hook(ledger))
     ledger.script("ops", {"status": 500, "times": 1000})
     policy = await lifesign.policy({"channels": [channel["id"]]}, repeatLastStep=True)
     await lifesign.heartbeat(slug="job", policy=policy["id"])
-
     await fire(lifesign, "job")
+
+
+async def test_repeats_to_a_provider_that_never_answers_do_not_put_off_the_fallback_channel(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await _repeating_to_nobody(lifesign, ledger)
+
     await lifesign.advance(10 * MIN)
 
     assert told(ledger, "fallback") == [(90, "incident.unattended")]
@@ -173,12 +178,7 @@ async def test_repeats_to_a_provider_that_never_answers_do_not_put_off_the_fallb
 async def test_reminders_go_on_after_a_snooze_beside_a_step_that_repeats(
     lifesign: Lifesign, ledger: LedgerPeer
 ) -> None:
-    await fallback(lifesign, ledger)
-    channel = await lifesign.webhook(hook(ledger))
-    ledger.script("ops", {"status": 500, "times": 1000})
-    policy = await lifesign.policy({"channels": [channel["id"]]}, repeatLastStep=True)
-    await lifesign.heartbeat(slug="job", policy=policy["id"])
-    await fire(lifesign, "job")
+    await _repeating_to_nobody(lifesign, ledger)
     await lifesign.advance(100)
 
     await lifesign.ask("POST", "/v1/heartbeats/job/snooze", {"seconds": 2 * HOUR})

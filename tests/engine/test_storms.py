@@ -247,14 +247,19 @@ async def test_a_release_that_fails_is_rolled_back_and_done_once_at_the_next_loo
         assert await _storms(lifesign) == [("closed", 21)]
 
 
-async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
-    lifesign: Lifesign, ledger: LedgerPeer
-) -> None:
+async def _storm_with_a_second_step(lifesign: Lifesign, ledger: LedgerPeer) -> None:
+    """Of 21 heartbeats; the second step is an hour away."""
     slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
     policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
     for number in range(21):
         await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
     await lifesign.advance(61)
+
+
+async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
+    lifesign: Lifesign, ledger: LedgerPeer
+) -> None:
+    await _storm_with_a_second_step(lifesign, ledger)
     assert len(_texts(ledger)) == 1
     ledger.script("ops", {"status": 404, "body": "no_service"})
 
@@ -266,11 +271,7 @@ async def test_a_digest_that_is_refused_for_good_is_told_to_others_at_once(
 async def test_a_digest_that_no_provider_takes_is_told_to_others_90_s_later(
     lifesign: Lifesign, ledger: LedgerPeer
 ) -> None:
-    slack, second = await _slack(lifesign, ledger), await lifesign.webhook(hook(ledger, "second"))
-    policy = await lifesign.policy({"channels": [slack]}, {"channels": [second["id"]], "wait": 3600})
-    for number in range(21):
-        await lifesign.heartbeat(slug=f"job-{number}", interval=60, grace=0, policy=policy["id"])
-    await lifesign.advance(61)
+    await _storm_with_a_second_step(lifesign, ledger)
     ledger.script("ops", {"status": 500, "times": 100})
 
     await lifesign.advance(240)

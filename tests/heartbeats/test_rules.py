@@ -123,6 +123,19 @@ def test_the_order_in_which_check_ins_commit_changes_no_deadline(
     assert mixed.checkin_count == ordered.checkin_count
 
 
+@pytest.mark.parametrize(
+    ("name", "slug", "ping_id", "shown"),
+    [
+        (" Nightly\r\nexport ", "nightly", "866e95cf-0000", "Nightly export"),
+        ("\n ", "nightly", "866e95cf-0000", "nightly"),
+        ("", None, "866e95cf-0000", "check 866e95cf"),
+        ("", None, None, "hb_1"),
+    ],
+)
+def test_pages_call_every_heartbeat_something(name: str, slug: str | None, ping_id: str | None, shown: str) -> None:
+    assert rules.called("hb_1", name, slug, ping_id) == shown
+
+
 def test_a_check_in_after_the_clock_was_set_back_counts_from_the_new_time() -> None:
     ahead = EpochMs(NOON + 24 * HOUR)
     seen = rules.after_check_in(rules.armed(blank(), NOON, NOON), healthy=True, stamp=ahead, metadata=None).heartbeat

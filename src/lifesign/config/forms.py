@@ -11,7 +11,7 @@ from typing import Any, cast
 from lifesign.channels import config as channel_configs
 from lifesign.clock import parse_timestamp, rfc3339
 from lifesign.config.items import DEFAULTS, KINDS, Form, Kind, Present, Row
-from lifesign.http.fields import has_control_characters
+from lifesign.http.fields import one_line
 
 _HEARTBEAT_FIELDS = (
     *("name", "mode", "interval", "schedule", "timezone", "grace", "policy", "channels", "namespace", "tags"),
@@ -112,19 +112,14 @@ def form_of(kind: Kind, row: Form, name_of: NameOf) -> Form:
 
 def _form_of_heartbeat(row: Form, name_of: NameOf) -> Form:
     form = {name: row[name] for name in _HEARTBEAT_FIELDS if name in row}
-    form["name"] = _line(form["name"]) or row.get("slug")
+    # Clients of Healthchecks give checks several lines for a name, or none at all.
+    form["name"] = one_line(form["name"]) or row.get("slug")
     if "policy" in form:
         form["policy"] = name_of("policies", form["policy"])
     for name, kind in (("channels", "channels"), ("dependsOn", "heartbeats")):
         if name in form:
             form[name] = [name_of(cast("Kind", kind), each) for each in form[name]]
     return usual_left_out("heartbeats", form)
-
-
-def _line(name: str) -> str:
-    """A name as a file may have it: clients of Healthchecks give checks several lines for one, or none at all."""
-    spaced = "".join(" " if has_control_characters(each) else each for each in name)
-    return " ".join(spaced.split()) if spaced != name else name.strip()
 
 
 def _form_of_channel(row: Form, _name_of: NameOf) -> Form:

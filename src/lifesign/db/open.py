@@ -44,7 +44,6 @@ class NoDatabase(Exception):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(f"there is no database in {directory.absolute()}")
-        self.directory = directory
 
 
 @contextmanager

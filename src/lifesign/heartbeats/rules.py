@@ -14,6 +14,20 @@ from lifesign.clock import LATEST, EpochMs
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
+
+def _line(name: str) -> str:
+    """A name on one line: those who ping may leave it empty, or break it, which no subject of a mail may be."""
+    return _CONTROL.sub(" ", name).strip()
+
+
+def called(heartbeat_id: str, name: str, slug: str | None, ping_id: str | None) -> str:
+    """What pages call a heartbeat: its name; without one its slug, or how its UUID begins.
+
+    Whoever sees the whole UUID can ping.
+    """
+    return _line(name) or slug or (f"check {ping_id[:8]}" if ping_id else heartbeat_id)
+
+
 Mode = Literal["recurring", "oneshot", "scheduled"]
 Status = Literal["active", "firing", "paused", "resolved"]
 
@@ -133,16 +147,13 @@ class Heartbeat:
 
     @property
     def line(self) -> str:
-        """Its name on one line. Those who ping may leave it empty, or break it, which no subject of a mail may be."""
-        return _CONTROL.sub(" ", self.name).strip()
+        """Its name on one line."""
+        return _line(self.name)
 
     @property
     def called(self) -> str:
-        """What pages call it: its name; without one its slug, or how its UUID begins.
-
-        Whoever sees the whole UUID can ping.
-        """
-        return self.line or self.slug or (f"check {self.ping_id[:8]}" if self.ping_id else self.id)
+        """What pages call it."""
+        return called(self.id, self.name, self.slug, self.ping_id)
 
     @property
     def timing(self) -> Timing:

@@ -5,22 +5,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, bindparam, case, delete, false, func, literal, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, false, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from lifesign.clock import EpochMs
 from lifesign.db.schema import dependencies, heartbeats, idempotency_keys, ping_bodies, ping_rids
 from lifesign.db.sql import Rows, among, contains, insert_many, insert_new, json_each, json_rows, update_many
-from lifesign.heartbeats.rules import BOT_OWNER, Blindness, Heartbeat, Minded, Timing, Waiting
+from lifesign.heartbeats.rules import BOT_OWNER, Blindness, Heartbeat, Minded, Timing, Waiting, called
 
 H = heartbeats.c
 D = dependencies.c
 K = idempotency_keys.c
 _COLUMNS = tuple(H[name] for name in Heartbeat.__dataclass_fields__)
-# As `Heartbeat.called` is.
-_CALLED = func.coalesce(func.nullif(H.name, ""), H.slug, literal("check ") + func.substr(H.ping_id, 1, 8), H.id).label(
-    "name"
-)
+_CALLED = (H.id, H.name, H.slug, H.ping_id)
 _OWN_CHANNELS = list(Heartbeat.__dataclass_fields__).index("own_channels")
 _DEPENDS_ON = list(Heartbeat.__dataclass_fields__).index("depends_on")
 _TAGS = list(Heartbeat.__dataclass_fields__).index("tags")
@@ -381,8 +378,8 @@ def using_policy(conn: Connection, project_id: str, policy_id: str) -> list[Hear
 
 def names_using_policy(conn: Connection, project_id: str, policy_id: str) -> list[tuple[str, str]]:
     """Id and name of the heartbeats that name a policy. Index: ix_heartbeats_policy."""
-    query = select(H.id, _CALLED).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.name, H.id)
-    return [(row.id, row.name) for row in conn.execute(query)]
+    query = select(*_CALLED).where(H.policy_id == policy_id, H.project_id == project_id).order_by(H.name, H.id)
+    return [(row.id, called(*row)) for row in conn.execute(query)]
 
 
 def count_by_policy(conn: Connection, project_id: str) -> dict[str, int]:
@@ -394,8 +391,8 @@ def count_by_policy(conn: Connection, project_id: str) -> dict[str, int]:
 def names_using_channel(conn: Connection, project_id: str, channel_id: str) -> list[tuple[str, str]]:
     """Id and name of the heartbeats that name a channel of their own. Index: ix_heartbeats_project."""
     is_named = contains(conn, H.own_channels, f'"{channel_id}"')
-    query = select(H.id, _CALLED).where(H.project_id == project_id, is_named).order_by(H.name, H.id)
-    return [(row.id, row.name) for row in conn.execute(query)]
+    query = select(*_CALLED).where(H.project_id == project_id, is_named).order_by(H.name, H.id)
+    return [(row.id, called(*row)) for row in conn.execute(query)]
 
 
 def using_channel(conn: Connection, project_id: str, channel_id: str) -> list[Heartbeat]:

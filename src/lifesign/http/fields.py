@@ -132,6 +132,12 @@ def has_control_characters(value: str) -> bool:
     return _CONTROL.search(value) is not None
 
 
+def one_line(value: str) -> str:
+    """`value` as what may have no control characters: a blank for each run of them and of blanks, none at the ends."""
+    spaced = _CONTROL.sub(" ", value)
+    return " ".join(spaced.split()) if spaced != value else value.strip()
+
+
 def is_tag(value: str) -> bool:
     """Whether a heartbeat may have such a tag."""
     return 1 <= len(value) <= MAX_TAG and not any(each.isspace() or each < " " or each == "\x7f" for each in value)

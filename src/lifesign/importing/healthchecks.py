@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lifesign.http.fields import has_control_characters
+from lifesign.http.fields import has_control_characters, one_line
 
 # Any, throughout: JSON.
 Check = Mapping[str, Any]
@@ -56,10 +56,10 @@ def translated(check: Check) -> Translated:
     if not isinstance(check, Mapping):
         raise NotACheck("a check is not an object")
     uuid = uuid_of(check)
-    name, slug = _text(check, "name").strip(), _text(check, "slug")
+    told, slug = _text(check, "name").strip(), _text(check, "slug")
+    name = one_line(told)
     remarks = []
-    if has_control_characters(name):
-        name = " ".join("".join(" " if has_control_characters(each) else each for each in name).split())
+    if has_control_characters(told):
         remarks.append("its name has line breaks or the like; here it stands on one line")
     shown = name or slug or f"check {uuid[:8]}"
     body: dict[str, Any] = {"name": shown, "grace": _number(check, "grace"), "pingId": uuid, "origin": ORIGIN}

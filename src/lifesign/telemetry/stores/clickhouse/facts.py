@@ -122,10 +122,16 @@ def examine(
             there = replace(current, asked=beside)
             ahead = second.submit(_Ahead.of, there, sum(placed.record.is_failing for placed in now.window.rows))
 
+            def rest_of(wanted: Wanted) -> tuple[dict[int | None, Values], dict[Key, str]]:
+                known = ahead.result()  # there by now: the one thread does one thing after the other
+                return (
+                    _values(there, wanted.op_hashes, known.counts),
+                    _messages(there, wanted.messages, known.messages),
+                )
+
             def fetch(wanted: Wanted) -> Details:
-                values = second.submit(_values, there, wanted.op_hashes, ahead.result().counts)
-                messages = second.submit(_messages, there, wanted.messages, ahead.result().messages)
-                return Details(_selected(current, wanted.selectors), values.result(), messages.result())
+                rest = second.submit(rest_of, wanted)
+                return Details(_selected(current, wanted.selectors), *rest.result())
 
             return judge(facts, fetch)
         except BaseException:
