@@ -20,6 +20,8 @@ LATEST = EpochMs(253_402_300_799_999)
 """The last instant that RFC 3339 can name: the end of year 9999."""
 EARLIEST = EpochMs(-62_135_596_800_000)
 """The first: the beginning of year 1."""
+SET_BACK_MS = 10 * 60_000
+"""What is written down lies no further ahead, unless the clock was set back since: nothing takes so long to commit."""
 _LONGEST_SLEEP_S = 3600.0
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from lifesign.clock import EpochMs
+from lifesign.clock import SET_BACK_MS, EpochMs
 from lifesign.diagnosis.issues import Issue, State
-from lifesign.diagnosis.ledger import SET_BACK_MS, Entry, entered, judged_again
+from lifesign.diagnosis.ledger import Entry, entered, judged_again
 from lifesign.diagnosis.verdicts import Verdict
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lifesign.clock import EpochMs
+from lifesign.clock import SET_BACK_MS, EpochMs
 from lifesign.heartbeats import rules
 from lifesign.heartbeats.rules import Heartbeat, Mode, StateRefused, Timing
 
@@ -99,7 +99,7 @@ def test_a_later_anchor_never_gives_an_earlier_deadline(heartbeat: Heartbeat, on
 @given(
     heartbeats(),
     instants,
-    st.lists(st.integers(0, rules.SET_BACK_MS), min_size=2, max_size=6),
+    st.lists(st.integers(0, SET_BACK_MS), min_size=2, max_size=6),
     st.randoms(use_true_random=False),
 )
 def test_the_order_in_which_check_ins_commit_changes_no_deadline(
@@ -232,7 +232,7 @@ class Life(RuleBasedStateMachine):
         self.status = "firing" if not healthy else "resolved" if self.is_oneshot else "active"
         if healthy and not self.is_oneshot and before.next_deadline is not None and not outcome.resumes:
             assert self.heartbeat.next_deadline is not None
-            was_set_back = before.anchor_at - stamp > rules.SET_BACK_MS
+            was_set_back = before.anchor_at - stamp > SET_BACK_MS
             assert self.heartbeat.next_deadline >= before.next_deadline or was_set_back
 
     @rule()
@@ -339,7 +339,7 @@ TestLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=N
     schedule=schedules,
     zone=zones,
     anchor=instants,
-    later=st.integers(-rules.SET_BACK_MS, 72 * HOUR),
+    later=st.integers(-SET_BACK_MS, 72 * HOUR),
 )
 def test_the_quick_way_of_an_ordinary_check_in_decides_as_the_general_rule_does(
     *, mode: Mode, interval: int, grace: int, schedule: str, zone: str, anchor: EpochMs, later: int

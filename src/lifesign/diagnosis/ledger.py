@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from lifesign.clock import EpochMs
+from lifesign.clock import SET_BACK_MS, EpochMs
 from lifesign.diagnosis.issues import Issue, Known
 from lifesign.diagnosis.rules import RULESET
 from lifesign.diagnosis.verdicts import Verdict, fix_of
 
 LedgerState = Literal["new", "ongoing", "regressed", "fixed", "unverified"]
-SET_BACK_MS: Final = 10 * 60_000
-"""What lies further ahead was written before the clock was put back."""
 STATES: Final[tuple[LedgerState, ...]] = ("new", "ongoing", "regressed", "fixed", "unverified")
 
 

@@ -15,13 +15,13 @@ import orjson
 import structlog
 from sqlalchemy import Connection
 
-from lifesign.clock import Clock, EpochMs, rfc3339
+from lifesign.clock import SET_BACK_MS, Clock, EpochMs, rfc3339
 from lifesign.db import Database
 from lifesign.diagnosis import alerts, store
 from lifesign.diagnosis.details import Details, Fetch
 from lifesign.diagnosis.facts import Facts, Windows
 from lifesign.diagnosis.issues import Issue, fingerprint_of
-from lifesign.diagnosis.ledger import SET_BACK_MS, entered
+from lifesign.diagnosis.ledger import entered
 from lifesign.diagnosis.packet import Examined, Json, examined, issues_in, packet_of
 from lifesign.diagnosis.refusals import DiagnosisBusy, DiagnosisTimeout, IssueNotFound, PacketNotFound
 from lifesign.diagnosis.store import Decided as Decided  # noqa: PLC0414 - what is decided here has this type

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from lifesign import schedule as cron
-from lifesign.clock import LATEST, EpochMs
+from lifesign.clock import LATEST, SET_BACK_MS, EpochMs
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -425,10 +425,6 @@ def after_ordinary_check_in(waiting: Waiting, stamp: EpochMs) -> Waiting | None:
         fires_at,
         waiting.check_at,
     )
-
-
-# No check-in takes so long from its arrival to its commit.
-SET_BACK_MS = 10 * 60_000
 
 
 def _later(before: EpochMs, stamp: EpochMs) -> EpochMs:
